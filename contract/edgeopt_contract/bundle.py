@@ -1,0 +1,122 @@
+"""A bundle on disk: a directory with ``manifest.json`` and the files that it lists.
+
+Writing is all or nothing; opening checks every listed byte. Example::
+
+    bundle = write_bundle(Path("out"), contents)
+    bundle = open_bundle(Path("out"))                # raises BundleError when a byte was changed
+    bundle.digest, bundle.manifest.name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeopt_contract.blocks import cut
+from edgeopt_contract.codec import decode, encode
+from edgeopt_contract.errors import BundleError, MessageError
+from edgeopt_contract.manifest import FileEntry, Manifest, Role, TensorSpec, Variant
+from edgeopt_contract.storage import new_directory, storage_errors, write_durably
+from edgeopt_contract.values import digest_of
+
+__all__ = ["MANIFEST_NAME", "Bundle", "BundleContents", "check_file", "open_bundle", "read_manifest", "write_bundle"]
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleContents:
+    """What goes into a bundle; ``files`` maps a plain file name to its role and bytes."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    lineage: Mapping[str, Any]
+    files: Mapping[str, tuple[Role, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle directory whose listed files were verified."""
+
+    directory: Path
+    manifest: Manifest
+    digest: str
+
+    def path_of(self, entry: FileEntry) -> Path:
+        """Return where ``entry`` lies on disk."""
+        return self.directory / entry.path
+
+
+def write_bundle(directory: Path, contents: BundleContents) -> Bundle:
+    """Write ``contents`` as a bundle; equal contents give equal bytes. Raises :class:`StorageError`."""
+    entries = tuple(
+        FileEntry(path=path, role=role, size=len(data), sha256=digest_of(data), blocks=cut(data))
+        for path, (role, data) in sorted(contents.files.items())
+    )
+    manifest = Manifest(
+        name=contents.name,
+        version=contents.version,
+        inputs=contents.inputs,
+        outputs=contents.outputs,
+        labels=contents.labels,
+        variants=contents.variants,
+        files=entries,
+        lineage=dict(contents.lineage),
+    )
+    encoded = encode(manifest)
+    with new_directory(directory) as temporary, storage_errors(directory):
+        for path, (_, data) in contents.files.items():
+            write_durably(temporary / path, data)
+        write_durably(temporary / MANIFEST_NAME, encoded)
+    return Bundle(directory, manifest, digest_of(encoded))
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, bytes]:
+    """Return the manifest in ``directory`` and its exact bytes. Raises :class:`BundleError`."""
+    path = directory / MANIFEST_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{directory} is not a bundle: {path.name} cannot be read ({error.strerror}); "
+            "give the directory that 'edgeopt quantize -o' wrote"
+        ) from error
+    try:
+        return decode(Manifest, data), data
+    except MessageError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def open_bundle(directory: Path, only: Iterable[str] | None = None) -> Bundle:
+    """Open a bundle and verify its files.
+
+    ``only`` names the files that must be there (a device holds one variant); by default all of them.
+    Raises :class:`BundleError` for a missing or changed file.
+    """
+    manifest, data = read_manifest(directory)
+    wanted = None if only is None else set(only)
+    for entry in manifest.files:
+        if wanted is None or entry.path in wanted:
+            check_file(directory / entry.path, entry)
+    return Bundle(directory, manifest, digest_of(data))
+
+
+def check_file(path: Path, entry: FileEntry) -> bytes:
+    """Return the bytes of ``path`` if they are those of ``entry``. Raises :class:`BundleError`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: the manifest lists it, but it cannot be read ({error.strerror})") from error
+    if digest_of(data) != entry.sha256:
+        raise BundleError(
+            f"{path}: expected SHA-256 {entry.sha256[:12]}… ({entry.size} bytes), got "
+            f"{digest_of(data)[:12]}… ({len(data)} bytes): the file was changed or damaged; "
+            "build or fetch the bundle again"
+        )
+    return data

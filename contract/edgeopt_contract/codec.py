@@ -1,0 +1,67 @@
+"""Strict decoding of versioned records: unknown fields are kept, unknown versions and oversized input refused.
+
+Every record is a frozen dataclass with two special fields: ``schema`` (an int that names the version) and
+``extra`` (a dict that holds fields this version does not know, so that a relay loses nothing). Example::
+
+    >>> ack = decode(Ack, b'{"schema": 1, "session": 7, "upto": 3, "beyond": [], "hint": "x"}')
+    >>> ack.upto, ack.extra
+    (3, {'hint': 'x'})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+
+from edgeopt_contract.errors import MessageError
+from edgeopt_contract.values import canonical_json
+
+__all__ = ["Record", "decode", "encode", "to_builtins"]
+
+
+class Record(Protocol):
+    """What :func:`decode` and :func:`encode` need to know of a record type."""
+
+    SCHEMA: ClassVar[int]
+    MAX_BYTES: ClassVar[int]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    """Encode ``record`` as canonical JSON, with the fields it was given but does not know."""
+    return canonical_json(to_builtins(record))
+
+
+def to_builtins(record: Record) -> dict[str, Any]:
+    """Return ``record`` as plain dicts and lists, as it stands in JSON."""
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    extra = plain.pop("extra")
+    return {**extra, **plain, "schema": type(record).SCHEMA}
+
+
+def decode(kind: type[R], payload: bytes | memoryview) -> R:
+    """Decode ``payload`` into ``kind``. Raises :class:`MessageError`, which names the field that is wrong."""
+    name = kind.__name__
+    if len(payload) > kind.MAX_BYTES:
+        raise MessageError(f"{name}: expected at most {kind.MAX_BYTES} bytes, got {len(payload)}")
+    try:
+        raw = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"{name}: not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise MessageError(f"{name}: expected a JSON object, got {type(raw).__name__}")
+    version = raw.pop("schema", None)
+    if type(version) is not int or version != kind.SCHEMA:
+        raise MessageError(f"{name}: expected schema {kind.SCHEMA}, got {version!r}; update the older program")
+    known = {field.name for field in dataclasses.fields(kind)} - {"extra"}
+    fields = {key: value for key, value in raw.items() if key in known}
+    extra = {key: value for key, value in raw.items() if key not in known}
+    try:
+        return msgspec.convert({**fields, "extra": extra}, kind, strict=True)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise MessageError(f"{name}: {error}") from error

@@ -1,0 +1,240 @@
+"""Every message between the fleet and a device, and the two HTTP bodies of an enrolment.
+
+Encode and decode them with :mod:`edgeopt_contract.codec`. Times are whole seconds since 1970 (UTC), as the
+sender's clock has them. Reports and telemetry carry ``(session, number)``: the session names one incarnation of
+the device's spool, the number counts 1, 2, 3 … over both kinds of message; the fleet stores each pair once and
+acknowledges only what it has committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from edgeopt_contract.manifest import Capabilities
+from edgeopt_contract.values import check_device_id, check_digest
+
+__all__ = [
+    "Ack",
+    "Desired",
+    "DeviceState",
+    "EnrolRequest",
+    "EnrolResponse",
+    "MqttAccess",
+    "PublicKey",
+    "Reported",
+    "Result",
+    "Signature",
+    "Status",
+    "Telemetry",
+]
+
+_KIB = 1024
+
+
+class DeviceState(StrEnum):
+    """Where one update is on one device; the table is in ``edgeopt_agent.lifecycle``."""
+
+    IDLE = "idle"
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    STAGED = "staged"
+    SELF_TEST = "self_test"
+    ACTIVATING = "activating"
+    BAKING = "baking"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+
+
+class Result(StrEnum):
+    """How an update ended, in terms of what the device runs now."""
+
+    RUNS_NEW = "runs_new"  # confirmed: the offered bundle serves
+    RUNS_OLD_UNTOUCHED = "runs_old_untouched"  # ended before the switch
+    RUNS_OLD_RESTORED = "runs_old_restored"  # switched, then switched back
+    RUNS_NOTHING = "runs_nothing"  # there was nothing to go back to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A detached signature; ``value`` is base64."""
+
+    key_id: str
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """A key that signs bundles; ``value`` is base64 of the raw key, ``key_id`` the SHA-256 of the raw key."""
+
+    key_id: str
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """Fleet to device, retained: run this bundle. A new ``job`` is a new attempt, even for the same bundle."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    job: str
+    bundle: str
+    signature: Signature
+    bake_seconds: float
+    deadline: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_digest(self.bundle)
+        if not 0 < len(self.job) <= 128:
+            raise ValueError("expected a job of 1-128 characters")
+        if not 0 <= self.bake_seconds <= 30 * 86400:
+            raise ValueError(f"expected bake_seconds from 0 to 30 days, got {self.bake_seconds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """Device to fleet: a state was entered. ``result`` is set in final states; ``running`` is what serves now."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    session: int
+    number: int
+    at: int
+    job: str
+    bundle: str
+    state: DeviceState
+    running: str | None
+    result: Result | None = None
+    detail: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_number(self.session, self.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """Device to fleet: one profile window of one bundle.
+
+    ``cells`` maps a feature's name to its counts (see :mod:`edgeopt_contract.profile`), ``latency`` counts
+    inferences by :data:`~edgeopt_contract.profile.LATENCY_EDGES_US`, ``infrastructure`` holds gauges such as
+    ``memory_bytes`` and ``temperature_celsius``. ``rows`` are inferences that answered, ``errors`` those that did not.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 64 * _KIB
+
+    session: int
+    number: int
+    bundle: str
+    variant: str
+    start: int
+    end: int
+    rows: int
+    errors: int
+    cells: dict[str, tuple[int, ...]]
+    latency: tuple[int, ...]
+    infrastructure: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_number(self.session, self.number)
+        check_digest(self.bundle)
+        if min(self.rows, self.errors, *self.latency, *(n for cells in self.cells.values() for n in cells), 0) < 0:
+            raise ValueError("expected counts of zero or more")
+        if self.end < self.start:
+            raise ValueError("expected a window that ends after it starts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Device to fleet, retained: birth (``online``) and, as the will, death. ``boot`` counts agent starts."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    device: str
+    boot: int
+    online: bool
+    agent_version: str
+    running: str | None
+    capabilities: Capabilities
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_device_id(self.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Fleet to device: of ``session``, all numbers up to ``upto`` and those in ``beyond`` are committed."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 64 * _KIB
+
+    session: int
+    upto: int
+    beyond: tuple[int, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def covers(self, number: int) -> bool:
+        """Say whether ``number`` of this session is committed."""
+        return number <= self.upto or number in self.beyond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttAccess:
+    """How a device reaches the broker."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolRequest:
+    """Device to fleet over HTTP: a one-time token for an identity."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    token: str
+    device: str
+    tags: dict[str, str]
+    capabilities: Capabilities
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_device_id(self.device)
+        if len(self.tags) > 32 or any(len(k) > 64 or len(v) > 128 for k, v in self.tags.items()):
+            raise ValueError("expected at most 32 tags, keys up to 64 and values up to 128 characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolResponse:
+    """Fleet to device: the identity. ``reconnect_window_seconds`` spreads the first reconnect of a whole fleet."""
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    device: str
+    mqtt: MqttAccess
+    keys: tuple[PublicKey, ...]
+    reconnect_window_seconds: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def _check_number(session: int, number: int) -> None:
+    if session < 1 or number < 1:
+        raise ValueError(f"expected a session and a number from 1 on, got {session} and {number}")

@@ -1,0 +1,93 @@
+"""Writing to disk so that a power cut leaves either the old or the new content, never a mixture.
+
+The order is always: write to a temporary name, fsync it, rename it over the target, fsync the directory.
+An ``OSError`` leaves as :class:`StorageError` with the path and what to do. Example::
+
+    write_atomically(Path("state.json"), b"{}")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeopt_contract.errors import StorageError
+
+__all__ = ["new_directory", "storage_errors", "sync_directory", "write_atomically", "write_durably"]
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and try again",
+    errno.EDQUOT: "the disk quota is used up: free some space and try again",
+    errno.EROFS: "the file system is read-only: choose another place or remount it",
+    errno.EACCES: "permission denied: choose another place or change its owner",
+    errno.EPERM: "permission denied: choose another place or change its owner",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` raised inside into a :class:`StorageError` that names ``path`` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
+        raise StorageError(f"cannot write {path}: {advice}") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new names inside ``directory`` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
+    """Write a new file and fsync it; the caller makes it visible by renaming its directory."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``data`` in one step. Raises :class:`StorageError`; then the old content stands."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with storage_errors(path):
+        try:
+            write_durably(temporary, data, mode)
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Give an empty directory that becomes ``target`` on success and vanishes on any error.
+
+    An existing ``target`` is replaced as a whole, and only at the end.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        with storage_errors(target):
+            sync_directory(temporary)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+            sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
