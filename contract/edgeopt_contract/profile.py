@@ -175,7 +175,7 @@ def _summarize_values(spec: FeatureSpec, flat: Floats, last_axis: int) -> Floats
         return np.asarray(flat.std(axis=1))
     if spec.summary is Summary.SHARPNESS:
         lines = flat.reshape(len(flat), -1, last_axis)
-        return np.abs(np.diff(lines, axis=2)).mean(axis=(1, 2)) if last_axis > 1 else np.zeros(len(flat))
+        return np.asarray(np.abs(np.diff(lines, axis=2)).mean(axis=(1, 2))) if last_axis > 1 else np.zeros(len(flat))
     assert spec.column is not None  # FeatureSpec holds it together with COLUMN
     return np.asarray(flat[:, spec.column]) if spec.column < flat.shape[1] else np.full(len(flat), np.nan)
 
