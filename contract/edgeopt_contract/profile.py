@@ -155,12 +155,13 @@ def summarize(spec: FeatureSpec, batch: Array) -> Floats:
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         if spec.summary in (Summary.CONFIDENCE, Summary.ENTROPY, Summary.TOP1):
             return _summarize_scores(spec, rows)
-        return _summarize_values(spec, rows.astype(np.float64).reshape(len(rows), -1), rows.shape[-1])
+        last_axis = rows.shape[-1] if rows.ndim > 1 else 1
+        return _summarize_values(spec, rows.astype(np.float64).reshape(len(rows), -1), last_axis)
 
 
 def _summarize_scores(spec: FeatureSpec, scores: Array) -> Floats:
     if spec.summary is Summary.TOP1:
-        return scores.reshape(len(scores), -1).argmax(axis=1).astype(np.float64)
+        return np.asarray(scores.reshape(len(scores), -1).argmax(axis=1), dtype=np.float64)
     p = probabilities(scores, logits=spec.logits)
     if spec.summary is Summary.CONFIDENCE:
         return np.asarray(p.max(axis=1))
