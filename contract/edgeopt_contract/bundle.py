@@ -17,13 +17,11 @@ from typing import Any
 from edgeopt_contract.blocks import cut
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.errors import BundleError, MessageError
-from edgeopt_contract.manifest import FileEntry, Manifest, Role, TensorSpec, Variant
+from edgeopt_contract.manifest import MANIFEST_NAME, FileEntry, Manifest, Role, TensorSpec, Variant
 from edgeopt_contract.storage import new_directory, storage_errors, write_durably
 from edgeopt_contract.values import digest_of
 
 __all__ = ["MANIFEST_NAME", "Bundle", "BundleContents", "check_file", "open_bundle", "read_manifest", "write_bundle"]
-
-MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,9 @@ from edgeopt_contract.blocks import Block
 from edgeopt_contract.errors import BundleError
 from edgeopt_contract.values import check_digest, check_relative_path
 
-__all__ = ["Capabilities", "FileEntry", "Manifest", "Role", "TensorSpec", "Variant"]
+__all__ = ["MANIFEST_NAME", "Capabilities", "FileEntry", "Manifest", "Role", "TensorSpec", "Variant"]
+
+MANIFEST_NAME = "manifest.json"
 
 
 class Role(StrEnum):
@@ -87,6 +89,10 @@ class Variant:
     certified_for: tuple[str, ...]
     tolerance: float
 
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:  # NaN too
+            raise ValueError(f"{self.name}: expected a tolerance of zero or more, got {self.tolerance}")
+
     def missing_from(self, device: Capabilities) -> str | None:
         """Return what ``device`` lacks to run this variant, in words; ``None`` when it can run it."""
         if self.arch and device.arch not in self.arch:
@@ -123,6 +129,8 @@ class Manifest:
         paths = [entry.path for entry in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("a file stands twice in the manifest")
+        if MANIFEST_NAME in paths:
+            raise ValueError(f"{MANIFEST_NAME} cannot list itself")
         if not self.variants:
             raise ValueError("expected at least one variant")
         for variant in self.variants:

@@ -120,6 +120,9 @@ class Reported:
 
     def __post_init__(self) -> None:
         _check_number(self.session, self.number)
+        check_digest(self.bundle)
+        if self.running is not None:
+            check_digest(self.running)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +176,8 @@ class Status:
 
     def __post_init__(self) -> None:
         check_device_id(self.device)
+        if self.running is not None:
+            check_digest(self.running)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +191,10 @@ class Ack:
     upto: int
     beyond: tuple[int, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.session < 1 or self.upto < 0 or min(self.beyond, default=1) < 1:
+            raise ValueError("expected a session from 1 on, upto from 0 on and numbers beyond from 1 on")
 
     def covers(self, number: int) -> bool:
         """Say whether ``number`` of this session is committed."""

@@ -96,8 +96,12 @@ class FeatureSpec:
         if self.summary is Summary.TOP1:
             if self.categories < 1 or self.edges:
                 raise ValueError(f"{self.name}: a top1 feature has categories and no edges")
-        elif len(self.edges) < 2 or any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
-            raise ValueError(f"{self.name}: expected at least two strictly increasing edges")
+        elif (
+            len(self.edges) < 2
+            or not np.isfinite(self.edges).all()
+            or any(a >= b for a, b in zip(self.edges, self.edges[1:], strict=False))
+        ):
+            raise ValueError(f"{self.name}: expected at least two strictly increasing, finite edges")
         if (self.column is not None) != (self.summary is Summary.COLUMN):
             raise ValueError(f"{self.name}: a column index belongs to, and only to, the summary 'column'")
 
@@ -161,7 +165,8 @@ def summarize(spec: FeatureSpec, batch: Array) -> Floats:
 
 def _summarize_scores(spec: FeatureSpec, scores: Array) -> Floats:
     if spec.summary is Summary.TOP1:
-        return np.asarray(scores.reshape(len(scores), -1).argmax(axis=1), dtype=np.float64)
+        flat = scores.reshape(len(scores), -1)
+        return np.where(np.isnan(flat).any(axis=1), np.nan, flat.argmax(axis=1).astype(np.float64))
     p = probabilities(scores, logits=spec.logits)
     if spec.summary is Summary.CONFIDENCE:
         return np.asarray(p.max(axis=1))
