@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeopt_contract.errors import StorageError
 
-__all__ = ["new_directory", "storage_errors", "sync_directory", "write_atomically", "write_durably"]
+__all__ = ["new_directory", "storage_advice", "storage_errors", "sync_directory", "write_atomically", "write_durably"]
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -29,14 +29,18 @@ _ADVICE = {
 }
 
 
+def storage_advice(error: OSError) -> str:
+    """Return what ``error`` means and what to do about it, in words."""
+    return _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
+
+
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn an ``OSError`` raised inside into a :class:`StorageError` that names ``path`` and says what to do."""
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
-        raise StorageError(f"cannot write {path}: {advice}") from error
+        raise StorageError(f"cannot write {path}: {storage_advice(error)}") from error
 
 
 def sync_directory(directory: Path) -> None:
