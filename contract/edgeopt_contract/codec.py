@@ -55,7 +55,7 @@ def encode(record: Record) -> bytes:
 
 
 def to_builtins(record: Record) -> dict[str, Any]:
-    """Return ``record`` as plain dicts and lists, as it stands in JSON."""
+    """Return ``record`` as plain dicts, tuples and scalars, as it stands in JSON."""
     plain: dict[str, Any] = msgspec.to_builtins(record)
     extra = plain.pop("extra")
     return {**extra, **plain, "schema": type(record).SCHEMA}

@@ -66,6 +66,7 @@ def write_atomically(path: Path, data: bytes | memoryview, mode: int = 0o644) ->
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
         try:
+            temporary.unlink(missing_ok=True)  # left over by a power cut, perhaps with a wider mode
             write_durably(temporary, data, mode)
             temporary.replace(path)
             sync_directory(path.parent)

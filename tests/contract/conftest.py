@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgeopt_contract.manifest import Capabilities, Manifest, Role, TensorSpec, Variant
+
 from edgeopt_contract.bundle import BundleContents
+from edgeopt_contract.manifest import Capabilities, Manifest, Role, TensorSpec, Variant
 from edgeopt_contract.messages import Ack, Desired, EnrolRequest, EnrolResponse, Reported, Status, Telemetry
 from edgeopt_contract.profile import ReferenceProfile
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import click
 import pytest
+
 from edgeopt_contract.commands import INTERRUPTED, run_command
 from edgeopt_contract.errors import DataError, ExitCode, StorageError, UnreachableError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgeopt_contract.codec import decode, encode
-from edgeopt_contract.errors import MessageError
-from edgeopt_contract.messages import Ack, Desired, DeviceState, Reported, Result, Telemetry
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeopt_contract.codec import decode, encode
+from edgeopt_contract.errors import MessageError
+from edgeopt_contract.messages import Ack, Desired, DeviceState, Reported, Result, Telemetry
 from tests.contract.conftest import GOLDEN, HOSTILE, KINDS, golden_bytes
 
 NAMES = sorted(KINDS)
@@ -73,7 +73,7 @@ def test_oversized_message_is_refused_before_it_is_parsed(name: str) -> None:
 def test_deep_nesting_is_refused(name: str, depth: int) -> None:
     """Brackets in brackets exhaust no stack."""
     bomb = golden_bytes(name)[:-1] + b',"bomb":' + b"[" * depth + b"]" * depth + b"}"
-    with pytest.raises(MessageError, match="nesting|recursion"):
+    with pytest.raises(MessageError, match=r"nesting|recursion"):
         decode(KINDS[name], bomb)
 
 

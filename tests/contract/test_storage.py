@@ -1,0 +1,157 @@
+"""Writing so that a power cut leaves the old or the new content: the order of calls, and what errors say."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeopt_contract import storage
+from edgeopt_contract.errors import StorageError
+from edgeopt_contract.storage import new_directory, storage_errors, write_atomically, write_durably
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was synced and renamed, in order."""
+    seen: list[str] = []
+    real_fsync, real_replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        seen.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        real_fsync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        seen.append(f"rename {self.name} {Path(target).name}")
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    return seen
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine does not let us mount a small file system: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_file_is_synced_before_and_directory_after_the_rename(tmp_path: Path, calls: list[str]) -> None:
+    """Temp, fsync, rename, fsync of the directory: any other order can lose both contents in a power cut."""
+    write_atomically(tmp_path / "state.json", b"{}")
+    assert ["fsync .state.json.tmp", "rename .state.json.tmp state.json", f"fsync {tmp_path.name}"] == calls
+    assert ["state.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_directory_appears_after_its_content_is_safe(tmp_path: Path, calls: list[str]) -> None:
+    """The new directory and then its parent are synced around the rename."""
+    with new_directory(tmp_path / "slot") as temporary:
+        write_durably(temporary / "a", b"1")
+        inside = temporary.name
+        assert not (tmp_path / "slot").exists()
+    assert ["fsync a", f"fsync {inside}", f"rename {inside} slot", f"fsync {tmp_path.name}"] == calls
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_old_content_stands_when_a_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """After an error the file is as it was, and no temporary file lies beside it."""
+    path = tmp_path / "state.json"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os if step == "fsync" else Path, step, fail)
+    with pytest.raises(StorageError, match=r"cannot write .*state\.json: Input/output error"):
+        write_atomically(path, b"new")
+    assert {"state.json": b"old"} == {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+
+
+def test_a_left_over_temporary_file_does_no_harm(tmp_path: Path) -> None:
+    """What a power cut left half-written is overwritten by the next attempt."""
+    (tmp_path / ".state.json.tmp").write_bytes(b"half-written and longer")
+    write_atomically(tmp_path / "state.json", b"new")
+    assert {"state.json": b"new"} == {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    """The mode holds from the first byte on, also when a temporary file with other rights lay there."""
+    (tmp_path / ".key.tmp").write_bytes(b"")
+    (tmp_path / ".key.tmp").chmod(0o666)
+    write_atomically(tmp_path / "key", b"secret", mode=0o600)
+    assert 0o600 == stat.S_IMODE((tmp_path / "key").stat().st_mode)
+
+
+def test_a_failed_directory_vanishes_and_the_old_one_stays(tmp_path: Path) -> None:
+    """Any exception, not only a disk's, takes back what was begun."""
+    target = tmp_path / "slot"
+    with new_directory(target) as temporary:
+        write_durably(temporary / "a", b"old")
+    with pytest.raises(KeyboardInterrupt), new_directory(target) as temporary:  # noqa: PT012  # raised where the caller works
+        write_durably(temporary / "a", b"new")
+        raise KeyboardInterrupt
+    assert ["slot"] == [path.name for path in tmp_path.iterdir()]
+    assert b"old" == (target / "a").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "the disk is full: free some space"),
+        (errno.EDQUOT, "quota is used up"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_errors_of_the_disk_say_what_to_do(number: int, advice: str) -> None:
+    """The path and the advice stand in the message."""
+    with pytest.raises(StorageError, match=f"cannot write out: .*{advice}"), storage_errors(Path("out")):
+        raise OSError(number, os.strerror(number))
+
+
+def test_errors_that_are_not_the_disks_pass() -> None:
+    """A wrong bundle is not called a full disk."""
+    with pytest.raises(ValueError, match="mine"), storage_errors(Path("out")):
+        raise ValueError("mine")
+
+
+def write_a_file(place: Path) -> None:
+    """Too much for the small file system, in one file."""
+    write_atomically(place / "state.json", bytes(200_000))
+
+
+def write_a_directory(place: Path) -> None:
+    """Too much for the small file system, in a directory."""
+    with new_directory(place / "slot") as temporary, storage_errors(place / "slot"):
+        write_durably(temporary / "a", bytes(200_000))
+
+
+@pytest.mark.parametrize("write", [write_a_file, write_a_directory])
+def test_a_really_full_disk_leaves_the_old_content(full_disk: Path, write: Callable[[Path], None]) -> None:
+    """On a file system of 64 KiB a large write fails cleanly, and the space is free again."""
+    write_atomically(full_disk / "state.json", b"old")
+    with pytest.raises(StorageError, match="the disk is full"):
+        write(full_disk)
+    assert {"state.json": b"old"} == {entry.name: entry.read_bytes() for entry in full_disk.iterdir()}
+    write_atomically(full_disk / "other.json", bytes(30_000))
+
+
+def test_only_names_of_this_module_are_promised() -> None:
+    """What __all__ promises is there."""
+    assert all(hasattr(storage, name) for name in storage.__all__)
