@@ -1,0 +1,228 @@
+"""``edgeopt rollout``: create rollouts, give them orders, and watch them.
+
+The fleet decides what happens to a rollout; here it is asked for and shown. Example::
+
+    edgeopt rollout create v2 --bundle 3fa94c --cohort oslo --waves 20%,50%,100%
+    edgeopt rollout watch v2
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt.cli.operate_options import (
+    ListByDefault,
+    connect,
+    console,
+    duration,
+    example,
+    fleet_options,
+    print_json,
+    share,
+    show,
+    waves,
+)
+from edgeopt_contract.errors import ExitCode, UnreachableError
+
+if TYPE_CHECKING:
+    from edgeopt.cli.operate_views import RolloutView
+
+__all__ = ["looks", "rollout"]
+
+_POLL_SECONDS = 1.0
+_PATIENCE = 60  # looks in a row that may fail before watching gives up: a server that restarts is back by then
+
+
+@click.group(
+    cls=ListByDefault,
+    epilog=example(
+        "edgeopt rollout create v2 --bundle 3fa94c --cohort oslo --waves 20%,50%,100%", "edgeopt rollout watch v2"
+    ),
+)
+def rollout() -> None:
+    """Bring a bundle to a cohort in waves, and watch it."""
+
+
+@rollout.command(
+    "create",
+    epilog=example(
+        "edgeopt rollout create v2 --bundle 3fa94c --cohort oslo --waves 20%,50%,100% \\",
+        "    --failure-threshold 10% --bake 60s --minimum-rows 200 --max-confidence-drop 0.1",
+    ),
+)
+@click.argument("name")
+@click.option("--bundle", required=True, metavar="DIGEST", help="What 'edgeopt publish' printed, or its beginning.")
+@click.option("--cohort", default="all", show_default=True, help="To which devices.")
+@click.option("--waves", type=waves, default="20%,50%,100%", show_default=True, help="Shares of the cohort, rising.")
+@click.option("--failure-threshold", type=share, help="Share of executed devices that may fail.  [fleet: 10%]")
+@click.option("--bake", "bake_seconds", type=duration, help="How long a device tries it out.  [fleet: 60s]")
+@click.option("--minimum-executed", type=click.IntRange(min=1), help="Devices that must have ended.  [fleet: 1]")
+@click.option("--minimum-rows", type=click.IntRange(min=0), help="Inferences that each must serve.  [fleet: 50]")
+@click.option("--max-confidence-drop", type=share, help="How far mean confidence may fall.  [fleet: 0.1]")
+@click.option(
+    "--step-timeout", "step_timeout_seconds", type=duration, help="After how long a wave is paused.  [fleet: 1h]"
+)
+@click.option("--draft", is_flag=True, help="Create it without starting it.")
+@fleet_options
+def rollout_create(  # noqa: PLR0913  # one parameter an option
+    name: str,
+    fleet: Path | None,
+    *,
+    bundle: str,
+    cohort: str,
+    waves: tuple[int, ...],
+    draft: bool,
+    as_json: bool,
+    **policy: float | None,
+) -> None:
+    """Create a rollout and start it. What is not given, the fleet sets."""
+    body = {
+        "name": name,
+        "bundle": bundle,
+        "cohort": cohort,
+        "waves": list(waves),
+        "policy": {key: value for key, value in policy.items() if value is not None},
+        "start": not draft,
+    }
+    with connect(fleet) as client:
+        answer = client.create_rollout(body)
+    _show_rollout(answer, as_json=as_json)
+
+
+@rollout.command("list", epilog=example("edgeopt rollout list"))
+@fleet_options
+def rollout_list(fleet: Path | None, *, as_json: bool) -> None:
+    """List rollouts."""
+    with connect(fleet) as client:
+        answer = client.rollouts()
+    if as_json:
+        print_json(answer)
+        return
+    from edgeopt.cli.operate_views import RolloutView, read, rollouts_table
+
+    show(rollouts_table([read(RolloutView, item) for item in answer]))
+
+
+@rollout.command("show", epilog=example("edgeopt rollout show v2"))
+@click.argument("name")
+@fleet_options
+def rollout_show(name: str, fleet: Path | None, *, as_json: bool) -> None:
+    """Show one rollout: waves, devices, the gate's last verdict."""
+    with connect(fleet) as client:
+        answer = client.rollout(name)
+    _show_rollout(answer, as_json=as_json)
+
+
+def _order_command(order: str, summary: str) -> click.Command:
+    """Return the command that gives the fleet one order."""
+
+    @click.argument("name")
+    @fleet_options
+    def give(name: str, fleet: Path | None, *, as_json: bool) -> None:
+        with connect(fleet) as client:
+            answer = client.order_rollout(name, order)
+        _show_rollout(answer, as_json=as_json)
+
+    return click.command(order, help=summary, epilog=example(f"edgeopt rollout {order} v2"))(give)
+
+
+for _order, _summary in (
+    ("start", "Start a draft."),
+    ("pause", "Offer the bundle to no further device; the current wave is still judged."),
+    ("resume", "Go on with a paused rollout."),
+    ("cancel", "End a rollout: devices that confirmed keep the bundle, the others keep or get back the old one."),
+    ("roll-back", "Bring every device that was offered the bundle back to what it ran before."),
+):
+    rollout.add_command(_order_command(_order, _summary))
+
+
+def _show_rollout(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    from edgeopt.cli.operate_views import RolloutView, read, rollout_page
+
+    show(rollout_page(read(RolloutView, answer)))
+
+
+@rollout.command("watch", epilog=example('edgeopt rollout watch v2 && echo "v2 is everywhere"'))
+@click.argument("name")
+@fleet_options
+def rollout_watch(name: str, fleet: Path | None, *, as_json: bool) -> int:
+    """Watch a rollout until it has ended. Exit code 0 when it succeeded, 3 when it was rolled back or cancelled.
+
+    A line for each change when the output is not a terminal; with --json, the whole rollout on a line for each.
+    """
+    with connect(fleet) as client:
+        answers = looks(lambda: client.rollout(name), time.sleep)
+        if as_json:
+            last = _watch_as_json(answers)
+        elif sys.stdout.isatty():
+            last = _watch_live(answers)
+        else:
+            last = _watch_as_lines(answers)
+    return int(ExitCode.GOOD if last == "succeeded" else ExitCode.GATE_FAIL)
+
+
+def looks(ask: Callable[[], dict[str, Any]], sleep: Callable[[float], None]) -> Iterator[dict[str, Any]]:
+    """Yield what ``ask`` answers, again and again, until the rollout has ended.
+
+    An unreachable fleet is waited for; after a minute its :class:`UnreachableError` is raised.
+    """
+    from edgeopt.cli.operate_views import FINAL_STATES
+
+    failures = 0
+    while True:
+        try:
+            answer = ask()
+        except UnreachableError:
+            failures += 1
+            if failures > _PATIENCE:
+                raise
+        else:
+            failures = 0
+            yield answer
+            if answer.get("state") in FINAL_STATES:
+                return
+        sleep(_POLL_SECONDS)
+
+
+def _watch_as_json(answers: Iterator[dict[str, Any]]) -> str:
+    shown: dict[str, Any] = {}
+    for answer in answers:
+        if answer != shown:
+            print_json(answer, lines=True)
+        shown = answer
+    return str(shown["state"])
+
+
+def _watch_as_lines(answers: Iterator[dict[str, Any]]) -> str:
+    from edgeopt.cli.operate_views import RolloutView, changes, read
+
+    view: RolloutView | None = None
+    for answer in answers:
+        now = read(RolloutView, answer)
+        for line in changes(view, now):
+            click.echo(line)
+        view = now
+    return view.state if view else ""
+
+
+def _watch_live(answers: Iterator[dict[str, Any]]) -> str:
+    from rich.live import Live
+
+    from edgeopt.cli.operate_views import RolloutView, read, rollout_page
+
+    state = ""
+    with Live(console=console(), auto_refresh=False) as live:
+        for answer in answers:
+            view = read(RolloutView, answer)
+            live.update(rollout_page(view), refresh=True)
+            state = view.state
+    return state

@@ -1,0 +1,395 @@
+"""What the fleet answers, as records, and how people see it. No input, no output.
+
+Text that comes from devices is shown without control characters and without markup: a device cannot paint the
+operator's terminal. Example::
+
+    view = read(RolloutView, fleet.rollout("v2"))
+    console.print(rollout_page(view))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edgeopt_contract.errors import MessageError
+
+__all__ = [
+    "AlertView",
+    "BundleView",
+    "CohortView",
+    "DeviceView",
+    "RolloutView",
+    "alerts_table",
+    "bundles_table",
+    "changes",
+    "cohorts_table",
+    "device_page",
+    "devices_table",
+    "plain",
+    "read",
+    "rollout_page",
+    "rollouts_table",
+]
+
+T = TypeVar("T")
+FINAL_STATES = {"succeeded", "rolled_back", "cancelled"}
+_COLOURS = {
+    "succeeded": "green",
+    "confirmed": "green",
+    "passed": "green",
+    "promote": "green",
+    "running": "cyan",
+    "paused": "yellow",
+    "hold": "yellow",
+    "failed": "red",
+    "rejected": "red",
+    "rolled_back": "red",
+    "rolling_back": "red",
+    "roll_back": "red",
+    "cancelled": "red",
+    "open": "red",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateView:
+    """A device's newest update."""
+
+    job: str
+    bundle: str
+    state: str
+    result: str | None = None
+    detail: str | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountsView:
+    """What a device has reported: profile windows, answered inferences, failed ones."""
+
+    windows: int = 0
+    rows: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceView:
+    """One device."""
+
+    id: str
+    tags: dict[str, str]
+    online: bool
+    running: str | None = None
+    agent_version: str | None = None
+    capabilities: dict[str, Any] | None = None
+    enrolled_at: float | None = None
+    last_seen: float | None = None
+    update: UpdateView | None = None
+    telemetry: CountsView = field(default_factory=CountsView)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortView:
+    """A saved filter and the devices that match it now."""
+
+    name: str
+    tags: dict[str, str]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleView:
+    """A bundle that the fleet knows."""
+
+    digest: str
+    name: str
+    version: str
+    missing_blocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveView:
+    """One wave: ``percent`` of the cohort in all, and its devices by how far they came."""
+
+    percent: int
+    devices: int
+    executed: int
+    confirmed: int
+    failed: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """One device of a rollout."""
+
+    device: str
+    wave: int
+    state: str
+    result: str | None = None
+    detail: str | None = None
+    running: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictView:
+    """What the gate decided about a wave, and why."""
+
+    at: float
+    wave: int
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutView:
+    """A rollout."""
+
+    name: str
+    bundle: str
+    cohort: str
+    state: str
+    wave: int
+    waves: tuple[WaveView, ...]
+    members: tuple[MemberView, ...]
+    verdicts: tuple[VerdictView, ...] = ()
+    bundle_name: str | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
+    created_at: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertView:
+    """Something that changed in the world of a cohort."""
+
+    id: int | str
+    kind: str
+    cohort: str
+    feature: str
+    source: str
+    bundle: str
+    state: str
+    opened_at: float
+    message: str
+    psi: float | None = None
+    p_value: float | None = None
+    rows: int | None = None
+    last_seen: float | None = None
+
+
+def read(kind: type[T], answer: Mapping[str, Any]) -> T:
+    """Read one of the fleet's objects; fields that are not shown are passed over. Raises :class:`MessageError`."""
+    try:
+        return msgspec.convert(answer, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise MessageError(f"the fleet's answer is not a {kind.__name__}: {error}; update the older program") from error
+
+
+def plain(text: object) -> Text:
+    """Return ``text`` as it is to be shown: no markup, no control characters."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+
+
+def _coloured(state: str) -> Text:
+    shown = plain(state)
+    shown.stylize(_COLOURS.get(state, ""))
+    return shown
+
+
+def _short(digest: str | None) -> Text:
+    return plain(digest[:12] if digest else "-")
+
+
+def _time(seconds: float | None) -> Text:
+    if seconds is None:
+        return Text("-")
+    return Text(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ"))
+
+
+def _tags(tags: Mapping[str, str]) -> Text:
+    return plain(" ".join(f"{key}={value}" for key, value in sorted(tags.items())) or "-")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+    return table
+
+
+_NUMBERS = {"rows", "errors", "devices", "executed", "confirmed", "failed", "PSI"}
+
+
+def devices_table(devices: Sequence[DeviceView]) -> Table:
+    """One line a device."""
+    table = _table("device", "tags", "online", "running", "update", "rows", "errors", "last seen")
+    for device in devices:
+        table.add_row(
+            plain(device.id),
+            _tags(device.tags),
+            Text("yes", "green") if device.online else Text("no", "red"),
+            _short(device.running),
+            _coloured(device.update.state) if device.update else Text("-"),
+            str(device.telemetry.rows),
+            str(device.telemetry.errors),
+            _time(device.last_seen),
+        )
+    return table
+
+
+def device_page(device: DeviceView) -> Table:
+    """Everything about one device, a line a fact."""
+    can = device.capabilities or {}
+    update = device.update
+    facts: list[tuple[str, Text]] = [
+        ("device", plain(device.id)),
+        ("tags", _tags(device.tags)),
+        ("online", Text("yes" if device.online else "no")),
+        ("running", plain(device.running or "nothing")),
+        ("agent", plain(device.agent_version or "-")),
+        ("processor", plain(f"{can.get('arch', '-')} {' '.join(map(str, can.get('features', ())))}")),
+        ("runtimes", plain(" ".join(f"{k} {v}" for k, v in dict(can.get("runtimes", {})).items()) or "-")),
+        ("enrolled", _time(device.enrolled_at)),
+        ("last seen", _time(device.last_seen)),
+        ("reported", Text(f"{device.telemetry.windows} windows, {device.telemetry.rows} rows, "
+                          f"{device.telemetry.errors} errors")),
+    ]  # fmt: skip  # one fact a line
+    if update is not None:
+        facts += [
+            ("update", plain(f"{update.job}: {update.state}{f', {update.result}' if update.result else ''}")),
+            ("to bundle", plain(update.bundle)),
+            ("since", _time(update.at)),
+        ]
+        facts += [("detail", plain(update.detail))] if update.detail else []
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, fact in facts:
+        table.add_row(name, fact)
+    return table
+
+
+def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
+    """One line a cohort."""
+    table = _table("cohort", "tags", "devices", "members")
+    for cohort in cohorts:
+        shown = ", ".join(cohort.devices[:8]) + (" …" if len(cohort.devices) > 8 else "")
+        table.add_row(plain(cohort.name), _tags(cohort.tags), str(len(cohort.devices)), plain(shown or "-"))
+    return table
+
+
+def bundles_table(bundles: Sequence[BundleView]) -> Table:
+    """One line a bundle."""
+    table = _table("bundle", "name", "version", "complete")
+    for bundle in bundles:
+        missing = len(bundle.missing_blocks)
+        table.add_row(
+            _short(bundle.digest),
+            plain(bundle.name),
+            plain(bundle.version),
+            Text(f"{missing} blocks missing", "yellow") if missing else Text("yes"),
+        )
+    return table
+
+
+def alerts_table(alerts: Sequence[AlertView]) -> Table:
+    """One line an alert, with the fleet's own sentence."""
+    table = _table("alert", "state", "cohort", "feature", "PSI", "since", "what")
+    for alert in alerts:
+        table.add_row(
+            plain(alert.kind),
+            _coloured(alert.state),
+            plain(alert.cohort),
+            plain(alert.feature),
+            "-" if alert.psi is None else f"{alert.psi:.2f}",
+            _time(alert.opened_at),
+            plain(alert.message),
+        )
+    return table
+
+
+def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
+    """One line a rollout."""
+    table = _table("rollout", "bundle", "cohort", "state", "wave", "confirmed", "failed", "devices", "created")
+    for rollout in rollouts:
+        table.add_row(
+            plain(rollout.name),
+            _short(rollout.bundle),
+            plain(rollout.cohort),
+            _coloured(rollout.state),
+            f"{min(rollout.wave + 1, len(rollout.waves))} of {len(rollout.waves)}",
+            str(sum(wave.confirmed for wave in rollout.waves)),
+            str(sum(wave.failed for wave in rollout.waves)),
+            str(sum(wave.devices for wave in rollout.waves)),
+            _time(rollout.created_at),
+        )
+    return table
+
+
+def rollout_page(rollout: RolloutView) -> Group:
+    """A rollout with its waves, devices and the gate's last verdict."""
+    title = Text.assemble(
+        plain(rollout.name), ": ", plain(rollout.bundle_name or "bundle"), " ", _short(rollout.bundle), " to cohort ",
+        plain(rollout.cohort), ", ", _coloured(rollout.state),
+    )  # fmt: skip  # one sentence
+    waves = _table("wave", "state", "", "confirmed", "failed", "devices")
+    for wave in rollout.waves:
+        bar = ProgressBar(total=max(wave.devices, 1), completed=wave.confirmed, width=24)
+        waves.add_row(
+            f"to {wave.percent} %", _coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.devices)
+        )
+    members = _table("device", "wave", "state", "runs", "detail")
+    for member in rollout.members:
+        members.add_row(
+            plain(member.device),
+            str(member.wave + 1),
+            _coloured(member.state),
+            _short(member.running),
+            plain(member.detail or ""),
+        )
+    parts: list[Text | Table] = [title, Text(), waves, Text(), members]
+    if rollout.verdicts:
+        parts += [Text(), _verdict(rollout.verdicts[-1])]
+    return Group(*parts)
+
+
+def _verdict(verdict: VerdictView) -> Text:
+    reasons = plain("; ".join(verdict.reasons) or "no reason given")
+    return Text.assemble(f"gate on wave {verdict.wave + 1}: ", _coloured(verdict.verdict), ": ", reasons)
+
+
+def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
+    """Return what happened between two looks at a rollout, a line each; all of it at the first look."""
+    lines = []
+    old = {member.device: member for member in before.members} if before else {}
+    for member in after.members:
+        previous = old.get(member.device)
+        if (previous.state if previous else "waiting") != member.state:
+            detail = f" ({member.detail})" if member.detail else ""
+            lines.append(f"wave {member.wave + 1}: {member.device} {member.state}{detail}")
+    seen = len(before.verdicts) if before else 0
+    lines += [_verdict(verdict).plain for verdict in after.verdicts[seen:]]
+    for index, wave in enumerate(after.waves):
+        known = before.waves[index].state if before and index < len(before.waves) else "waiting"
+        if known != wave.state:
+            lines.append(
+                f"wave {index + 1} (to {wave.percent} %) {wave.state}: "
+                f"{wave.confirmed} of {wave.devices} confirmed, {wave.failed} failed"
+            )
+    if before is None or before.state != after.state:
+        lines.append(f"rollout {after.name} {after.state}")
+    return [plain(line).plain for line in lines]
