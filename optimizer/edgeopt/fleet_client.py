@@ -179,7 +179,7 @@ class FleetClient:
             response = self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
             raise UnreachableError(
-                f"the fleet at {self._access.url} does not answer ({error or type(error).__name__}); "
+                f"the fleet at {self._access.url} does not answer ({str(error) or type(error).__name__}); "
                 "see that 'edgeopt-fleet serve' runs and that the address is right"
             ) from error
         if response.is_success:
