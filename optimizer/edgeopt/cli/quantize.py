@@ -1,0 +1,156 @@
+"""``edgeopt quantize``: the command line of :mod:`edgeopt.pipeline`. It reads options and shows what came of them.
+
+Example::
+
+    edgeopt quantize examples.digits:model --data examples.digits:data --max-drop 1% -o build/digits
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt_contract.errors import ExitCode, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from edgeopt.pipeline import Outcome
+    from edgeopt.stages import Request
+
+__all__ = ["parse_drop", "quantize"]
+
+_EPILOG = """\b
+Example:
+  edgeopt quantize examples.digits:model --data examples.digits:data --max-drop 1% -o build/digits
+  edgeopt quantize model.onnx --data samples.npz --metric agreement --max-drop 2% -o build/model
+  edgeopt quantize my.net:model --data my.net:data --target devices/raspberry-pi-5.toml --max-drop 1% -o build/pi
+
+\b
+A data factory yields (inputs, label) pairs: inputs is an array, or a dict of arrays, without batch dimension.
+Exit codes: 0 PASS, 3 FAIL, 4 INCONCLUSIVE (more samples needed), 2 bad input, 1 the disk.
+"""
+_EXIT_CODES = {"PASS": ExitCode.GOOD, "FAIL": ExitCode.GATE_FAIL, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
+
+
+def parse_drop(text: str) -> float:
+    """Return ``1%``, ``1pp`` or ``0.01`` as a share: always points of the metric. Raises :class:`UsageError`."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%|pp)?\s*", text)
+    if match is None:
+        raise UsageError(f"--max-drop {text!r}: expected points of the metric, such as 1%, 1pp or 0.01")
+    value = float(match[1]) / (100 if match[2] else 1)
+    if value >= 1:
+        raise UsageError(f"--max-drop {text!r} allows a drop of {value:.0%}: did you mean {text.strip()}%?")
+    return value
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("model")
+@click.option("--data", metavar="DATA", help="package.module:factory or an .npz with x and y; edgeopt splits it.")
+@click.option("--calibration-data", metavar="DATA", help="Your own three splits, instead of --data ...")
+@click.option("--selection-data", metavar="DATA", help="... all three must be given ...")
+@click.option("--certification-data", metavar="DATA", help="... and must not share a sample.")
+@click.option("--max-drop", required=True, metavar="POINTS", help="Greatest drop of the metric: 1%, 1pp or 0.01.")
+@click.option(
+    "--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True
+)
+@click.option("--metric", default="accuracy", show_default=True, help="accuracy, agreement or package.module:function.")
+@click.option("--target", type=click.Path(path_type=Path), help="Device profile (TOML). Default: this machine.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+@click.option("--name", help="Name of the bundle. Default: from MODEL.")
+@click.option("--version", "version", default="1", show_default=True, help="Version of the bundle.")
+@click.option("--labels", default="", metavar="A,B,C", help="Names of the classes, in order.")
+@click.option("--seed", default=0, show_default=True, help="Draws the splits.")
+@click.option(
+    "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads that a device will use."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of a summary.")
+def quantize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click passes options by name)
+    """Quantize MODEL to int8, prove on data that it still answers right and is faster, and write a bundle.
+
+    MODEL is package.module:factory (a function that returns a torch.nn.Module) or an .onnx file.
+    """
+    request = _request(**options)
+    try:
+        from edgeopt.pipeline import run
+        from edgeopt.report import report_json
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "optimizer") from error
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        outcome = run(request, lambda step: status.update(f"{step} …"))
+    if as_json:
+        click.echo(report_json(outcome.report).decode(), nl=False)
+    else:
+        _show(outcome, request.output)
+    return int(_EXIT_CODES[outcome.report.verdict])
+
+
+def _request(**options: Any) -> Request:
+    """Return the request that the options make."""
+    try:
+        from edgeopt.sources import DataSources
+        from edgeopt.stages import Request
+        from edgeopt.targets import read_target
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "optimizer") from error
+    sources = DataSources(
+        single=options["data"],
+        calibration=options["calibration_data"],
+        selection=options["selection_data"],
+        certification=options["certification_data"],
+    )
+    return Request(
+        model=options["model"],
+        data=sources,
+        output=options["output"],
+        max_drop=parse_drop(options["max_drop"]),
+        name=options["name"] or _default_name(options["model"]),
+        version=options["version"],
+        confidence=options["confidence"],
+        metric=options["metric"],
+        target=None if options["target"] is None else read_target(options["target"]),
+        seed=options["seed"],
+        labels=tuple(label.strip() for label in options["labels"].split(",") if label.strip()),
+        threads=options["threads"],
+    )
+
+
+def _default_name(model: str) -> str:
+    """Return 'digits' for 'examples.digits:model', and 'net' for 'models/net.onnx'."""
+    if model.endswith(".onnx"):
+        return Path(model).stem
+    return model.partition(":")[0].rpartition(".")[2]
+
+
+def _show(outcome: Outcome, output: Path) -> None:
+    """Print the verdict, the variants side by side, and where to read on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    report = outcome.report
+    console = Console(highlight=False)
+    colour = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}[report.verdict]
+    chosen = f": {report.chosen} is chosen" if report.chosen else ""
+    console.print(f"[bold {colour}]{report.verdict}[/]{chosen}")
+    for reason in report.reasons:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+    metric = report.variants[0].metric.name
+    table = Table("variant", "gate", metric, "agreement", "size", "latency", "faster by", box=None, pad_edge=False)
+    for variant in report.variants:
+        latency = variant.latency_ms
+        table.add_row(
+            variant.name,
+            variant.verdict,
+            f"{variant.metric.value:.2%}",
+            f"{variant.agreement:.2%}",
+            f"{variant.size_bytes / 1e3:,.0f} kB",
+            "-" if latency.median is None else f"{latency.median:.3f} ms",
+            "-" if latency.ratio is None else f"{latency.ratio:.2f}x",
+        )
+    console.print(table)
+    if outcome.bundle is not None:
+        console.print(f"bundle {outcome.bundle.digest}", soft_wrap=True)
+    console.print(f"report {output / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,155 @@
+"""Reading the user's data and checking it, before any work is done with it.
+
+DATA is ``package.module:factory`` (called without arguments, gives an iterable of ``(inputs, label)``; inputs are an
+array, or a dict of arrays, without batch dimension), or an ``.npz`` file with the arrays ``x`` and, if there are
+labels, ``y``. All samples are kept in memory. It splits nothing: that is :mod:`edgeopt.splits`. Example::
+
+    samples = load_samples("examples.digits:data")
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt.loading import call_user_code, is_reference, load_attribute
+from edgeopt.samples import Array, Sample
+from edgeopt_contract.errors import DataError
+
+__all__ = ["DEFAULT_INPUT", "fit_to", "load_samples", "need_labels"]
+
+DEFAULT_INPUT = "input"  # the name of an input that the data gives without one
+
+
+def load_samples(source: str) -> list[Sample]:
+    """Return every sample of ``source``. Raises :class:`DataError`, naming the sample and what was expected of it."""
+    pairs = _read_npz(Path(source)) if source.endswith(".npz") else _call_factory(source)
+    samples: list[Sample] = []
+    for index, pair in enumerate(pairs):
+        sample = _to_sample(pair, f"sample {index} of {source}")
+        if samples:
+            _check_like_first(sample, samples[0], f"sample {index} of {source}")
+        samples.append(sample)
+    if not samples:
+        raise DataError(f"{source} is empty: expected samples, got none")
+    return samples
+
+
+def need_labels(samples: Sequence[Sample], metric: str) -> None:
+    """Raise :class:`DataError` when a sample has no label."""
+    missing = sum(sample.label is None for sample in samples)
+    if missing:
+        raise DataError(
+            f"the metric '{metric}' needs labels, and {missing} of {len(samples)} samples have none (label None, or "
+            "no 'y' in the .npz); add them, or judge the agreement with the float model: --metric agreement"
+        )
+
+
+def fit_to(samples: Sequence[Sample], inputs: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> list[Sample]:
+    """Return ``samples`` with the names and dtypes the model wants.
+
+    ``inputs`` maps each of the model's inputs to its dtype and shape without batch dimension; ``None`` is any
+    length. A dtype is changed only when the values keep their meaning (never float to integer). Raises
+    :class:`DataError` when names, shapes or dtypes do not fit.
+    """
+    first = samples[0].inputs
+    renamed = len(first) == 1 and len(inputs) == 1 and set(first) == {DEFAULT_INPUT}
+    names = {next(iter(inputs)): DEFAULT_INPUT} if renamed else {name: name for name in inputs}
+    if set(names.values()) != set(first):
+        raise DataError(
+            f"the model's inputs are {', '.join(inputs)}; the data gives {', '.join(first)}: yield a dict of arrays "
+            "with the model's names"
+        )
+    for name, (dtype, shape) in inputs.items():
+        _check_tensor(first[names[name]], name, dtype, shape)
+    return [
+        Sample(
+            {name: sample.inputs[names[name]].astype(dtype, copy=False) for name, (dtype, _) in inputs.items()},
+            sample.label,
+        )
+        for sample in samples
+    ]
+
+
+def _check_tensor(array: Array, name: str, dtype: str, shape: tuple[int | None, ...]) -> None:
+    fits = len(shape) == array.ndim and all(want in (None, got) for want, got in zip(shape, array.shape, strict=False))
+    if not fits:
+        wanted = " x ".join("any" if size is None else str(size) for size in shape) or "a single number"
+        given = " x ".join(map(str, array.shape)) or "a single number"
+        extra = "; leave the batch dimension out" if array.shape[1:] and array.shape[1:] == shape else ""
+        raise DataError(f"the model's input '{name}' wants {wanted} for one sample, the data gives {given}{extra}")
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise DataError(f"the model's input '{name}' wants {dtype}, the data gives {array.dtype}: convert it")
+
+
+def _call_factory(source: str) -> Iterator[Any]:
+    if not is_reference(source):
+        raise DataError(f"cannot read data from {source!r}: expected 'package.module:factory' or an .npz file")
+    factory = load_attribute(source, DataError)
+    iterable = call_user_code(factory, f"calling {source}()", DataError)
+    if not isinstance(iterable, Iterable) or isinstance(iterable, str | bytes | Mapping):
+        raise DataError(f"{source}() gave {type(iterable).__name__}: expected an iterable of (inputs, label)")
+    iterator = iter(iterable)
+    end = object()
+    while (pair := call_user_code(lambda: next(iterator, end), f"reading from {source}()", DataError)) is not end:
+        yield pair
+
+
+def _read_npz(path: Path) -> Iterator[tuple[Any, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}: check the path") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read {path} as .npz: {error}") from error
+    if "x" not in arrays:
+        raise DataError(f"{path} has the arrays {', '.join(arrays) or 'none'}: expected 'x' and, with labels, 'y'")
+    x, y = arrays["x"], arrays.get("y")
+    if x.ndim == 0 or (y is not None and len(y) != len(x)):
+        lengths = (
+            "a single number" if x.ndim == 0 else f"{len(x)} samples in 'x' and {0 if y is None else len(y)} in 'y'"
+        )
+        raise DataError(f"{path} has {lengths}: expected one label for each sample")
+    labels: Iterable[Any] = (
+        [None] * len(x) if y is None else (label.item() if label.ndim == 0 else label for label in y)
+    )
+    yield from zip(x, labels, strict=True)
+
+
+def _to_sample(pair: Any, where: str) -> Sample:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(f"{where}: expected a pair (inputs, label), got {type(pair).__name__}; label may be None")
+    raw, label = pair
+    named = raw if isinstance(raw, Mapping) else {DEFAULT_INPUT: raw}
+    if not named:
+        raise DataError(f"{where}: expected at least one input array, got an empty dict")
+    return Sample({str(name): _to_array(value, f"{where}, input '{name}'") for name, value in named.items()}, label)
+
+
+def _to_array(value: Any, where: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: expected an array of numbers, got {type(value).__name__} ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{where}: expected an array of numbers, got {type(value).__name__} of {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: it holds NaN or infinity; clean the data first")
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _check_like_first(sample: Sample, first: Sample, where: str) -> None:
+    if set(sample.inputs) != set(first.inputs):
+        raise DataError(
+            f"{where}: expected the inputs {sorted(first.inputs)} as in sample 0, got {sorted(sample.inputs)}"
+        )
+    for name, array in sample.inputs.items():
+        if array.shape != first.inputs[name].shape:
+            raise DataError(
+                f"{where}: input '{name}' has shape {array.shape}, in sample 0 it is {first.inputs[name].shape}"
+            )

@@ -1,0 +1,160 @@
+"""Loading the user's model and exporting it to ONNX.
+
+MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``) or an ``.onnx`` file.
+Pickled modules are never unpickled (that would run code from the file), and TorchScript cannot go through the
+exporter; both are refused with the way out. It changes nothing in the graph: that is :mod:`edgeopt.graph`. Example::
+
+    model = load_model("examples.digits:model")
+    exported = model.to_onnx(sample)                 # bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeopt.data import DEFAULT_INPUT
+from edgeopt.loading import call_user_code, is_reference, load_attribute
+from edgeopt.samples import Array, Sample, stack
+from edgeopt.silence import silenced
+from edgeopt_contract.errors import MissingExtraError, ModelError
+
+__all__ = ["OPSET", "Model", "OnnxModel", "TorchModel", "load_model"]
+
+OPSET = 18  # what the dynamo exporter writes natively; ONNX Runtime 1.20 reads up to 21
+_REFUSED = {
+    ".ts": "TorchScript cannot be exported",
+    ".pt": "a pickled module or TorchScript file would run code from the file when loaded",
+    ".pth": "a pickled module would run code from the file when loaded",
+    ".pkl": "a pickled module would run code from the file when loaded",
+}
+_WAY_OUT = "write a function that builds the module and loads its weights, and give it as 'package.module:function'"
+
+
+class Model(Protocol):
+    """A float model that can be turned into ONNX."""
+
+    def to_onnx(self, sample: Sample) -> bytes:
+        """Return the model as ONNX; ``sample`` gives names, shapes and dtypes of the inputs."""
+
+    def predict(self, samples: Sequence[Sample]) -> list[Array] | None:
+        """Return the original's outputs in order for ``samples``, or ``None`` when ONNX is the original."""
+
+
+def load_model(reference: str) -> Model:
+    """Load what the user names. Raises :class:`ModelError`, saying what was expected and what to do."""
+    suffix = Path(reference).suffix.lower()
+    if suffix in _REFUSED:
+        raise ModelError(f"{reference}: {_REFUSED[suffix]}; {_WAY_OUT}")
+    if suffix == ".onnx":
+        return OnnxModel(_read_onnx(Path(reference)))
+    if not is_reference(reference):
+        raise ModelError(f"cannot load {reference!r}: expected 'package.module:factory' or an .onnx file")
+    factory = load_attribute(reference, ModelError)
+    return TorchModel(_check_module(call_user_code(factory, f"calling {reference}()", ModelError), reference))
+
+
+class OnnxModel:
+    """A model that came as ONNX."""
+
+    def __init__(self, model: bytes) -> None:
+        self._model = model
+
+    def to_onnx(self, sample: Sample) -> bytes:  # noqa: ARG002  (the port gives it; a file needs no example)
+        """Return the file's bytes."""
+        return self._model
+
+    def predict(self, samples: Sequence[Sample]) -> None:  # noqa: ARG002  (there is nothing to compare with)
+        """Return ``None``: the file itself is the original."""
+        return
+
+
+class TorchModel:
+    """A ``torch.nn.Module`` in evaluation mode."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def to_onnx(self, sample: Sample) -> bytes:
+        """Export with the dynamo exporter, with a free batch dimension where the module allows one.
+
+        Raises :class:`ModelError` with the exporter's reason.
+        """
+        feeds = _tensors(stack([sample, sample]))  # two: the exporter treats a batch of one as a constant
+        call_user_code(lambda: self._call(feeds), "running the model on a sample of the data", ModelError)
+        try:
+            return self._export(feeds, free_batch=True)
+        except Exception:
+            first = _tensors(stack([sample]))
+            try:
+                return self._export(first, free_batch=False)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise ModelError(
+                    f"torch.onnx.export(dynamo=True) cannot export the model: {reason}; rewrite what it names, or "
+                    "export it yourself and give the .onnx file"
+                ) from error
+
+    def predict(self, samples: Sequence[Sample]) -> list[Array]:
+        """Return the module's outputs in order."""
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._call(_tensors(stack(samples)))
+        values = outputs.values() if isinstance(outputs, dict) else outputs
+        flat = list(values) if isinstance(outputs, dict | list | tuple) else [outputs]
+        return [np.asarray(output) for output in flat]
+
+    def _call(self, feeds: dict[str, Any]) -> Any:
+        """Call the module: a single unnamed input by position, named ones by keyword."""
+        return self._module(feeds[DEFAULT_INPUT]) if set(feeds) == {DEFAULT_INPUT} else self._module(**feeds)
+
+    def _export(self, feeds: dict[str, Any], *, free_batch: bool) -> bytes:
+        import torch
+
+        unnamed = set(feeds) == {DEFAULT_INPUT}
+        axes = {0: torch.export.Dim.DYNAMIC} if free_batch else {}
+        with silenced(), torch.inference_mode():
+            program = torch.onnx.export(
+                self._module,
+                args=tuple(feeds.values()) if unnamed else (),
+                kwargs=None if unnamed else feeds,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(feeds),
+                dynamic_shapes=(axes,) if unnamed else dict.fromkeys(feeds, axes),
+                verbose=False,
+            )
+            assert program is not None  # dynamo=True always gives a program
+            data: bytes = program.model_proto.SerializeToString()
+        return data
+
+
+def _tensors(batch: dict[str, Array]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+
+def _check_module(value: Any, reference: str) -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("torch", "optimizer") from error
+    if isinstance(value, torch.jit.ScriptModule):
+        raise ModelError(f"{reference}() gave a TorchScript module, which cannot be exported; {_WAY_OUT}")
+    if not isinstance(value, torch.nn.Module):
+        raise ModelError(f"{reference}() gave {type(value).__name__}: expected a torch.nn.Module")
+    return value.eval()
+
+
+def _read_onnx(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {path}: check the path") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,51 @@
+"""Writing what a run made: a bundle on PASS, the report alone otherwise. All of it, or nothing.
+
+Example::
+
+    check_output(directory)                              # before the work: may it be replaced?
+    write_output(directory, report, package)             # package None: no bundle
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgeopt.report import Report, report_html, report_json
+from edgeopt_contract.bundle import MANIFEST_NAME, Bundle, BundleContents, write_bundle
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.manifest import Role
+from edgeopt_contract.storage import new_directory, storage_errors, write_durably
+
+__all__ = ["GOLDEN", "PROFILE", "REPORT_HTML", "REPORT_JSON", "check_output", "write_output"]
+
+GOLDEN = "golden.npz"
+PROFILE = "profile.json"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+
+
+def check_output(directory: Path) -> None:
+    """Raise :class:`UsageError` when ``directory`` holds something that an earlier run did not write."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is a file: give a directory with -o")
+    ours = any((directory / name).exists() for name in (REPORT_JSON, MANIFEST_NAME))
+    if not ours and any(directory.iterdir()):
+        raise UsageError(f"{directory} holds other files, and -o replaces the whole directory: give a new or empty one")
+
+
+def write_output(directory: Path, report: Report, contents: BundleContents | None) -> Bundle | None:
+    """Write ``directory`` as a bundle with the report as evidence, or the report alone.
+
+    Raises :class:`StorageError`; then ``directory`` is as it was.
+    """
+    evidence = {REPORT_JSON: report_json(report), REPORT_HTML: report_html(report)}
+    if contents is not None:
+        files = {**contents.files, **{name: (Role.EVIDENCE, data) for name, data in evidence.items()}}
+        return write_bundle(directory, replace(contents, files=files))
+    with new_directory(directory) as temporary, storage_errors(directory):
+        for name, data in evidence.items():
+            write_durably(temporary / name, data)
+    return None

@@ -1,0 +1,36 @@
+"""Keeping third parties quiet: what exporters and quantizers print, warn and log is not for the user.
+
+It hides nothing that matters: exceptions pass, and what was printed goes to the logger ``edgeopt.silenced``.
+Example::
+
+    with silenced():
+        torch.onnx.export(...)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+__all__ = ["silenced"]
+
+_LOGGER = logging.getLogger("edgeopt.silenced")
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Take what is printed, warned and logged inside away from the terminal."""
+    printed = io.StringIO()
+    threshold = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(threshold)
+        if printed.getvalue():
+            _LOGGER.debug("%s", printed.getvalue())

@@ -1,0 +1,86 @@
+"""What the steps of a run hand to each other.
+
+Records only; the steps are in :mod:`edgeopt.pipeline`, what is made of them in :mod:`edgeopt.evidence`. Example::
+
+    Request(model="examples.digits:model", data=DataSources(single="examples.digits:data"), ...)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeopt.decision import Decision
+from edgeopt.gate import Judgement
+from edgeopt.quantizer import Scheme
+from edgeopt.report import CandidateResult
+from edgeopt.runtime import Session
+from edgeopt.scoring import Metric
+from edgeopt.sources import DataSources, SplitData
+from edgeopt.targets import Target
+from edgeopt.timing import Plan, Speed
+
+__all__ = ["Findings", "FloatModel", "Int8Model", "Request", "Setting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked for. ``max_drop`` is in the metric's unit; ``target`` ``None`` is this machine."""
+
+    model: str
+    data: DataSources
+    output: Path
+    max_drop: float
+    name: str
+    version: str = "1"
+    confidence: float = 0.95
+    metric: str = "accuracy"
+    target: Target | None = None
+    seed: int = 0
+    labels: tuple[str, ...] = ()
+    threads: int = 1
+    timing: Plan = field(default_factory=Plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The request with what follows from it; ``native`` says that this machine computes like the target."""
+
+    request: Request
+    target: Target
+    scheme: Scheme
+    native: bool
+    metric: Metric
+
+    def session(self, model: bytes) -> Session:
+        """Load a quantized model so that it computes what the target will."""
+        return Session(model, threads=self.request.threads, simulated=not self.native)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """The float model as it will run, the data in its dtypes, and the steps that had to be left out."""
+
+    model: bytes
+    session: Session
+    splits: SplitData
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Model:
+    """The candidate that the selection split preferred, and all that were tried."""
+
+    model: bytes
+    session: Session
+    tried: tuple[CandidateResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the certification split and the stopwatch said, and what was decided; ``speed`` ``None``: not timed."""
+
+    judgement: Judgement
+    agreement: float
+    speed: Speed | None
+    decision: Decision
