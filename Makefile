@@ -1,0 +1,61 @@
+# make demo     the product on a real model and six devices
+# make check    what every commit must pass: lint, types, import boundaries, tests
+#
+# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.edgeopt-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format types imports check diagrams clean
+
+help:
+	@echo "make demo      sets up .venv, then shows the product on a real model and six devices"
+	@echo "make test      the test suite; it says which tests were skipped and why"
+	@echo "make lint      style (ruff)"
+	@echo "make types     types (mypy, strict)"
+	@echo "make imports   import boundaries (import-linter)"
+	@echo "make check     lint, types, imports and test"
+	@echo "make format    put the code into shape"
+	@echo "make diagrams  generate docs/states.md anew from the transition tables"
+	@echo "make clean     remove .venv and what was built"
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "there is no '$(PYTHON)': install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeopt needs Python 3.11 or newer; name one with: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: venv
+	$(BIN)/python -m demo
+
+test: venv
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: venv
+	$(BIN)/mypy
+
+imports: venv
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+diagrams: venv
+	$(BIN)/python tools/state_diagrams.py
+
+clean:
+	rm -rf $(VENV) build dist demo-run

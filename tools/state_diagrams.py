@@ -1,0 +1,98 @@
+"""Write docs/states.md from the two transition tables, so that the drawing cannot differ from the rules.
+
+It reads ``edgeopt_agent.lifecycle.TRANSITIONS`` and ``edgeopt_fleet.rollout.TRANSITIONS``, each a dict of
+(state, event) to the next state. Edges between the same two states share one arrow. Example::
+
+    python tools/state_diagrams.py           # writes docs/states.md
+    python tools/state_diagrams.py --check   # exits with 1 when it is stale
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+__all__ = ["mermaid", "page"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "states.md"
+
+Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
+
+_TEMPLATE = """# The two life cycles
+
+Generated from the transition tables by `make diagrams`; do not edit. Events that leave a state as it is are not drawn,
+they stand in the list below each diagram. An event that is not listed for a state changes nothing there.
+
+## An update on a device
+
+`edgeopt_agent.lifecycle`: frozen record, one table, one `step(record, event, now) -> (record, commands)`. The agent
+saves the record and then acts; after a restart it enters the saved state again. A command may be carried out twice.
+
+{device}
+
+## A rollout on the fleet
+
+`edgeopt_fleet.rollout`: the same shape. The gate's verdicts, the operator's orders and the devices' reports arrive as
+events.
+
+{rollout}
+"""
+
+
+def mermaid(transitions: Transitions, start: StrEnum) -> str:
+    """Return a Mermaid state diagram of ``transitions`` that begins in ``start``."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for (state, event), following in transitions.items():
+        if state != following:
+            arrows.setdefault((state.value, following.value), []).append(event.value)
+    sources = {source for source, _ in arrows}
+    ends = sorted({following.value for following in transitions.values()} - sources)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start.value}"]
+    lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in arrows.items()]
+    lines += [f"    {end} --> [*]" for end in ends]
+    return "\n".join([*lines, "```"])
+
+
+def _unchanged(transitions: Transitions) -> str:
+    """Return a list of the states that an event enters again."""
+    stays: dict[str, list[str]] = {}
+    for (state, event), following in transitions.items():
+        if state == following:
+            stays.setdefault(state.value, []).append(event.value)
+    if not stays:
+        return "No event enters the state in which it happens."
+    lines = [f"- `{state}`: {', '.join(events)}" for state, events in stays.items()]
+    return "\n".join(["Entered again:", "", *lines])
+
+
+def page() -> str:
+    """Return docs/states.md as it should be."""
+    from edgeopt_agent import lifecycle
+    from edgeopt_fleet import rollout
+
+    parts = {
+        name: f"{mermaid(table, start)}\n\n{_unchanged(table)}"
+        for name, table, start in (
+            ("device", lifecycle.TRANSITIONS, lifecycle.State.IDLE),
+            ("rollout", rollout.TRANSITIONS, rollout.State.DRAFT),
+        )
+    }
+    return _TEMPLATE.format(**parts)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or compare it."""
+    expected = page()
+    if arguments == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") == expected:
+            return 0
+        print(f"{PAGE.name} is stale: run 'make diagrams'", file=sys.stderr)
+        return 1
+    PAGE.write_text(expected, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
