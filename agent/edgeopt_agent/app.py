@@ -1,0 +1,180 @@
+"""Puts the agent together and runs it until it is told to end. The only place where parts meet.
+
+Example::
+
+    asyncio.run(run_agent(AgentConfig(data=Path("/var/lib/edgeopt"))))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from edgeopt_agent import AGENT_VERSION
+from edgeopt_agent.config import AgentConfig
+from edgeopt_agent.delivery import Delivery, DeliveryOptions
+from edgeopt_agent.identity import load_identity
+from edgeopt_agent.journal import Journal
+from edgeopt_agent.link import Link, Listener, LinkOptions
+from edgeopt_agent.log import log_event
+from edgeopt_agent.machine import read_capabilities
+from edgeopt_agent.outbox import Outbox
+from edgeopt_agent.serving import Serving, ServingOptions
+from edgeopt_agent.slots import Slots
+from edgeopt_agent.sources import Source, make_sources
+from edgeopt_agent.spool import Spool
+from edgeopt_agent.supervisor import RunnerOptions
+from edgeopt_agent.trust import Ed25519Verifier
+from edgeopt_agent.updater import Parts, Updater
+from edgeopt_contract.codec import encode
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.messages import EnrolResponse, Status
+from edgeopt_contract.storage import storage_errors
+
+__all__ = ["Agent", "run_agent"]
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises :class:`UsageError` when the device is not enrolled, runs already, or a source cannot be made, and
+    :class:`StorageError`. A broker that is down is waited for.
+    """
+    identity = load_identity(config.data)
+    sources = make_sources(config)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    with _only_agent_of(config.data):
+        agent = Agent(config, identity)
+        try:
+            await agent.run(sources, ended)
+        except ExceptionGroup as group:  # one part failed and took the others along
+            raise group.exceptions[0] from group
+
+
+class Agent:
+    """All parts of one device."""
+
+    def __init__(self, config: AgentConfig, identity: EnrolResponse) -> None:
+        self._config = config
+        self._identity = identity
+        self._capabilities = read_capabilities()
+        random = Random()  # noqa: S311  # spreads load; nothing secret depends on it
+        self._spool = Spool.open(config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit=config.spool_limit)
+        journal = Journal(self._spool)
+        self._boot = journal.count_boot()
+        self._slots = Slots(config.data / "slots", self._capabilities)
+        self.serving = Serving(_serving_options(config), self._spool, config.data)
+        listener = Listener(
+            desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
+        )
+        self._link = Link(_link_options(identity), listener, random=random)
+        self._outbox = Outbox(self._spool, self._link, identity.device, resend_seconds=config.resend_seconds)
+        delivery = Delivery(self._link, self._slots, _delivery_options(config), self._capabilities, random)
+        parts = Parts(journal, self.serving, self._slots, delivery, Ed25519Verifier(identity.keys))
+        self.updater = Updater(parts, self._update_changed)
+
+    async def run(self, sources: list[Source], ended: asyncio.Event) -> None:
+        """Run until ``ended`` is set; then keep the last counts, say goodbye and end the runners."""
+        log_event("started", device=self._identity.device, version=AGENT_VERSION, boot=self._boot)
+        try:
+            await self.updater.start()
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._link.run()),
+                    group.create_task(self._outbox.run()),
+                    group.create_task(self.updater.run()),
+                    group.create_task(self._close_windows()),
+                    *(group.create_task(source.run(self.serving)) for source in sources),
+                ]
+                await ended.wait()
+                await self._link.say_goodbye()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self.serving.stop()
+            self._spool.close()
+            log_event("ended")
+
+    async def _close_windows(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.window_seconds)
+            self.serving.close_window()
+            self._outbox.wake()
+
+    async def _update_changed(self) -> None:
+        self._outbox.wake()
+        await self._link.announce()
+
+    def _receive_desired(self, payload: bytes) -> None:
+        self.updater.receive_desired(payload)
+        self._outbox.wake()
+
+    def _receive_ack(self, payload: bytes) -> None:
+        self._outbox.receive_ack(payload)
+
+    def _connected(self) -> None:
+        self._outbox.start_over()
+
+    def _status(self, online: bool) -> bytes:  # noqa: FBT001  # a callback: called by position
+        status = Status(
+            device=self._identity.device,
+            boot=self._boot,
+            online=online,
+            agent_version=AGENT_VERSION,
+            running=self.serving.running,
+            capabilities=self._capabilities,
+        )
+        return encode(status)
+
+
+def _serving_options(config: AgentConfig) -> ServingOptions:
+    runner = RunnerOptions(
+        threads=config.threads,
+        memory_bytes=config.runner_memory_bytes,
+        infer_timeout_seconds=config.infer_timeout_seconds,
+    )
+    return ServingOptions(runner=runner, crash_limit=config.crash_limit)
+
+
+def _link_options(identity: EnrolResponse) -> LinkOptions:
+    return LinkOptions(
+        device=identity.device,
+        access=identity.mqtt,
+        reconnect_window_seconds=identity.reconnect_window_seconds,
+    )
+
+
+def _delivery_options(config: AgentConfig) -> DeliveryOptions:
+    return DeliveryOptions(
+        incoming=config.data / "incoming",
+        block_timeout_seconds=config.block_timeout_seconds,
+        disk_reserve_bytes=config.disk_reserve_bytes,
+    )
+
+
+@contextlib.contextmanager
+def _only_agent_of(data: Path) -> Iterator[None]:
+    """Hold the lock of ``data``, which the kernel frees when this process dies."""
+    with storage_errors(data):
+        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UsageError(f"another edgeopt-agent runs on {data}; stop it, or give another --data") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        logging.shutdown()

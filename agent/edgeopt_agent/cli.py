@@ -1,0 +1,138 @@
+"""The command ``edgeopt-agent``: ``enroll``, ``run`` and ``status``. Parses arguments; does nothing else.
+
+Exit codes: 0 good, 1 disk or unexpected, 2 bad input, 5 no fleet answers (``enroll`` only: ``run`` waits for a broker).
+Example::
+
+    edgeopt-agent enroll --server https://fleet.example --token … --device cam-1 --data /var/lib/edgeopt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeopt_agent import AGENT_VERSION
+from edgeopt_contract.commands import run_command
+from edgeopt_contract.errors import UsageError
+
+__all__ = ["cli", "main"]
+
+_DATA = click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where this device keeps its state."
+)
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run_command(lambda: cli(standalone_mode=False)))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(AGENT_VERSION, prog_name="edgeopt-agent")
+def cli() -> None:
+    """Run models on this device and keep them up to date.
+
+    \b
+    Example:
+      edgeopt-agent enroll --server http://10.0.0.1:8000 --token T --device cam-1 --data ./cam-1
+      edgeopt-agent run --data ./cam-1 --source camera:frames
+    """
+
+
+@cli.command()
+@click.option("--server", required=True, help="Address of the fleet, e.g. https://fleet.example.")
+@click.option("--token", required=True, envvar="EDGEOPT_TOKEN", help="One-time token [env: EDGEOPT_TOKEN].")
+@click.option("--device", required=True, help="Name of this device: letters, digits, '-' and '_'.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag; may be given several times.")
+@_DATA
+def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Path) -> None:
+    """Exchange a one-time token for an identity.
+
+    \b
+    Example:
+      edgeopt-agent enroll --server https://fleet.example --token "$TOKEN" \\
+          --device cam-1 --tag site=oslo --data /var/lib/edgeopt
+    """
+    from edgeopt_agent.identity import enrol
+    from edgeopt_agent.machine import read_capabilities
+    from edgeopt_contract.messages import EnrolRequest
+
+    try:
+        request = EnrolRequest(token=token, device=device, tags=_read_tags(tags), capabilities=read_capabilities())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    identity = enrol(server, request, data)
+    click.echo(f"{identity.device} is enrolled; its identity is in {data}")
+
+
+@cli.command()
+@_DATA
+@click.option("--source", "sources", multiple=True, help="module:factory, folder:PATH or http[:PORT]; repeatable.")
+@click.option("--http", "http_port", type=click.IntRange(0, 65535), help="Short for --source http:PORT; 0 is any.")
+@click.option("--interval", type=float, default=0.0, help="Seconds between two items of an iterable source.")
+@click.option("--repeat", is_flag=True, help="Start an iterable source again when it ends.")
+@click.option("--window", type=float, default=60.0, show_default=True, help="Seconds of one telemetry window.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
+@click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Address space of the runner.")
+@click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")
+@click.option("--block-timeout", type=float, default=10.0, show_default=True, help="Seconds until a block is re-asked.")
+@click.option("--resend", type=float, default=10.0, show_default=True, help="Seconds until a report is sent again.")
+def run(**options: Any) -> None:
+    """Serve models, take updates, report; until SIGTERM.
+
+    \b
+    Example:
+      edgeopt-agent run --data /var/lib/edgeopt --source camera:frames --interval 0.1 --http 8080
+    """
+    import asyncio
+
+    from edgeopt_agent.app import run_agent
+    from edgeopt_agent.config import AgentConfig
+    from edgeopt_agent.log import configure_logging
+
+    http, memory_mib = options["http_port"], options["memory_limit"]
+    config = AgentConfig(
+        data=options["data"],
+        sources=(*options["sources"], *(() if http is None else (f"http:{http}",))),
+        interval_seconds=options["interval"],
+        repeat=options["repeat"],
+        window_seconds=options["window"],
+        threads=options["threads"],
+        runner_memory_bytes=memory_mib and memory_mib << 20,
+        infer_timeout_seconds=options["infer_timeout"],
+        block_timeout_seconds=options["block_timeout"],
+        resend_seconds=options["resend"],
+    )
+    configure_logging()
+    asyncio.run(run_agent(config))
+
+
+@cli.command()
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(data: Path, *, as_json: bool) -> None:
+    """Show what this device runs and what it has still to tell; works without a network.
+
+    \b
+    Example:
+      edgeopt-agent status --data /var/lib/edgeopt --json
+    """
+    import json
+
+    from edgeopt_agent.status import describe_status, read_status
+
+    shown = read_status(data)
+    click.echo(json.dumps(shown) if as_json else describe_status(shown))
+
+
+def _read_tags(tags: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for tag in tags:
+        key, separator, value = tag.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--tag: expected KEY=VALUE, got {tag!r}")
+        pairs[key] = value
+    return pairs

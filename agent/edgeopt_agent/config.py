@@ -1,0 +1,49 @@
+"""The settings of one agent process, in one frozen record; the unit is in the name.
+
+Example::
+
+    AgentConfig(data=Path("/var/lib/edgeopt"), window_seconds=60)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeopt_contract.errors import UsageError
+
+__all__ = ["AgentConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What ``edgeopt-agent run`` was told. Raises :class:`UsageError` for a value that cannot be."""
+
+    data: Path
+    sources: tuple[str, ...] = ()
+    interval_seconds: float = 0.0
+    repeat: bool = False
+    window_seconds: float = 60.0
+    threads: int = 1
+    runner_memory_bytes: int | None = None
+    infer_timeout_seconds: float = 30.0
+    block_timeout_seconds: float = 10.0
+    resend_seconds: float = 10.0
+    crash_limit: int = 3
+    queue_limit: int = 16
+    spool_limit: int = 10_000
+    disk_reserve_bytes: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        positive = {
+            "window": self.window_seconds,
+            "infer timeout": self.infer_timeout_seconds,
+            "block timeout": self.block_timeout_seconds,
+            "resend": self.resend_seconds,
+            "threads": self.threads,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise UsageError(f"{name}: expected a number greater than zero, got {value}")
+        if not self.interval_seconds >= 0:
+            raise UsageError(f"interval: expected zero seconds or more, got {self.interval_seconds}")

@@ -1,0 +1,87 @@
+"""The update's record on disk: saved before it is acted upon, in one transaction with the report about it.
+
+So a state is saved exactly when its report has a number: a power cut can neither lose a report nor number it twice.
+Example::
+
+    journal = Journal(spool)
+    update = journal.load()
+    journal.save(update, running=digest)              # running given: also number a report
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeopt_agent.lifecycle import Update
+from edgeopt_agent.spool import Spool
+from edgeopt_contract.errors import StorageError
+from edgeopt_contract.messages import Desired, DeviceState, Reported, Result
+from edgeopt_contract.topics import Channel
+
+__all__ = ["Journal"]
+
+_LONGEST_DETAIL = 2000
+_UPDATE, _BOOT = "update", "boot"
+
+
+class Journal:
+    """Keeps the one :class:`~edgeopt_agent.lifecycle.Update` of this device."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def load(self) -> Update:
+        """Return the saved record, or a fresh one. Raises :class:`StorageError` for one of another version."""
+        saved = self._spool.meta(_UPDATE)
+        if not isinstance(saved, bytes):
+            return Update()
+        try:
+            return msgspec.json.decode(saved, type=Update)
+        except msgspec.MsgspecError as error:
+            raise StorageError(f"the saved update cannot be read: {error}; was it written by a newer agent?") from error
+
+    def save(self, update: Update) -> None:
+        """Save ``update`` without a report."""
+        with self._spool.transaction():
+            self._spool.set_meta(_UPDATE, msgspec.json.encode(update))
+
+    def save_and_report(self, update: Update, running: str | None) -> None:
+        """Save ``update`` and number a report of its state; ``running`` is the digest of what serves now."""
+        with self._spool.transaction():
+            self._spool.set_meta(_UPDATE, msgspec.json.encode(update))
+            if update.desired is not None:
+                self._spool.append(Channel.REPORTED, lambda session, number: _report(update, running, session, number))
+
+    def report_refusal(self, desired: Desired, reason: str, running: str | None, now: float) -> None:
+        """Number a report that ``desired`` was refused at the door; the record stays as it is."""
+        refused = Update(
+            state=DeviceState.REJECTED,
+            desired=desired,
+            result=Result.RUNS_OLD_UNTOUCHED if running else Result.RUNS_NOTHING,
+            detail=reason,
+            at=now,
+        )
+        with self._spool.transaction():
+            self._spool.append(Channel.REPORTED, lambda session, number: _report(refused, running, session, number))
+
+    def count_boot(self) -> int:
+        """Count one more start of the agent and return the count."""
+        with self._spool.transaction():
+            boot = int(self._spool.meta(_BOOT)) + 1
+            self._spool.set_meta(_BOOT, boot)
+        return boot
+
+
+def _report(update: Update, running: str | None, session: int, number: int) -> Reported:
+    assert update.desired is not None  # the callers have looked
+    return Reported(
+        session=session,
+        number=number,
+        at=int(update.at),
+        job=update.desired.job,
+        bundle=update.desired.bundle,
+        state=update.state,
+        running=running,
+        result=update.result,
+        detail=update.detail[:_LONGEST_DETAIL],
+    )

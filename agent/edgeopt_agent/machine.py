@@ -1,0 +1,77 @@
+"""What this machine is and how it feels: capabilities for the birth message, gauges for the telemetry.
+
+It reads ``/proc``, ``/sys`` and package metadata; it does not import a runtime. Example::
+
+    read_capabilities().features                 # ('avx2', …)
+    read_gauges(Path("/var/lib/edgeopt"))        # {'memory_bytes': …, 'disk_free_bytes': …, 'temperature_celsius': …}
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from edgeopt_contract.isa import isa_features, normalize_arch
+from edgeopt_contract.manifest import Capabilities
+
+__all__ = ["read_capabilities", "read_gauges"]
+
+_RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+
+
+def read_capabilities(proc: Path = Path("/proc")) -> Capabilities:
+    """Return what this machine can run. A runtime counts when its package is installed."""
+    return Capabilities(
+        arch=normalize_arch(platform.machine()),
+        features=isa_features(_read(proc / "cpuinfo")),
+        runtimes=_runtimes(),
+        cores=os.cpu_count() or 1,
+        memory_bytes=_meminfo(proc).get("MemTotal", 0),
+    )
+
+
+def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> dict[str, float]:
+    """Return available memory, free disk below ``data`` and, where there is a sensor, the highest temperature."""
+    gauges = {"disk_free_bytes": float(shutil.disk_usage(data).free)}
+    available = _meminfo(proc).get("MemAvailable")
+    if available is not None:
+        gauges["memory_bytes"] = float(available)
+    temperatures = [_read(zone) for zone in (sys / "class" / "thermal").glob("thermal_zone*/temp")]
+    readings = [int(text) / 1000 for text in (t.strip() for t in temperatures) if text.lstrip("-").isdigit()]
+    if readings:
+        gauges["temperature_celsius"] = max(readings)
+    return gauges
+
+
+def _runtimes() -> dict[str, str]:
+    found = {}
+    for runtime, distributions in _RUNTIMES.items():
+        for distribution in distributions:
+            try:
+                found[runtime] = metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+            break
+    return found
+
+
+def _meminfo(proc: Path) -> dict[str, int]:
+    """Return the lines of ``/proc/meminfo`` in bytes."""
+    values = {}
+    for line in _read(proc / "meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if words and words[0].isdigit():
+            values[name] = int(words[0]) * 1024
+    return values
+
+
+def _read(path: Path) -> str:
+    """Return the text of ``path``; empty where the kernel does not offer it (a sensor may fail when read)."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
