@@ -55,7 +55,7 @@ imports: venv
 check: lint types imports test
 
 diagrams: venv
-	$(BIN)/python tools/state_diagrams.py
+	$(BIN)/python -m tools.state_diagrams
 
 clean:
 	rm -rf $(VENV) build dist demo-run

@@ -3,8 +3,8 @@
 It reads ``edgeopt_agent.lifecycle.TRANSITIONS`` and ``edgeopt_fleet.rollout.TRANSITIONS``, each a dict of
 (state, event) to the next state. Edges between the same two states share one arrow. Example::
 
-    python tools/state_diagrams.py           # writes docs/states.md
-    python tools/state_diagrams.py --check   # exits with 1 when it is stale
+    python -m tools.state_diagrams           # writes docs/states.md
+    python -m tools.state_diagrams --check   # exits with 1 when it is stale
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 __all__ = ["mermaid", "page"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "states.md"
 
-Transitions = Mapping[tuple[StrEnum, StrEnum], StrEnum]
+Transitions = Mapping[Any, StrEnum]  # (state, event) to state
 
 _TEMPLATE = """# The two life cycles
 
 Generated from the transition tables by `make diagrams`; do not edit. Events that leave a state as it is are not drawn,
-they stand in the list below each diagram. An event that is not listed for a state changes nothing there.
+they stand in the list below each diagram. A device passes over an event that
+its state does not list; the fleet refuses it (HTTP 409).
 
 ## An update on a device
 

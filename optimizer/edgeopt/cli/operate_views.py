@@ -121,11 +121,16 @@ class WaveView:
     """One wave: ``percent`` of the cohort in all, and its devices by how far they came."""
 
     percent: int
-    devices: int
+    devices: tuple[str, ...] | int  # their names, or only how many
     executed: int
     confirmed: int
     failed: int
     state: str
+
+    @property
+    def size(self) -> int:
+        """How many devices."""
+        return self.devices if isinstance(self.devices, int) else len(self.devices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +339,7 @@ def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
             f"{min(rollout.wave + 1, len(rollout.waves))} of {len(rollout.waves)}",
             str(sum(wave.confirmed for wave in rollout.waves)),
             str(sum(wave.failed for wave in rollout.waves)),
-            str(sum(wave.devices for wave in rollout.waves)),
+            str(sum(wave.size for wave in rollout.waves)),
             _time(rollout.created_at),
         )
     return table
@@ -348,9 +353,9 @@ def rollout_page(rollout: RolloutView) -> Group:
     )  # fmt: skip  # one sentence
     waves = _table("wave", "state", "", "confirmed", "failed", "devices")
     for wave in rollout.waves:
-        bar = ProgressBar(total=max(wave.devices, 1), completed=wave.confirmed, width=24)
+        bar = ProgressBar(total=max(wave.size, 1), completed=wave.confirmed, width=24)
         waves.add_row(
-            f"to {wave.percent} %", _coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.devices)
+            f"to {wave.percent} %", _coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.size)
         )
     members = _table("device", "wave", "state", "runs", "detail")
     for member in rollout.members:
@@ -388,7 +393,7 @@ def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
         if known != wave.state:
             lines.append(
                 f"wave {index + 1} (to {wave.percent} %) {wave.state}: "
-                f"{wave.confirmed} of {wave.devices} confirmed, {wave.failed} failed"
+                f"{wave.confirmed} of {wave.size} confirmed, {wave.failed} failed"
             )
     if before is None or before.state != after.state:
         lines.append(f"rollout {after.name} {after.state}")

@@ -1,0 +1,1 @@
+"""Programs for those who work on edgeopt; not installed."""
