@@ -96,9 +96,14 @@ class FleetClient:
         return self._object("POST", "tokens", json=body)
 
     def devices(self, tags: Mapping[str, str] | None = None) -> list[Json]:
-        """Return all devices that carry all of ``tags``, from as many pages as there are."""
-        wanted = [("tag", f"{key}={value}") for key, value in (tags or {}).items()]
-        return self._pages("devices", wanted)
+        """Return all devices that carry all of ``tags``, from as many pages as there are.
+
+        The fleet filters by one tag; the others are looked at here.
+        """
+        wanted = dict(tags or {})
+        query = [("tag", f"{key}={value}") for key, value in wanted.items()][:1]
+        found = self._pages("devices", query)
+        return [device for device in found if wanted.items() <= dict(device.get("tags") or {}).items()]
 
     def device(self, device: str) -> Json:
         """Return one device."""

@@ -76,7 +76,7 @@ def rollout_view(state: str, *, waves: tuple[str, ...] = ("running", "waiting"),
         "waves": [
             {
                 "percent": 50 * (index + 1),
-                "devices": 1,
+                "devices": [f"cam-{index}"],
                 "executed": int(index < confirmed),
                 "confirmed": int(index < confirmed),
                 "failed": int(wave == "failed"),
@@ -168,7 +168,14 @@ class FakeFleet:
         return (200, views[rest]) if rest in views else problem(404, f"there is no cohort {rest}")
 
     def _bundles(self, _method: str, _rest: str, _query: dict[str, str], _plain: Any) -> Answer:
-        return 200, {"items": [self._post_bundle(body)[1] for body in self.manifests.values()]}
+        posted = [self._post_bundle(body)[1] for body in self.manifests.values()]
+        return 200, {
+            "items": [
+                {**{key: view[key] for key in ("digest", "name", "version")}, "created_at": 1_795_300_000}
+                | {"complete": not view["missing_blocks"]}
+                for view in posted
+            ]
+        }
 
     def _rollouts(self, method: str, rest: str, _query: dict[str, str], plain: Any) -> Answer:
         name, _, order = rest.partition("/")

@@ -95,6 +95,11 @@ class TestAnswers:
         assert ["a"] == [device["id"] for device in client(fleet).devices({"site": "oslo"})]
         assert "devices?tag=site%3Doslo" == fleet.requests[0][1]
 
+    def test_several_tags_must_all_match(self) -> None:
+        """The fleet looks at one of them; nobody is shown who lacks another."""
+        fleet = FakeFleet(devices=[device_view("a", site="oslo"), device_view("b", site="oslo", line="2")])
+        assert ["b"] == [device["id"] for device in client(fleet).devices({"site": "oslo", "line": "2"})]
+
     def test_names_stay_one_segment_of_the_path(self) -> None:
         """A name with slashes or dots reaches no other resource."""
         fleet = FakeFleet()

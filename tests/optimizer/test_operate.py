@@ -226,7 +226,7 @@ class TestPublish:
         assert {"digest": bundle.digest, "name": "digits", "version": "1"} == json.loads(
             run("publish", str(bundle.directory), "--json")[1]
         )
-        assert ["digits", "1", "yes"] == run("bundles")[1].splitlines()[1].split()[1:]
+        assert ["digits", "1", "yes"] == run("bundles")[1].splitlines()[1].split()[1:4]
 
     def test_a_changed_byte_stops_it_before_anything_is_sent(
         self,
@@ -242,6 +242,18 @@ class TestPublish:
         assert (2, "") == (code, out)
         assert "golden.npz: expected SHA-256" in err
         assert ({}, {}) == (fleet.manifests, fleet.blocks)
+
+    def test_a_bundle_whose_upload_broke_off_is_marked(
+        self,
+        run: Run,
+        fleet: FakeFleet,
+        tmp_path: Path,
+        contents: BundleContents,  # noqa: F811  # the fixture
+    ) -> None:
+        """It is told apart, with what to do."""
+        run("publish", str(write_bundle(tmp_path / "bundle", contents).directory))
+        fleet.blocks.popitem()
+        assert "no: publish it again" in run("bundles")[1]
 
     def test_what_is_no_bundle_is_exit_code_2(self, run: Run, tmp_path: Path) -> None:
         """The message says what to give instead."""

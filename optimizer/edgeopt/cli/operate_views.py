@@ -113,7 +113,8 @@ class BundleView:
     digest: str
     name: str
     version: str
-    missing_blocks: tuple[str, ...] = ()
+    complete: bool
+    created_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +122,11 @@ class WaveView:
     """One wave: ``percent`` of the cohort in all, and its devices by how far they came."""
 
     percent: int
-    devices: tuple[str, ...] | int  # their names, or only how many
+    devices: tuple[str, ...]
     executed: int
     confirmed: int
     failed: int
     state: str
-
-    @property
-    def size(self) -> int:
-        """How many devices."""
-        return self.devices if isinstance(self.devices, int) else len(self.devices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,14 +295,14 @@ def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
 
 def bundles_table(bundles: Sequence[BundleView]) -> Table:
     """One line a bundle."""
-    table = _table("bundle", "name", "version", "complete")
+    table = _table("bundle", "name", "version", "complete", "published")
     for bundle in bundles:
-        missing = len(bundle.missing_blocks)
         table.add_row(
             _short(bundle.digest),
             plain(bundle.name),
             plain(bundle.version),
-            Text(f"{missing} blocks missing", "yellow") if missing else Text("yes"),
+            Text("yes") if bundle.complete else Text("no: publish it again", "yellow"),
+            _time(bundle.created_at),
         )
     return table
 
@@ -339,7 +335,7 @@ def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
             f"{min(rollout.wave + 1, len(rollout.waves))} of {len(rollout.waves)}",
             str(sum(wave.confirmed for wave in rollout.waves)),
             str(sum(wave.failed for wave in rollout.waves)),
-            str(sum(wave.size for wave in rollout.waves)),
+            str(sum(len(wave.devices) for wave in rollout.waves)),
             _time(rollout.created_at),
         )
     return table
@@ -353,9 +349,14 @@ def rollout_page(rollout: RolloutView) -> Group:
     )  # fmt: skip  # one sentence
     waves = _table("wave", "state", "", "confirmed", "failed", "devices")
     for wave in rollout.waves:
-        bar = ProgressBar(total=max(wave.size, 1), completed=wave.confirmed, width=24)
+        bar = ProgressBar(total=max(len(wave.devices), 1), completed=wave.confirmed, width=24)
         waves.add_row(
-            f"to {wave.percent} %", _coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.size)
+            f"to {wave.percent} %",
+            _coloured(wave.state),
+            bar,
+            str(wave.confirmed),
+            str(wave.failed),
+            str(len(wave.devices)),
         )
     members = _table("device", "wave", "state", "runs", "detail")
     for member in rollout.members:
@@ -393,7 +394,7 @@ def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
         if known != wave.state:
             lines.append(
                 f"wave {index + 1} (to {wave.percent} %) {wave.state}: "
-                f"{wave.confirmed} of {wave.size} confirmed, {wave.failed} failed"
+                f"{wave.confirmed} of {len(wave.devices)} confirmed, {wave.failed} failed"
             )
     if before is None or before.state != after.state:
         lines.append(f"rollout {after.name} {after.state}")
