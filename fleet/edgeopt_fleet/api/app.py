@@ -1,0 +1,94 @@
+"""The HTTP API.
+
+It checks who asks and what, and leaves the rest to the stores and the worker. Errors are problem+json (RFC 9457).
+Example::
+
+    app = create_app(services)               # an ASGI application; nothing is started by making it
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edgeopt_contract.errors import StorageError
+from edgeopt_fleet.api import bundles, devices, rollouts
+from edgeopt_fleet.api.services import Services, services_of
+from edgeopt_fleet.api.views import Health, Problem
+from edgeopt_fleet.problems import ProblemError, UnauthorizedError
+
+__all__ = ["create_app"]
+
+_LOG = logging.getLogger(__name__)
+
+
+async def _operator(request: Request) -> None:
+    """Let the holder of an operator's key through. Raises :class:`UnauthorizedError`."""
+    services = services_of(request)
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not await services.serial(services.registry.is_api_key, key.strip()):
+        raise UnauthorizedError(
+            "expected 'Authorization: Bearer <key>' with the key from operator.json; it is missing or wrong"
+        )
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application over ``services``."""
+    app = FastAPI(
+        title="edgeopt fleet",
+        version="1",
+        description="Devices, cohorts, bundles, rollouts and alerts of one fleet.",
+        responses={"default": {"model": Problem, "description": "A problem (RFC 9457)"}},
+        docs_url=None,  # the pages behind it load scripts from elsewhere; /openapi.json stands
+        redoc_url=None,
+    )
+    app.state.services = services
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(StorageError, _on_storage_error)
+    app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["health"])
+    api = APIRouter(prefix="/api/v1")
+    api.include_router(devices.public)
+    for router in (devices.router, bundles.router, rollouts.router):
+        api.include_router(router, dependencies=[Depends(_operator)])
+    app.include_router(api)
+    return app
+
+
+async def _health(request: Request) -> Health:
+    """Say whether the server answers and hears its devices."""
+    return Health(status="ok", broker="connected" if services_of(request).is_connected() else "disconnected")
+
+
+async def _on_problem(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return _problem(error.status, error.title, str(error))
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    """Name the first field that is wrong; the values are left out, one may be a secret."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+    return _problem(422, "Invalid request", f"{where}: {first['msg']}")
+
+
+async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, str(error.detail), f"{error.detail}; see /openapi.json for what there is")
+
+
+async def _on_storage_error(_request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("a request failed: %s", error)
+    return _problem(507, "Storage failed", str(error))
+
+
+def _problem(status: int, title: str, detail: str) -> JSONResponse:
+    content = Problem(title=title, status=status, detail=detail).model_dump()
+    headers = {"WWW-Authenticate": "Bearer"} if status == UnauthorizedError.status else None
+    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")

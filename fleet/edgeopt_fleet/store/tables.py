@@ -1,0 +1,277 @@
+"""The tables of the fleet's database.
+
+Columns and indexes only; what may be in them is decided by the modules that write them. Times are seconds since
+1970 on the server's clock unless a comment says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, LargeBinary, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+__all__ = [
+    "AlertRow",
+    "ApiKeyRow",
+    "BaselineRow",
+    "BundleRow",
+    "CohortRow",
+    "DeviceRow",
+    "DriftRow",
+    "MemberRow",
+    "ReportRow",
+    "RolloutRow",
+    "ServedRow",
+    "SpoolRow",
+    "TokenRow",
+    "VerdictRow",
+    "WindowRow",
+]
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """An operator's key; only its SHA-256 is kept."""
+
+    __tablename__ = "api_key"
+
+    sha256: str = Field(primary_key=True)
+    name: str
+    created_at: float
+
+
+class TokenRow(SQLModel, table=True):
+    """A token that enrols devices; only its SHA-256 is kept."""
+
+    __tablename__ = "token"
+
+    sha256: str = Field(primary_key=True)
+    uses_left: int
+    expires_at: int
+    tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class DeviceRow(SQLModel, table=True):
+    """A device: what it is, what it should run, and what it said last."""
+
+    __tablename__ = "device"
+
+    id: str = Field(primary_key=True)
+    tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    capabilities: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    password_hash: str
+    enrolled_at: int
+    online: bool = False
+    boot: int = 0
+    agent_version: str = ""
+    running: str | None = None
+    last_seen: int | None = None
+    # What it should run; survives the rollout that said so.
+    desired_job: str | None = None
+    desired_bundle: str | None = None
+    desired_bake_seconds: float = 0.0
+    # Its newest report, and where that stands among its reports: (spool's row, number).
+    report_spool: int = 0
+    report_number: int = 0
+    job: str | None = None
+    job_bundle: str | None = None
+    state: str | None = None
+    result: str | None = None
+    detail: str = ""
+    reported_at: int | None = None  # on the device's clock
+    windows: int = 0
+    rows: int = 0
+    errors: int = 0
+
+
+class CohortRow(SQLModel, table=True):
+    """A saved filter over tags."""
+
+    __tablename__ = "cohort"
+
+    name: str = Field(primary_key=True)
+    tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class BundleRow(SQLModel, table=True):
+    """A bundle; ``signature`` is there once all its blocks are."""
+
+    __tablename__ = "bundle"
+
+    digest: str = Field(primary_key=True)
+    name: str
+    version: str
+    manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: float
+    signature: dict[str, str] | None = Field(default=None, sa_column=Column(JSON))
+    profile: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+
+
+class SpoolRow(SQLModel, table=True):
+    """One spool session of one device: which numbers are stored. The row's id orders sessions by arrival."""
+
+    __tablename__ = "spool"
+    __table_args__ = (UniqueConstraint("device", "session"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device: str
+    session: int
+    upto: int = 0
+    beyond: list[list[int]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    rows: int = 0
+    errors: int = 0
+
+
+class ReportRow(SQLModel, table=True):
+    """One report of a device, as it came."""
+
+    __tablename__ = "report"
+    __table_args__ = (UniqueConstraint("device", "session", "number"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device: str
+    session: int
+    number: int
+    at: int  # on the device's clock
+    job: str
+    bundle: str
+    state: str
+    running: str | None
+    result: str | None
+    detail: str
+    received_at: float
+
+
+class WindowRow(SQLModel, table=True):
+    """One profile window of a device, as it came."""
+
+    __tablename__ = "window"
+    __table_args__ = (UniqueConstraint("device", "session", "number"), Index("window_of_bundle", "bundle", "id"))
+
+    id: int | None = Field(default=None, primary_key=True)
+    device: str
+    session: int
+    number: int
+    bundle: str
+    variant: str
+    start: int  # on the device's clock
+    end: int  # on the device's clock
+    rows: int
+    errors: int
+    cells: dict[str, list[int]] = Field(sa_column=Column(JSON, nullable=False))
+    latency: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    infrastructure: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+    received_at: float
+
+
+class ServedRow(SQLModel, table=True):
+    """All that one device served on one bundle, so that the gate scans no windows."""
+
+    __tablename__ = "served"
+
+    device: str = Field(primary_key=True)
+    bundle: str = Field(primary_key=True)
+    windows: int = 0
+    rows: int = 0
+    errors: int = 0
+    confidence_n: int = 0
+    confidence_total: float = 0.0
+    confidence_squares: float = 0.0
+
+
+class BaselineRow(SQLModel, table=True):
+    """A copy of ``served`` from the moment a rollout's current wave was exposed."""
+
+    __tablename__ = "baseline"
+
+    rollout: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    bundle: str = Field(primary_key=True)
+    rows: int
+    confidence_n: int
+    confidence_total: float
+    confidence_squares: float
+
+
+class RolloutRow(SQLModel, table=True):
+    """A rollout without its members; ``settled`` when nothing more can come of it."""
+
+    __tablename__ = "rollout"
+
+    name: str = Field(primary_key=True)
+    bundle: str
+    cohort: str
+    waves: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    policy: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    state: str
+    wave: int
+    wave_started_at: float
+    step_started_at: float
+    created_at: float
+    updated_at: float
+    settled: bool = Field(default=False, index=True)
+
+
+class MemberRow(SQLModel, table=True):
+    """One device of one rollout; ``active`` while the rollout is."""
+
+    __tablename__ = "member"
+
+    rollout: str = Field(primary_key=True)
+    device: str = Field(primary_key=True, index=True)
+    active: bool = True
+    wave: int
+    previous: str | None
+    attempt: int
+    state: str | None
+    outcome: str | None
+    returned: bool
+    result: str | None
+    detail: str
+    running: str | None
+    online: bool
+
+
+class VerdictRow(SQLModel, table=True):
+    """One verdict of the gate that was news."""
+
+    __tablename__ = "verdict"
+
+    id: int | None = Field(default=None, primary_key=True)
+    rollout: str = Field(index=True)
+    at: float
+    wave: int
+    verdict: str
+    reasons: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    key: list[str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class DriftRow(SQLModel, table=True):
+    """How far one cohort's windows of one bundle have been looked at, and how its features fared."""
+
+    __tablename__ = "drift"
+
+    cohort: str = Field(primary_key=True)
+    bundle: str = Field(primary_key=True)
+    last_window: int = 0
+    features: dict[str, dict[str, int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class AlertRow(SQLModel, table=True):
+    """A drift alert."""
+
+    __tablename__ = "alert"
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    cohort: str
+    feature: str
+    source: str
+    bundle: str
+    state: str = Field(index=True)
+    opened_at: int
+    last_seen: int
+    psi: float
+    p_value: float
+    rows: int
+    message: str
