@@ -83,7 +83,7 @@ def contents() -> BundleContents:
             "int8.onnx": (Role.VARIANT, bytes(range(256)) * 400),
             "fp32.onnx": (Role.VARIANT, b"float" * 60_000),
             "golden.npz": (Role.GOLDEN, b"golden"),
-            "profile.json": (Role.PROFILE, b"{}"),
+            "profile.json": (Role.PROFILE, golden_bytes("reference_profile")),
             "report.json": (Role.EVIDENCE, b""),
         },
     )

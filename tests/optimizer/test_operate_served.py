@@ -1,0 +1,172 @@
+"""The operator's commands against the real fleet server, so that client and server mean the same by every word."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edgeopt.cli import group
+from edgeopt_contract.bundle import Bundle, BundleContents, write_bundle
+from edgeopt_contract.codec import encode
+from edgeopt_contract.commands import run_command
+from edgeopt_contract.manifest import Capabilities
+from edgeopt_contract.messages import EnrolRequest
+from tests.contract.conftest import contents, pi  # noqa: F401  # the fixtures
+
+pytestmark = pytest.mark.scenario
+
+Run = Callable[..., tuple[int, str, str]]
+FLEET = Path(sys.executable).parent / "edgeopt-fleet"
+_START_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Serve a new fleet; give the path of its operator.json."""
+    home = tmp_path_factory.mktemp("served") / "fleet"
+    subprocess.run([FLEET, "init", home, "--tick-seconds", "0.05"], check=True, capture_output=True)
+    url = json.loads((home / "operator.json").read_text())["url"]
+    with (home.parent / "log").open("wb") as log, subprocess.Popen([FLEET, "serve", home], stderr=log) as server:
+        try:
+            _wait_until_connected(url, server)
+            yield home / "operator.json"
+        finally:
+            server.terminate()
+
+
+def _wait_until_connected(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        assert server.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server did not connect to its broker in time"
+        try:
+            if httpx.get(f"{url}/healthz", trust_env=False).json()["broker"] == "connected":
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def run(access: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run an edgeopt command against the served fleet."""
+    monkeypatch.setenv("EDGEOPT_FLEET", os.fspath(access))
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run_command(lambda: group.main([*arguments], "edgeopt", standalone_mode=False))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return invoke
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, contents: BundleContents) -> Bundle:  # noqa: F811  # the fixture
+    """A bundle on disk."""
+    return write_bundle(tmp_path / "bundle", contents)
+
+
+def enrol(access: Path, token: str, device: str, capabilities: Capabilities) -> httpx.Response:
+    """Enrol as a device does."""
+    request = EnrolRequest(token=token, device=device, tags={"line": "2"}, capabilities=capabilities)
+    url = json.loads(access.read_text())["url"]
+    return httpx.post(f"{url}/api/v1/devices/enrol", content=encode(request), trust_env=False)
+
+
+def test_from_token_to_cohort(run: Run, access: Path, pi: Capabilities) -> None:  # noqa: F811  # the fixture
+    """A device that enrols with a printed token is listed, shown and counted into its cohort, with all its tags."""
+    code, out, _ = run("token", "create", "--uses", "2", "--tag", "site=oslo")
+    assert 0 == code
+    for device in ("cam-1", "cam-2"):
+        assert 201 == enrol(access, out.strip(), device, pi).status_code
+    assert 403 == enrol(access, out.strip(), "cam-3", pi).status_code
+    assert (0, "") == run("cohort", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")[::2]
+    assert "cam-1, cam-2" in run("cohort", "list")[1]
+    found = json.loads(run("devices", "--tag", "site=oslo", "--tag", "line=2", "--json")[1])
+    assert ["cam-1", "cam-2"] == [device["id"] for device in found]
+    code, out, _ = run("devices", "show", "cam-1")
+    assert 0 == code
+    assert "aarch64 dotprod fp16 neon" in out
+    assert "line=2 site=oslo" in out
+    assert run("devices")[1].endswith("2 devices\n")
+
+
+def test_publish_then_roll_out_then_cancel(run: Run, bundle: Bundle, access: Path, pi: Capabilities) -> None:  # noqa: F811  # the fixture
+    """The digest that publish prints is what a rollout takes; every order answers with the rollout."""
+    token = run("token", "create")[1].strip()
+    enrol(access, token, "cam-9", pi)
+    code, out, _ = run("publish", str(bundle.directory))
+    assert (0, f"{bundle.digest}\n") == (code, out)
+    assert (0, f"{bundle.digest}\n") == run("publish", str(bundle.directory))[:2]
+    assert ["digits", "1", "yes"] == run("bundles")[1].splitlines()[1].split()[1:4]
+
+    create = (
+        "rollout",
+        "create",
+        "v1",
+        "--bundle",
+        bundle.digest[:8],
+        "--waves",
+        "50%,100%",
+        "--bake",
+        "0s",
+        "--draft",
+    )
+    code, out, _ = run(*create, "--step-timeout", "1h", "--minimum-executed", "1", "--json")
+    assert 0 == code
+    view = json.loads(out)
+    assert ("draft", bundle.digest, "all") == (view["state"], view["bundle"], view["cohort"])
+    assert (0.0, 3600.0) == (view["policy"]["bake_seconds"], view["policy"]["step_timeout_seconds"])
+
+    for order, state in (("start", "running"), ("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        code, out, _ = run("rollout", order, "v1")
+        assert 0 == code
+        assert state in out
+    code, _, err = run("rollout", "resume", "v1")
+    assert 2 == code
+    assert "the fleet refuses: rollout v1 is cancelled" in err
+    assert "v1" == run("rollout")[1].splitlines()[1].split()[0]
+    code, out, _ = run("rollout", "watch", "v1")
+    assert 3 == code
+    assert "rollout v1 cancelled" == out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("devices", "show", "nobody"), "nobody"),
+        (("cohort", "show", "nowhere"), "nowhere"),
+        (("rollout", "show", "never"), "never"),
+        (("rollout", "create", "x", "--bundle", "ffff"), "ffff"),
+        (("cohort", "create", "not a name"), "name"),
+    ],
+)
+def test_refusals_are_exit_code_2_in_one_line(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    """What the fleet refuses is said with the name that was given."""
+    code, out, err = run(*arguments)
+    assert (2, "", 1) == (code, out, len(err.splitlines()))
+    assert err.startswith("error: the fleet refuses: ")
+    assert words in err
+
+
+def test_a_wrong_key_is_refused(run: Run, access: Path, tmp_path: Path) -> None:
+    """Another fleet's operator.json does not open this one."""
+    other = tmp_path / "operator.json"
+    other.write_text(json.dumps({**json.loads(access.read_text()), "key": "guess"}))
+    code, _, err = run("devices", "list", "--fleet", str(other))
+    assert 2 == code
+    assert "operator.json" in err
+
+
+def test_no_alerts_on_a_quiet_fleet(run: Run) -> None:
+    """The alert list is there from the start."""
+    assert (0, "no open alerts\n", "") == run("alerts")
