@@ -23,7 +23,7 @@ from edgeopt_agent.config import AgentConfig
 from edgeopt_agent.delivery import Delivery, DeliveryOptions
 from edgeopt_agent.identity import load_identity
 from edgeopt_agent.journal import Journal
-from edgeopt_agent.link import Link, Listener, LinkOptions
+from edgeopt_agent.link import Link, LinkOptions, Listener
 from edgeopt_agent.log import log_event
 from edgeopt_agent.machine import read_capabilities
 from edgeopt_agent.outbox import Outbox

@@ -20,6 +20,26 @@ from edgeopt_contract.errors import UsageError
 
 __all__ = ["cli", "main"]
 
+
+def _example(*lines: str) -> str:
+    """Return an epilog that click prints as it stands."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+_GROUP_EXAMPLE = _example(
+    "edgeopt-agent enroll --server http://10.0.0.1:8000 --token T --device cam-1 --data ./cam-1",
+    "edgeopt-agent run --data ./cam-1 --source camera:frames",
+)
+_ENROLL_EXAMPLE = _example(
+    'edgeopt-agent enroll --server https://fleet.example --token "$TOKEN" --device cam-1 \\',
+    "    --tag site=oslo --data /var/lib/edgeopt",
+)
+_RUN_EXAMPLE = _example(
+    "edgeopt-agent run --data /var/lib/edgeopt --source camera:frames --interval 0.1 --http 8080",
+)
+_STATUS_EXAMPLE = _example(
+    "edgeopt-agent status --data /var/lib/edgeopt --json",
+)
 _DATA = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where this device keeps its state."
 )
@@ -30,32 +50,20 @@ def main() -> None:
     sys.exit(run_command(lambda: cli(standalone_mode=False)))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(epilog=_GROUP_EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(AGENT_VERSION, prog_name="edgeopt-agent")
 def cli() -> None:
-    """Run models on this device and keep them up to date.
-
-    \b
-    Example:
-      edgeopt-agent enroll --server http://10.0.0.1:8000 --token T --device cam-1 --data ./cam-1
-      edgeopt-agent run --data ./cam-1 --source camera:frames
-    """
+    """Run models on this device and keep them up to date."""
 
 
-@cli.command()
+@cli.command(epilog=_ENROLL_EXAMPLE)
 @click.option("--server", required=True, help="Address of the fleet, e.g. https://fleet.example.")
 @click.option("--token", required=True, envvar="EDGEOPT_TOKEN", help="One-time token [env: EDGEOPT_TOKEN].")
 @click.option("--device", required=True, help="Name of this device: letters, digits, '-' and '_'.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag; may be given several times.")
 @_DATA
 def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Path) -> None:
-    """Exchange a one-time token for an identity.
-
-    \b
-    Example:
-      edgeopt-agent enroll --server https://fleet.example --token "$TOKEN" \\
-          --device cam-1 --tag site=oslo --data /var/lib/edgeopt
-    """
+    """Exchange a one-time token for an identity."""
     from edgeopt_agent.identity import enrol
     from edgeopt_agent.machine import read_capabilities
     from edgeopt_contract.messages import EnrolRequest
@@ -68,7 +76,7 @@ def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Pa
     click.echo(f"{identity.device} is enrolled; its identity is in {data}")
 
 
-@cli.command()
+@cli.command(epilog=_RUN_EXAMPLE)
 @_DATA
 @click.option("--source", "sources", multiple=True, help="module:factory, folder:PATH or http[:PORT]; repeatable.")
 @click.option("--http", "http_port", type=click.IntRange(0, 65535), help="Short for --source http:PORT; 0 is any.")
@@ -81,12 +89,7 @@ def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Pa
 @click.option("--block-timeout", type=float, default=10.0, show_default=True, help="Seconds until a block is re-asked.")
 @click.option("--resend", type=float, default=10.0, show_default=True, help="Seconds until a report is sent again.")
 def run(**options: Any) -> None:
-    """Serve models, take updates, report; until SIGTERM.
-
-    \b
-    Example:
-      edgeopt-agent run --data /var/lib/edgeopt --source camera:frames --interval 0.1 --http 8080
-    """
+    """Serve models, take updates, report; until SIGTERM."""
     import asyncio
 
     from edgeopt_agent.app import run_agent
@@ -110,16 +113,11 @@ def run(**options: Any) -> None:
     asyncio.run(run_agent(config))
 
 
-@cli.command()
+@cli.command(epilog=_STATUS_EXAMPLE)
 @_DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(data: Path, *, as_json: bool) -> None:
-    """Show what this device runs and what it has still to tell; works without a network.
-
-    \b
-    Example:
-      edgeopt-agent status --data /var/lib/edgeopt --json
-    """
+    """Show what this device runs and what it has still to tell; works without a network."""
     import json
 
     from edgeopt_agent.status import describe_status, read_status

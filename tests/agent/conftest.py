@@ -1,0 +1,353 @@
+"""A broker, a fake fleet and agents as real processes; and the parts that unit tests share."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import paho.mqtt.client as mqtt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edgeopt_contract.bundle import MANIFEST_NAME, Bundle
+from edgeopt_contract.codec import decode, encode
+from edgeopt_contract.manifest import Capabilities
+from edgeopt_contract.messages import (
+    Ack,
+    Desired,
+    EnrolResponse,
+    MqttAccess,
+    PublicKey,
+    Reported,
+    Signature,
+    Status,
+    Telemetry,
+)
+from edgeopt_contract.signing import signed_bytes
+from edgeopt_contract.topics import Topics
+from edgeopt_contract.values import digest_of
+
+T = TypeVar("T")
+DEVICE = "cam-1"
+
+
+def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
+    """Return the first truthy value of ``probe``."""
+    deadline = time.monotonic() + seconds
+    while not (value := probe()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.02)
+    return value
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Signer:
+    """Signs as a fleet does."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        raw = self._key.public_key().public_bytes_raw()
+        self.public = PublicKey(key_id=digest_of(raw), algorithm="ed25519", value=base64.b64encode(raw).decode())
+
+    def sign(self, bundle: str) -> Signature:
+        """Return a signature over ``bundle``."""
+        value = base64.b64encode(self._key.sign(signed_bytes(bundle))).decode()
+        return Signature(key_id=self.public.key_id, algorithm="ed25519", value=value)
+
+    def desired(self, bundle: str, job: str = "job-1", **fields: Any) -> Desired:
+        """Return a signed desired state."""
+        return Desired(**{"job": job, "bundle": bundle, "signature": self.sign(bundle), "bake_seconds": 0.2} | fields)
+
+
+class Broker:
+    """A broker process on a port of its own, which keeps its port and its store when it is started again."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self.port = free_port()
+        self._directory = directory
+        self._kind = kind
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True)
+
+    def start(self) -> None:
+        """Start it and wait for its port."""
+        command = self._nats() if self._kind == "nats" else self._mosquitto()
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until("the broker's port", self._listens)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _nats(self) -> list[str]:
+        own = f"edgeopt.v1.devices.{DEVICE}"
+        device = {
+            "user": DEVICE,
+            "password": "secret",
+            "permissions": {
+                "publish": [f"{own}.{channel}" for channel in ("reported", "telemetry", "status")],
+                "subscribe": [f"{own}.desired", f"{own}.ack", "edgeopt.v1.blocks.*", "$MQTT.sub.>"],
+            },
+        }
+        config = {
+            "server_name": "test",
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "jetstream": {"store_dir": str(self._directory / "store"), "limits": {"default_max_consumers": -1}},
+            "mqtt": {"host": "127.0.0.1", "port": self.port},
+            "authorization": {"users": [{"user": "fleet", "password": "secret"}, device]},
+        }
+        path = self._directory / "nats.json"
+        path.write_text(json.dumps(config))
+        return [str(Path(sys.executable).parent / "nats-server"), "-c", str(path)]
+
+    def _mosquitto(self) -> list[str]:
+        path = self._directory / "mosquitto.conf"
+        path.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100\n")
+        return [MOSQUITTO or "mosquitto", "-c", str(path)]
+
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@dataclass
+class FakeFleet:
+    """Publishes blocks and desired states, stores what a device says, and acknowledges it."""
+
+    port: int
+    signer: Signer = field(default_factory=Signer)
+    acknowledges: bool = True
+    stored: dict[tuple[int, int], Reported | Telemetry] = field(default_factory=dict)
+    statuses: list[Status] = field(default_factory=list)
+    bundles: list[Bundle] = field(default_factory=list)
+    last_desired: bytes = b""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _client: mqtt.Client | None = None
+
+    def connect(self) -> None:
+        """Connect and stay connected."""
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="fleet")
+        client.username_pw_set("fleet", "secret")
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        client.reconnect_delay_set(0.05, 0.2)
+        client.connect("127.0.0.1", self.port, keepalive=20)
+        client.loop_start()
+        self._client = client
+        wait_until("the fleet's connection", client.is_connected)
+
+    def close(self) -> None:
+        """Disconnect."""
+        assert self._client is not None
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message and wait until the broker has it."""
+        assert self._client is not None
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+
+    def publish_bundle(self, bundle: Bundle, leave_out: tuple[str, ...] = ()) -> None:
+        """Publish the manifest and the blocks that a device fetches."""
+        self.bundles.append(bundle)
+        for sha256, data in blocks_of(bundle).items():
+            if sha256 not in leave_out:
+                self.publish(Topics.block(sha256), data)
+
+    def desire(self, bundle: Bundle, job: str = "job-1", **fields: Any) -> None:
+        """Offer ``bundle`` to the device."""
+        self.last_desired = encode(self.signer.desired(bundle.digest, job, **fields))
+        self.publish(Topics.desired(DEVICE), self.last_desired)
+
+    def reports(self, job: str = "job-1") -> list[Reported]:
+        """Return the reports about ``job`` in the order of their numbers."""
+        with self._lock:
+            found = [m for m in self.stored.values() if isinstance(m, Reported) and m.job == job]
+        return sorted(found, key=lambda report: (report.session, report.number))
+
+    def states(self, job: str = "job-1") -> list[str]:
+        """Return the states that were reported about ``job``."""
+        return [str(report.state) for report in self.reports(job)]
+
+    def telemetry(self, bundle: str | None = None) -> list[Telemetry]:
+        """Return the windows, of one bundle if asked."""
+        with self._lock:
+            windows = [m for m in self.stored.values() if isinstance(m, Telemetry)]
+        return sorted((w for w in windows if bundle in (None, w.bundle)), key=lambda w: w.number)
+
+    def wait_for(self, state: str, job: str = "job-1", seconds: float = 30.0) -> Reported:
+        """Wait until ``state`` was reported about ``job`` and return that report."""
+        try:
+            return wait_until(
+                f"{job} to be {state}", lambda: next((r for r in self.reports(job) if r.state == state), None), seconds
+            )
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; reported so far: {[(r.state, r.detail) for r in self.reports(job)]}") from None
+
+    def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
+        client.subscribe([(Topics.ANY_REPORTED, 1), (Topics.ANY_TELEMETRY, 1), (Topics.ANY_STATUS, 1)])
+
+    def republish(self) -> None:
+        """Publish everything again, as a fleet does when it is connected anew."""
+        for bundle in list(self.bundles):
+            for sha256, data in blocks_of(bundle).items():
+                self.publish(Topics.block(sha256), data)
+        self.publish(Topics.desired(DEVICE), self.last_desired)
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic.endswith("/status"):
+            self.statuses.append(decode(Status, message.payload))
+            return
+        kind: Any = Reported if message.topic.endswith("/reported") else Telemetry
+        record = decode(kind, message.payload)
+        with self._lock:
+            known = self.stored.setdefault((record.session, record.number), record)
+            assert known == record, "the same number was used for two messages"
+            numbers = sorted(number for session, number in self.stored if session == record.session)
+        upto = next((i for i, number in enumerate(numbers) if number != i + 1), len(numbers))
+        if self.acknowledges:
+            ack = Ack(session=record.session, upto=upto, beyond=tuple(n for n in numbers if n > upto))
+            client.publish(Topics.ack(DEVICE), encode(ack), qos=1)
+
+
+def blocks_of(bundle: Bundle) -> dict[str, bytes]:
+    """Return the manifest and every block that a device fetches, by their SHA-256."""
+    blocks = {bundle.digest: (bundle.directory / MANIFEST_NAME).read_bytes()}
+    for entry in bundle.manifest.files_for(bundle.manifest.variants[0]):
+        data, offset = bundle.path_of(entry).read_bytes(), 0
+        for block in entry.blocks:
+            blocks[block.sha256] = data[offset : offset + block.size]
+            offset += block.size
+    return blocks
+
+
+@dataclass
+class Device:
+    """An enrolled device and its agent process."""
+
+    data: Path
+    options: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the agent printed."""
+        return self.data.with_suffix(".log")
+
+    def start(self, *options: str) -> None:
+        """Start the agent."""
+        command = [str(Path(sys.executable).parent / "edgeopt-agent"), "run", "--data", str(self.data)]
+        fast = ("--window", "0.3", "--resend", "1", "--block-timeout", "1", "--interval", "0.005")
+        self.options = options or self.options
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *fast, *self.options], stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+    def status(self) -> Any:
+        """What ``edgeopt-agent status --json`` says."""
+        command = [str(Path(sys.executable).parent / "edgeopt-agent"), "status", "--data", str(self.data), "--json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    def runners(self) -> list[int]:
+        """Return the process ids of the agent's runners."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def logged(self, text: str) -> bool:
+        """Say whether ``text`` stands in the log."""
+        return text in self.log.read_text()
+
+
+def write_identity(data: Path, signer: Signer, port: int) -> EnrolResponse:
+    """Enrol a device without a fleet's HTTP."""
+    identity = EnrolResponse(
+        device=DEVICE,
+        mqtt=MqttAccess(host="127.0.0.1", port=port, username=DEVICE, password="secret"),
+        keys=(signer.public,),
+        reconnect_window_seconds=0.05,
+    )
+    data.mkdir(parents=True)
+    (data / "device.json").write_bytes(encode(identity))
+    return identity
+
+
+@pytest.fixture(params=["nats"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """A running broker; a test may ask for 'mosquitto' by indirect parametrization."""
+    if request.param == "mosquitto" and MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+    broker = Broker(tmp_path / "broker", request.param)
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def fleet(broker: Broker) -> Iterator[FakeFleet]:
+    """A fake fleet, connected."""
+    fleet = FakeFleet(broker.port)
+    fleet.connect()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Device]:
+    """An enrolled device whose agent the test starts."""
+    device = Device(tmp_path / "device", ("--source", "tests.agent.tiny:field"))
+    write_identity(device.data, fleet.signer, fleet.port)
+    yield device
+    if device.process is not None and device.process.poll() is None:
+        device.stop()
+
+
+@pytest.fixture
+def signer() -> Signer:
+    """A signing key."""
+    return Signer()
+
+
+@pytest.fixture
+def capabilities() -> Capabilities:
+    """What a plain test machine can run."""
+    return Capabilities(
+        arch="x86_64", features=(), runtimes={"onnxruntime": "1.30.0"}, cores=2, memory_bytes=1 << 30
+    )
