@@ -23,11 +23,17 @@ from rich.text import Text
 from edgeopt_contract.errors import MessageError
 
 __all__ = [
+    "FINAL_STATES",
     "AlertView",
     "BundleView",
     "CohortView",
+    "CountsView",
     "DeviceView",
+    "MemberView",
     "RolloutView",
+    "UpdateView",
+    "VerdictView",
+    "WaveView",
     "alerts_table",
     "bundles_table",
     "changes",

@@ -1,0 +1,103 @@
+"""The wheel, its extras, and what a device gets when it installs the agent's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.project.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a command and show what it said when it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done
+
+
+def test_extras_are_those_of_the_documents(documents: str) -> None:
+    """Each program has its extra, and 'all' brings the three."""
+    extras = PROJECT["optional-dependencies"]
+    assert {"agent", "optimizer", "fleet", "litert", "openvino", "mlflow", "all", "test"} == set(extras)
+    assert ["edgeopt[agent,optimizer,fleet]"] == extras["all"]
+    assert "edgeopt[agent]" in documents
+
+
+def test_versions_agree() -> None:
+    """The changelog knows the version, and the licence is the one that the project names."""
+    assert "Apache-2.0" == PROJECT["license"]
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    directory = tmp_path_factory.mktemp("wheel")
+    build = "import hatchling.build, sys; print(hatchling.build.build_wheel(sys.argv[1]))"
+    if subprocess.run([sys.executable, "-c", "import hatchling"], capture_output=True, check=False).returncode == 0:
+        run(sys.executable, "-c", build, directory)
+    else:
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", directory, ROOT)
+    (found,) = directory.glob("*.whl")
+    return found
+
+
+@pytest.mark.install
+def test_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
+    """Typed packages with templates and licence, no tests, no examples."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    assert {"edgeopt_contract", "edgeopt", "edgeopt_fleet", "edgeopt_agent"} == tops
+    assert all(f"{top}/py.typed" in names for top in tops)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.startswith("edgeopt/templates/") for name in names)
+
+
+@pytest.mark.install
+@pytest.mark.timeout(600)
+def test_agents_extra_is_small_and_works_alone(wheel: Path, tmp_path: Path) -> None:
+    """In a clean environment: no torch, no pydantic, no web framework, no onnx; the agent starts all the same.
+
+    What it imports is looked at, not only what is installed: every module of the agent is imported.
+    """
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[agent]", cwd=tmp_path)
+    listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path).stdout)
+    installed = {package["name"].lower() for package in listed}
+    assert "edgeopt" in installed
+    assert set() == installed & {
+        *("torch", "pydantic", "pydantic-core", "fastapi", "starlette", "sqlmodel", "sqlalchemy", "onnx", "scipy"),
+        *("httpx", "rich", "uvicorn"),
+    }
+    for words in (["--help"], ["enroll", "--help"], ["run", "--help"], ["status", "--help"]):
+        assert "Example" in run(python.with_name("edgeopt-agent"), *words, cwd=tmp_path).stdout
+    everything = (
+        "import importlib, pkgutil, edgeopt_agent, edgeopt_contract\n"
+        "for package in (edgeopt_contract, edgeopt_agent):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not module.name.endswith('__main__'):\n"
+        "            importlib.import_module(module.name)\n"
+    )
+    run(python, "-W", "error", "-c", everything, cwd=tmp_path)
+    missing = subprocess.run(
+        [python.with_name("edgeopt"), "devices", "--fleet", "operator.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 2 == missing.returncode
+    assert "pip install 'edgeopt[optimizer]'" in missing.stderr
+    assert 1 == len(missing.stderr.strip().splitlines())
