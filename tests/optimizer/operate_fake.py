@@ -8,19 +8,25 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import click
 import httpx
+import pytest
 
+from edgeopt.cli import operate, operate_rollout
 from edgeopt_contract.codec import decode
+from edgeopt_contract.commands import run_command
 from edgeopt_contract.manifest import Manifest
 from edgeopt_contract.values import digest_of
 
 KEY = "operator-key"
+Run = Callable[..., tuple[int, str, str]]
 Answer = tuple[int, Any]
 
 
@@ -240,3 +246,54 @@ def served(fleet: FakeFleet) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+ALERT = {
+    "id": 1,
+    "kind": "drift",
+    "cohort": "oslo",
+    "feature": "image.mean",
+    "source": "input",
+    "bundle": "a" * 64,
+    "state": "open",
+    "opened_at": 1_795_300_000,
+    "last_seen": 1_795_300_000,
+    "psi": 1.25,
+    "p_value": 1e-12,
+    "rows": 400,
+    "message": "image.mean moved",
+}
+
+
+@pytest.fixture
+def fleet() -> FakeFleet:
+    """A fleet with three devices at two sites and one open alert."""
+    return FakeFleet(
+        devices=[
+            device_view("cam-1", site="oslo"),
+            device_view("cam-2", site="oslo", line="2"),
+            device_view("cam-3", site="bergen"),
+        ],
+        alerts=[dict(ALERT), {**ALERT, "id": 2, "state": "closed", "cohort": "bergen"}],
+    )
+
+
+@pytest.fixture
+def run(
+    fleet: FakeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run a command line against the fleet; return exit code, standard output and standard error."""
+    monkeypatch.setattr(operate_rollout, "_POLL_SECONDS", 0.001)
+    group = click.Group("edgeopt", commands={name: getattr(operate, name) for name in operate.__all__})
+    with served(fleet) as url:
+        access = tmp_path / "operator.json"
+        access.write_text(json.dumps({"url": url, "key": KEY}))
+        monkeypatch.setenv("EDGEOPT_FLEET", str(access))
+
+        def invoke(*arguments: str) -> tuple[int, str, str]:
+            capfd.readouterr()
+            code = run_command(lambda: group.main([*arguments], "edgeopt", standalone_mode=False))
+            out, err = capfd.readouterr()
+            return code, out, err
+
+        yield invoke

@@ -71,7 +71,8 @@ def devices_list(tags: tuple[tuple[str, str], ...], fleet: Path | None, *, as_js
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import DeviceView, devices_table, read
+    from edgeopt.cli.operate_records import DeviceView, read
+    from edgeopt.cli.operate_views import devices_table
 
     show(devices_table([read(DeviceView, item) for item in answer]))
     click.echo(f"{len(answer)} devices")
@@ -87,7 +88,8 @@ def devices_show(device: str, fleet: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import DeviceView, device_page, read
+    from edgeopt.cli.operate_records import DeviceView, read
+    from edgeopt.cli.operate_views import device_page
 
     show(device_page(read(DeviceView, answer)))
 
@@ -128,7 +130,8 @@ def _show_cohorts(answer: list[dict[str, object]], *, as_json: bool, one: bool =
     if as_json:
         print_json(answer[0] if one else answer)
         return
-    from edgeopt.cli.operate_views import CohortView, cohorts_table, read
+    from edgeopt.cli.operate_records import CohortView, read
+    from edgeopt.cli.operate_views import cohorts_table
 
     show(cohorts_table([read(CohortView, item) for item in answer]))
 
@@ -168,7 +171,8 @@ def bundles(fleet: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import BundleView, bundles_table, read
+    from edgeopt.cli.operate_records import BundleView, read
+    from edgeopt.cli.operate_views import bundles_table
 
     show(bundles_table([read(BundleView, item) for item in answer]))
 
@@ -183,7 +187,8 @@ def alerts(fleet: Path | None, *, include_closed: bool, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import AlertView, alerts_table, read
+    from edgeopt.cli.operate_records import AlertView, read
+    from edgeopt.cli.operate_views import alerts_table
 
     if answer:
         show(alerts_table([read(AlertView, item) for item in answer]))

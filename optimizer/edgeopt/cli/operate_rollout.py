@@ -31,7 +31,7 @@ from edgeopt.cli.operate_options import (
 from edgeopt_contract.errors import ExitCode, UnreachableError
 
 if TYPE_CHECKING:
-    from edgeopt.cli.operate_views import RolloutView
+    from edgeopt.cli.operate_records import RolloutView
 
 __all__ = ["looks", "rollout"]
 
@@ -104,7 +104,8 @@ def rollout_list(fleet: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import RolloutView, read, rollouts_table
+    from edgeopt.cli.operate_records import RolloutView, read
+    from edgeopt.cli.operate_views import rollouts_table
 
     show(rollouts_table([read(RolloutView, item) for item in answer]))
 
@@ -146,7 +147,8 @@ def _show_rollout(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.operate_views import RolloutView, read, rollout_page
+    from edgeopt.cli.operate_records import RolloutView, read
+    from edgeopt.cli.operate_views import rollout_page
 
     show(rollout_page(read(RolloutView, answer)))
 
@@ -175,7 +177,7 @@ def looks(ask: Callable[[], dict[str, Any]], sleep: Callable[[float], None]) -> 
 
     An unreachable fleet is waited for; after a minute its :class:`UnreachableError` is raised.
     """
-    from edgeopt.cli.operate_views import FINAL_STATES
+    from edgeopt.cli.operate_records import FINAL_STATES
 
     failures = 0
     while True:
@@ -203,7 +205,8 @@ def _watch_as_json(answers: Iterator[dict[str, Any]]) -> str:
 
 
 def _watch_as_lines(answers: Iterator[dict[str, Any]]) -> str:
-    from edgeopt.cli.operate_views import RolloutView, changes, read
+    from edgeopt.cli.operate_records import RolloutView, read
+    from edgeopt.cli.operate_views import changes
 
     view: RolloutView | None = None
     for answer in answers:
@@ -217,7 +220,8 @@ def _watch_as_lines(answers: Iterator[dict[str, Any]]) -> str:
 def _watch_live(answers: Iterator[dict[str, Any]]) -> str:
     from rich.live import Live
 
-    from edgeopt.cli.operate_views import RolloutView, read, rollout_page
+    from edgeopt.cli.operate_records import RolloutView, read
+    from edgeopt.cli.operate_views import rollout_page
 
     state = ""
     with Live(console=console(), auto_refresh=False) as live:

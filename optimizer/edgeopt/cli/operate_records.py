@@ -1,0 +1,175 @@
+"""What the fleet answers, as records. Fields that are not shown are passed over. No input, no output.
+
+Example::
+
+    view = read(RolloutView, fleet.rollout("v2"))
+    view.is_final
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgeopt_contract.errors import MessageError
+
+__all__ = [
+    "FINAL_STATES",
+    "AlertView",
+    "BundleView",
+    "CohortView",
+    "CountsView",
+    "DeviceView",
+    "MemberView",
+    "RolloutView",
+    "UpdateView",
+    "VerdictView",
+    "WaveView",
+    "read",
+]
+
+T = TypeVar("T")
+FINAL_STATES = frozenset({"succeeded", "rolled_back", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateView:
+    """A device's newest update."""
+
+    job: str
+    bundle: str
+    state: str
+    result: str | None = None
+    detail: str | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountsView:
+    """What a device has reported: profile windows, answered inferences, failed ones."""
+
+    windows: int = 0
+    rows: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceView:
+    """One device."""
+
+    id: str
+    tags: dict[str, str]
+    online: bool
+    running: str | None = None
+    agent_version: str | None = None
+    capabilities: dict[str, Any] | None = None
+    enrolled_at: float | None = None
+    last_seen: float | None = None
+    update: UpdateView | None = None
+    telemetry: CountsView = field(default_factory=CountsView)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortView:
+    """A saved filter and the devices that match it now."""
+
+    name: str
+    tags: dict[str, str]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleView:
+    """A bundle that the fleet knows."""
+
+    digest: str
+    name: str
+    version: str
+    complete: bool
+    created_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveView:
+    """One wave: ``percent`` of the cohort in all, and its devices by how far they came."""
+
+    percent: int
+    devices: tuple[str, ...]
+    executed: int
+    confirmed: int
+    failed: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """One device of a rollout."""
+
+    device: str
+    wave: int
+    state: str
+    result: str | None = None
+    detail: str | None = None
+    running: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictView:
+    """What the gate decided about a wave, and why."""
+
+    at: float
+    wave: int
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutView:
+    """A rollout."""
+
+    name: str
+    bundle: str
+    cohort: str
+    state: str
+    wave: int
+    waves: tuple[WaveView, ...]
+    members: tuple[MemberView, ...]
+    verdicts: tuple[VerdictView, ...] = ()
+    bundle_name: str | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
+    created_at: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertView:
+    """Something that changed in the world of a cohort."""
+
+    id: int | str
+    kind: str
+    cohort: str
+    feature: str
+    source: str
+    bundle: str
+    state: str
+    opened_at: float
+    message: str
+    psi: float | None = None
+    p_value: float | None = None
+    rows: int | None = None
+    last_seen: float | None = None
+
+
+def read(kind: type[T], answer: Mapping[str, Any]) -> T:
+    """Read one of the fleet's objects; fields that are not shown are passed over. Raises :class:`MessageError`."""
+    try:
+        return msgspec.convert(answer, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise MessageError(f"the fleet's answer is not a {kind.__name__}: {error}; update the older program") from error
