@@ -51,6 +51,7 @@ SLOTS = ("a", "b")
 MAX_ENTRIES = 20  # the straight way enters 5 counted states; a restart while baking adds 2
 _BAKE_MINIMUM_REQUESTS = 20
 _BAKE_GREATEST_ERROR_SHARE = 0.5
+_BAKE_CRASHES = 3  # in all, for a crash in between good answers is a crash still
 
 
 class Event(StrEnum):
@@ -210,8 +211,10 @@ def step(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[
     return _enter(update, happened, now)
 
 
-def bake_fault(requests: int, errors: int) -> str | None:
-    """Say why a bundle that is baking is unhealthy after ``requests``, of which ``errors`` failed, or None."""
+def bake_fault(requests: int, errors: int, crashes: int) -> str | None:
+    """Say why a bundle that is baking is unhealthy, or None: ``errors`` of its ``requests`` failed so far."""
+    if crashes >= _BAKE_CRASHES:
+        return f"the runner crashed {crashes} times while baking"
     if requests >= _BAKE_MINIMUM_REQUESTS and errors > _BAKE_GREATEST_ERROR_SHARE * requests:
         return f"{errors} of {requests} requests failed while baking"
     return None

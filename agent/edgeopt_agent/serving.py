@@ -68,14 +68,21 @@ class Served:
 
     def __init__(self, installed: Installed, options: RunnerOptions) -> None:
         self.installed = installed
-        self.crashes = 0
+        self.crashes = 0  # in a row
+        self.crashes_in_all = 0
         self._runner = RunnerProcess(options)
         self._lock = asyncio.Lock()
         try:
             profile = decode(ReferenceProfile, installed.path_with(Role.PROFILE).read_bytes())
         except (OSError, MessageError) as error:
             raise BundleError(f"the profile of {installed.manifest.name} cannot be read: {error}") from error
-        self.features = profile.features
+        self._features = profile.features
+        self.window = self.new_window()
+
+    def new_window(self) -> Window:
+        """Return an empty window of this bundle that begins now."""
+        serves = Serves(self.installed.digest, self.installed.variant.name)
+        return Window(serves, self._features, int(time.time()))
 
     @property
     def slot(self) -> str:
@@ -107,6 +114,7 @@ class Served:
                 answer = await self._runner.infer(batch)
             except RunnerCrashError:
                 self.crashes += 1
+                self.crashes_in_all += 1
                 raise
             self.crashes = 0
             return {tensor.name: tensor.array() for tensor in answer.tensors}, answer.microseconds
@@ -157,9 +165,7 @@ class Serving:
         self.current: Served | None = None
         self.candidate: Served | None = None
         self._standby: Served | None = None
-        self._window: Window | None = None
         self._serves = asyncio.Event()
-        self._bake_started = (0, 0)
         self._requests = 0
         self._errors = 0
 
@@ -180,30 +186,31 @@ class Serving:
         Raises :class:`NotServingError`, :class:`~edgeopt_contract.errors.DataError` when the inputs do not fit, or
         what the runner raised. Every failure but the first is counted as an error of the bundle.
         """
-        served, window = self.current, self._window
-        if served is None or window is None:
+        served = self.current
+        if served is None:
             raise NotServingError("no bundle is installed on this device yet; roll one out to it")
         try:
             batch = fit_inputs(served.installed.manifest.inputs, inputs)
             outputs, microseconds = await served.infer(batch)
         except EdgeoptError as error:
-            self._count_error(served, window, error)
+            self._count_error(served, error)
             raise
         self._requests += 1
-        window.count_row(batch, outputs, microseconds)
+        served.window.count_row(batch, outputs, microseconds)
         return Inference(served.installed.digest, {k: v[0] for k, v in outputs.items()}, microseconds)
 
-    def _count_error(self, served: Served, window: Window, error: EdgeoptError) -> None:
+    def _count_error(self, served: Served, error: EdgeoptError) -> None:
         self._requests += 1
         self._errors += 1
-        window.count_error()
+        served.window.count_error()
         if served is self.current and served.crashes >= self._options.crash_limit:
             log_event("runner_faulty", level=logging.ERROR, crashes=served.crashes, reason=error)
             self.on_fault(f"{served.crashes} runner crashes in a row: {error}")
 
-    def since_switch(self) -> tuple[int, int]:
-        """Return how many requests came since the last switch, and how many of them failed."""
-        return self._requests - self._bake_started[0], self._errors - self._bake_started[1]
+    def since_switch(self) -> tuple[int, int, int]:
+        """Return requests, failed requests and runner crashes since the last switch."""
+        crashes = self.current.crashes_in_all if self.current else 0
+        return self._requests, self._errors, crashes
 
     # --- switching ------------------------------------------------------------------------------------------------
 
@@ -264,33 +271,31 @@ class Serving:
             await standby.stop()
 
     async def _switch_to(self, served: Served | None) -> None:
-        old, old_window = self.current, self._window
-        self.current = served
-        self._window = _new_window(served) if served else None
-        self._serves.set() if served else self._serves.clear()
-        self._bake_started = (self._requests, self._errors)
+        old, self.current = self.current, served
+        if served:
+            served.window = served.new_window()
+            self._serves.set()
+        else:
+            self._serves.clear()
+        self._requests = self._errors = 0
         if old:
             await old.drain()  # its last answers belong to its window
-        if old_window:
-            self._keep(old_window)
+            self._keep(old.window)
         log_event("serves", bundle=self.running, slot=served.slot if served else None)
 
     # --- telling --------------------------------------------------------------------------------------------------
 
     def close_window(self) -> None:
         """Number the counts so far and begin a new window; while the spool is full the window stays open."""
-        if self._window is None or self.current is None or self._spool.is_full:
-            return
-        if self._keep(self._window):
-            self._window = _new_window(self.current)
+        if self.current and not self._spool.is_full and self._keep(self.current.window):
+            self.current.window = self.current.new_window()
 
     async def stop(self) -> None:
         """Keep the last window and end all runners."""
-        window, self._window = self._window, None
         current, self.current = self.current, None
         self._serves.clear()
-        if window:
-            self._keep(window)
+        if current:
+            self._keep(current.window)
         for served in (self.candidate, self._standby, current):
             if served:
                 await served.stop()
@@ -305,8 +310,3 @@ class Serving:
             log_event("window_not_kept", level=logging.ERROR, reason=error, rows=window.rows)
             return False
         return True
-
-
-def _new_window(served: Served) -> Window:
-    serves = Serves(served.installed.digest, served.installed.variant.name)
-    return Window(serves, served.features, int(time.time()))

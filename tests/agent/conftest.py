@@ -171,6 +171,7 @@ class FakeFleet:
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish a retained message and wait until the broker has it."""
         assert self._client is not None
+        wait_until("the fleet's connection", self._client.is_connected)
         self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
 
     def publish_bundle(self, bundle: Bundle, leave_out: tuple[str, ...] = ()) -> None:
@@ -208,7 +209,9 @@ class FakeFleet:
                 f"{job} to be {state}", lambda: next((r for r in self.reports(job) if r.state == state), None), seconds
             )
         except TimeoutError as error:
-            raise TimeoutError(f"{error}; reported so far: {[(r.state, r.detail) for r in self.reports(job)]}") from None
+            raise TimeoutError(
+                f"{error}; reported so far: {[(r.state, r.detail) for r in self.reports(job)]}"
+            ) from None
 
     def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
         client.subscribe([(Topics.ANY_REPORTED, 1), (Topics.ANY_TELEMETRY, 1), (Topics.ANY_STATUS, 1)])
@@ -348,6 +351,4 @@ def signer() -> Signer:
 @pytest.fixture
 def capabilities() -> Capabilities:
     """What a plain test machine can run."""
-    return Capabilities(
-        arch="x86_64", features=(), runtimes={"onnxruntime": "1.30.0"}, cores=2, memory_bytes=1 << 30
-    )
+    return Capabilities(arch="x86_64", features=(), runtimes={"onnxruntime": "1.30.0"}, cores=2, memory_bytes=1 << 30)

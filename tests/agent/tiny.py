@@ -75,7 +75,7 @@ def broken_field() -> Iterator[np.ndarray]:
     raise RuntimeError("the camera was unplugged")
 
 
-def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # noqa: B008  # frozen
+def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
     """Write a bundle."""
     weights = 4.0 * np.random.default_rng(7).normal(size=(recipe.inputs, 3)).astype(np.float32)
     inputs = samples(1, 16, recipe.inputs)

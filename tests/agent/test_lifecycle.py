@@ -1,0 +1,437 @@
+"""The update's life cycle against a model of a device: what must hold on every way through the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edgeopt_agent.lifecycle import (
+    FINAL,
+    MAX_ENTRIES,
+    ON_ENTER,
+    SLOTS,
+    TRANSITIONS,
+    UNDER_WAY,
+    Command,
+    Event,
+    Happened,
+    State,
+    Update,
+    bake_fault,
+    step,
+)
+from edgeopt_contract.messages import Desired, Result, Signature
+
+NOW = 1_795_300_000.0
+SUCCESS = {
+    Command.EXAMINE: Event.ACCEPTED,
+    Command.FETCH: Event.FETCHED,
+    Command.ASSEMBLE: Event.VERIFIED,
+    Command.LOAD: Event.LOADED,
+    Command.TEST: Event.PASSED,
+    Command.SWITCH: Event.ACTIVATED,
+    Command.WATCH: Event.BAKED,
+    Command.COMMIT: Event.SETTLED,
+    Command.RESTORE: Event.SETTLED,
+}
+
+
+def desired(job: str = "job-1", bundle: str = "ab" * 32, deadline: int | None = None) -> Desired:
+    """A desired state; the signature is not looked at here."""
+    signature = Signature(key_id="k", algorithm="ed25519", value="")
+    return Desired(job=job, bundle=bundle, signature=signature, bake_seconds=1, deadline=deadline)
+
+
+def offered(job: str = "job-1", **fields: object) -> Happened:
+    """The event of an offer."""
+    return Happened(Event.OFFERED, desired=desired(job, **fields))  # type: ignore[arg-type]  # passed on
+
+
+@dataclass
+class Disk:
+    """What a device would do to its disk when it carries out commands; slots hold job names."""
+
+    pointer: str | None = None
+    slots: dict[str, str] = field(default_factory=dict)
+    verified: set[str] = field(default_factory=set)
+    tested: set[str] = field(default_factory=set)
+    reports: list[tuple[str, State, Result | None]] = field(default_factory=list)
+
+    def carry_out(self, update: Update, command: Command) -> None:
+        """Change the disk as the shell does."""
+        if command is Command.REPORT:
+            self.reports.append((update.job, update.state, update.result))
+        elif command is Command.ASSEMBLE:
+            assert update.target != self.pointer, "the slot that serves must not be overwritten"
+            self.slots[update.target] = update.job
+            self.verified.discard(update.target)
+            self.tested.discard(update.target)
+        elif command is Command.LOAD:
+            self.verified.add(update.target)  # it was entered because ASSEMBLE succeeded
+        elif command is Command.SWITCH:
+            self.tested.add(update.target)  # it was entered because TEST succeeded
+            self.pointer = update.target
+        elif command is Command.RESTORE:
+            self.pointer = update.committed
+
+
+@dataclass
+class Run:
+    """A record, its disk, and the command that is being worked on."""
+
+    update: Update = field(default_factory=Update)
+    disk: Disk = field(default_factory=Disk)
+    working_on: Command | None = None
+
+    def happen(self, happened: Happened) -> None:
+        """Step, then carry out, as the shell does."""
+        self.update, commands = step(self.update, happened, NOW)
+        for command in commands:
+            if command is Command.TAKE_PENDING:
+                self.happen(Happened(Event.OFFERED, desired=self.update.pending))
+            elif command is Command.REPORT:
+                self.disk.carry_out(self.update, command)
+            else:
+                self.disk.carry_out(self.update, command)
+                self.working_on = command
+
+    def succeed(self) -> None:
+        """Let the command that is being worked on succeed."""
+        if self.working_on is not None:
+            command, self.working_on = self.working_on, None
+            self.happen(Happened(SUCCESS[command], job=self.update.job))
+
+    def finish(self) -> None:
+        """Let everything succeed until nothing is left to do."""
+        for _ in range(50):
+            if self.working_on is None:
+                return
+            self.succeed()
+        raise AssertionError(f"still busy in {self.update}")
+
+
+JOBS = st.sampled_from(["job-1", "job-2", "job-3"])
+EVENTS = st.sampled_from(list(Event))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Happened]:
+    """A swarm draw: each history uses a random subset of the events."""
+    subset = draw(st.lists(EVENTS, min_size=1, unique=True))
+    happened = []
+    for event in draw(st.lists(st.sampled_from(subset), max_size=60)):
+        if event is Event.OFFERED:
+            happened.append(offered(draw(JOBS)))
+        else:
+            happened.append(
+                Happened(event, job=draw(st.sampled_from(["", "job-1", "job-2"])), serving=draw(st.booleans()))
+            )
+    return happened
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[str]:
+    """A swarm draw of what befalls a device whose commands mostly succeed."""
+    kinds = ["good luck", "fault", "restart", "offer 1", "offer 2", "offer 3", "withdraw", "already running"]
+    subset = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
+    return draw(st.lists(st.sampled_from(subset), max_size=80))
+
+
+def tell(run: Run, story: list[str]) -> None:
+    """Let ``story`` happen to ``run``."""
+    for chapter in story:
+        match chapter.split():
+            case ["good", "luck"]:
+                run.succeed()
+            case ["fault"]:
+                run.happen(Happened(Event.FAULT, job=run.update.job, detail="bad luck"))
+            case ["restart"]:
+                run.working_on = None
+                run.happen(Happened(Event.RESTARTED))
+            case ["offer", number]:
+                run.happen(offered(f"job-{number}"))
+            case ["withdraw"]:
+                run.happen(Happened(Event.WITHDRAWN))
+            case ["already", "running"]:
+                if run.working_on is Command.EXAMINE and run.update.committed is not None:
+                    run.happen(Happened(Event.ALREADY_RUNNING, job=run.update.job))
+
+
+def test_straight_way_ends_confirmed_on_the_new_slot() -> None:
+    """With good luck an offer passes every state once and commits to the slot it filled."""
+    run = Run()
+    run.happen(offered())
+    run.finish()
+
+    states = [state for _, state, _ in run.disk.reports]
+    assert ["offered", "downloading", "verifying", "staged", "self_test", "activating", "baking", "confirmed"] == states
+    assert (State.CONFIRMED, "a", None, Result.RUNS_NEW) == (
+        run.update.state,
+        run.update.committed,
+        run.update.fallback,
+        run.update.result,
+    )
+
+
+def test_every_state_knows_what_a_restart_does_and_what_to_do() -> None:
+    """The table is total where it must be: each state has a command and an edge for a power cut and an offer."""
+    for state in State:
+        assert state in ON_ENTER
+        assert (state, Event.RESTARTED) in TRANSITIONS
+        assert (state, Event.OFFERED) in TRANSITIONS
+    for state in UNDER_WAY:
+        assert (state, Event.FAULT) in TRANSITIONS
+    for state in FINAL:
+        assert TRANSITIONS[state, Event.SETTLED] is state
+
+
+def test_every_state_is_reached_from_idle() -> None:
+    """No state of the contract is out of reach."""
+    reached = {State.IDLE}
+    while more := {end for (start, _), end in TRANSITIONS.items() if start in reached} - reached:
+        reached |= more
+    assert set(State) == reached
+
+
+@given(histories())
+def test_event_outside_the_table_changes_nothing(history: list[Happened]) -> None:
+    """An event that does not belong to the state, or to the job, gives the same record and no command."""
+    update = Update()
+    for happened in history:
+        after, commands = step(update, happened, NOW)
+        foreign = bool(happened.job) and happened.job != update.job and happened.event is not Event.OFFERED
+        if (update.state, happened.event) not in TRANSITIONS or foreign:
+            assert (update, ()) == (after, commands)
+        update = after
+
+
+@given(histories())
+def test_commands_follow_from_the_state_entered(history: list[Happened]) -> None:
+    """Whatever led there, at most a report, the state's own command, or taking what is pending."""
+    update = Update()
+    for happened in history:
+        update, commands = step(update, happened, NOW)
+        work = [command for command in commands if command not in (Command.REPORT, Command.TAKE_PENDING)]
+        assert work in ([], [ON_ENTER[update.state]])
+
+
+@given(stories())
+@example(["offer 1", *["good luck"] * 9, "offer 2", *["good luck"] * 6, "restart", "fault"])
+def test_at_rest_the_pointer_names_the_committed_slot(story: list[str]) -> None:
+    """Settled or idle, the pointer is on the committed slot, which was verified and tested (or there is none)."""
+    run = Run()
+    tell(run, story)
+    update, disk = run.update, run.disk
+    if update.state is State.IDLE or update.settled:
+        assert update.committed == disk.pointer
+    if update.committed is not None:
+        assert update.committed in disk.verified & disk.tested
+    assert disk.pointer is None or disk.pointer in disk.verified & disk.tested
+    assert update.fallback is None or update.fallback in set(SLOTS) - {update.committed}
+
+
+@given(stories())
+def test_good_luck_converges(story: list[str]) -> None:
+    """From any point that bad luck may lead to, good luck alone brings the newest offer to its end."""
+    run = Run()
+    tell(run, story)
+    run.working_on = None
+    run.happen(Happened(Event.RESTARTED))
+    run.finish()
+    assert run.update.state in (*FINAL, State.IDLE)
+    assert run.update.pending is None
+
+    run.happen(offered("job-new"))
+    run.finish()
+    assert ("job-new", State.CONFIRMED) == (run.update.job, run.update.state)
+    assert "job-new" == run.disk.slots[run.disk.pointer or ""]
+
+
+@given(stories())
+def test_each_ended_job_is_reported_once_with_a_result(story: list[str]) -> None:
+    """A final report carries a result, and no other does; a confirmed job may later be reported as rolled back."""
+    run = Run()
+    tell(run, story)
+    for _, state, result in run.disk.reports:
+        assert (state in FINAL) == (result is not None)
+    for (job, state, _), (next_job, next_state, _) in zip(run.disk.reports, run.disk.reports[1:], strict=False):
+        if job == next_job and state in FINAL:
+            assert (State.CONFIRMED, State.ROLLED_BACK) == (state, next_state)
+
+
+@pytest.mark.parametrize("state", [s for s in UNDER_WAY if s not in (State.OFFERED, State.DOWNLOADING)])
+def test_restart_loop_is_left_by_the_failure_edge(state: State) -> None:
+    """An update during which the device restarts again and again is given up, and the old bundle serves."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    run.happen(offered())
+    for _ in range(20 * MAX_ENTRIES):
+        if run.update.state in FINAL:
+            break
+        if run.update.state is state:
+            run.working_on = None
+            run.happen(Happened(Event.RESTARTED))
+        else:
+            run.succeed()
+    assert run.update.state in (State.FAILED, State.ROLLED_BACK)
+    assert "restarted too often" in run.update.detail
+    run.finish()
+    assert "a" == run.disk.pointer
+
+
+def test_restarts_while_downloading_are_not_held_against_the_bundle() -> None:
+    """A device on a weak battery that needs a hundred starts to download still reaches CONFIRMED."""
+    run = Run()
+    run.happen(offered())
+    run.succeed()
+    for _ in range(100):
+        run.happen(Happened(Event.RESTARTED))
+    run.finish()
+    assert State.CONFIRMED is run.update.state
+
+
+def test_same_job_twice_does_nothing() -> None:
+    """A retained message that the broker repeats starts nothing, wherever the update is."""
+    run = Run()
+    run.happen(offered())
+    while run.working_on is not None:
+        assert (run.update, ()) == step(run.update, offered(), NOW)
+        run.succeed()
+    assert (run.update, ()) == step(run.update, offered(), NOW)
+
+
+def test_rolled_back_job_is_not_tried_again_until_a_new_job_comes() -> None:
+    """After a local fallback the retained offer of the same job changes nothing; a new job starts again."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    run.happen(offered())
+    while run.update.state is not State.BAKING:
+        run.succeed()
+    run.happen(Happened(Event.FAULT, detail="it crashed"))
+    run.finish()
+    assert (State.ROLLED_BACK, Result.RUNS_OLD_RESTORED, "a") == (
+        run.update.state,
+        run.update.result,
+        run.disk.pointer,
+    )
+
+    assert (run.update, ()) == step(run.update, offered(), NOW)
+    run.happen(Happened(Event.RESTARTED))
+    assert State.ROLLED_BACK is run.update.state
+    run.happen(offered("job-2"))
+    assert State.OFFERED is run.update.state
+
+
+def test_newer_offer_while_baking_goes_back_first() -> None:
+    """A recall during the bake restores the committed slot, reports SUPERSEDED, and only then takes the new offer."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    run.happen(offered())
+    while run.update.state is not State.BAKING:
+        run.succeed()
+    assert "b" == run.disk.pointer
+
+    run.happen(offered("job-2"))
+    assert (State.SUPERSEDED, "a") == (run.update.state, run.disk.pointer)
+    run.succeed()
+
+    assert (State.OFFERED, "job-2") == (run.update.state, run.update.job)
+    assert ("job-1", State.SUPERSEDED, Result.RUNS_OLD_RESTORED) in run.disk.reports
+
+
+def test_latest_of_several_offers_wins_while_settling() -> None:
+    """Offers that arrive while the device goes back are replaced by the newest."""
+    run = Run()
+    run.happen(offered("job-1"))
+    run.happen(offered("job-2"))
+    run.happen(offered("job-3"))
+    run.finish()
+    assert ("job-3", State.CONFIRMED) == (run.update.job, run.update.state)
+    assert "job-2" not in {job for job, _, _ in run.disk.reports}
+
+
+def test_stale_answer_of_an_older_job_is_ignored() -> None:
+    """What an abandoned download says at last is not taken for the new one's."""
+    run = Run()
+    run.happen(offered("job-1"))
+    run.succeed()
+    run.happen(offered("job-2"))
+    run.succeed()
+    run.succeed()
+    assert (State.DOWNLOADING, "job-2") == (run.update.state, run.update.job)
+    assert (run.update, ()) == step(run.update, Happened(Event.FETCHED, job="job-1"), NOW)
+
+
+def test_withdrawn_before_the_switch_ends_untouched_and_after_it_changes_nothing() -> None:
+    """An empty desired state stops an update that has not switched; a device that bakes keeps what it runs."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    run.happen(offered())
+    run.succeed()
+    run.happen(Happened(Event.WITHDRAWN))
+    run.finish()
+    assert (State.SUPERSEDED, Result.RUNS_OLD_UNTOUCHED) == (run.update.state, run.update.result)
+
+    run.happen(offered("job-2"))
+    while run.update.state is not State.BAKING:
+        run.succeed()
+    assert (run.update, ()) == step(run.update, Happened(Event.WITHDRAWN), NOW)
+
+
+def test_first_bundle_that_fails_leaves_nothing() -> None:
+    """Without an older bundle a failure while baking leaves an empty pointer and says so."""
+    run = Run()
+    run.happen(offered())
+    while run.update.state is not State.BAKING:
+        run.succeed()
+    run.happen(Happened(Event.FAULT))
+    run.happen(Happened(Event.SETTLED, serving=False))
+    assert (State.ROLLED_BACK, Result.RUNS_NOTHING, None) == (run.update.state, run.update.result, run.disk.pointer)
+
+
+def test_confirmed_bundle_falls_back_while_the_older_one_is_there() -> None:
+    """A confirmed bundle that cannot be kept alive gives way to the one before it; without one it stays."""
+    confirmed = Update(
+        state=State.CONFIRMED, desired=desired(), committed="b", fallback="a", switched=True, settled=True
+    )
+    after, commands = step(confirmed, Happened(Event.FAULT, detail="3 crashes"), NOW)
+    assert (State.ROLLED_BACK, "a", None, (Command.RESTORE,)) == (
+        after.state,
+        after.committed,
+        after.fallback,
+        commands,
+    )
+
+    alone = replace(confirmed, fallback=None)
+    assert (alone, ()) == step(alone, Happened(Event.FAULT), NOW)
+
+
+def test_fallback_is_given_up_when_its_slot_is_overwritten() -> None:
+    """From VERIFYING on the older bundle is gone, so nothing may count on it."""
+    update = Update(state=State.DOWNLOADING, desired=desired(), committed="b", fallback="a")
+    after, _ = step(update, Happened(Event.FETCHED), NOW)
+    assert ("a", None) == (after.target, after.fallback)
+
+
+@pytest.mark.parametrize(("deadline", "state"), [(int(NOW) - 1, State.REJECTED), (int(NOW) + 1, State.DOWNLOADING)])
+def test_offer_past_its_deadline_is_rejected(deadline: int, state: State) -> None:
+    """A device that was away for too long does not start an update that nobody waits for."""
+    update, _ = step(Update(), offered(deadline=deadline), NOW)
+    update, _ = step(update, Happened(Event.ACCEPTED), NOW)
+    assert state is update.state
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ((0, 0, 0), None),
+        ((19, 19, 0), None),
+        ((20, 10, 0), None),
+        ((20, 11, 0), "11 of 20 requests failed while baking"),
+        ((1000, 500, 2), None),
+        ((1000, 501, 0), "501 of 1000 requests failed while baking"),
+        ((5, 3, 3), "the runner crashed 3 times while baking"),
+    ],
+)
+def test_bake_fault(counts: tuple[int, int, int], reason: str | None) -> None:
+    """A bake is called off by three crashes, or when more than half of at least twenty requests failed."""
+    assert reason == bake_fault(*counts)
