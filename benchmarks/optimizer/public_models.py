@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -263,6 +264,7 @@ def _machine() -> dict[str, Any]:
         "cpu": names[0] if names else target.arch,
         "features": list(target.features),
         "cores": target.cores,
+        "load_average": os.getloadavg()[0],  # far above one: other work shared the machine, and the times show it
         "python": platform.python_version(),
         "versions": {package: version(package) for package in _PACKAGES},
         "commit": git.stdout.strip() or None,
