@@ -79,7 +79,9 @@ def write_atomically(path: Path, data: bytes | memoryview, mode: int = 0o644) ->
 def new_directory(target: Path) -> Iterator[Path]:
     """Give an empty directory that becomes ``target`` on success and vanishes on any error.
 
-    An existing ``target`` is replaced as a whole, and only at the end.
+    An existing ``target`` is replaced as a whole, and only at the end: it is renamed away before the new one takes its
+    name. A power cut between the two renames leaves no ``target``, and both under names that begin with
+    ``.<target>.``; never a mixture.
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,10 +91,29 @@ def new_directory(target: Path) -> Iterator[Path]:
         yield temporary
         with storage_errors(target):
             sync_directory(temporary)
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.replace(target)
-            sync_directory(target.parent)
+            _replace_directory(target, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _replace_directory(target: Path, new: Path) -> None:
+    """Let ``new`` take the place of ``target``; the old one stands again when that fails."""
+    if not target.exists():
+        new.replace(target)
+        sync_directory(target.parent)
+        return
+    if not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    old = new.with_name(f"{new.name}.old")
+    target.replace(old)
+    try:
+        new.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    sync_directory(target.parent)
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)  # what cannot be removed is litter: the new content stands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -107,6 +108,61 @@ def test_a_failed_directory_vanishes_and_the_old_one_stays(tmp_path: Path) -> No
         raise KeyboardInterrupt
     assert ["slot"] == [path.name for path in tmp_path.iterdir()]
     assert b"old" == (target / "a").read_bytes()
+
+
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_a_directory_is_never_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+    """Whichever rename, sync or removal fails, the old content or the new one stands, whole."""
+    target = tmp_path / "slot"
+    with new_directory(target) as temporary:
+        write_durably(temporary / "a", b"old")
+        write_durably(temporary / "b", b"old")
+    steps = 0
+
+    def failing(real: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object, **options: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps == fails_at:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*arguments, **options)
+
+        return step
+
+    def replace_both() -> None:
+        with new_directory(target) as temporary:
+            (temporary / "a").write_bytes(b"new")
+            (temporary / "b").write_bytes(b"new")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", failing(Path.replace))
+        patch.setattr(os, "fsync", failing(os.fsync))
+        patch.setattr(os, "unlink", failing(os.unlink))
+        with contextlib.suppress(StorageError):
+            replace_both()
+    content = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert content in ({"a": b"old", "b": b"old"}, {"a": b"new", "b": b"new"})
+    replace_both()
+    assert {"a": b"new", "b": b"new"} == {path.name: path.read_bytes() for path in target.iterdir()}
+
+
+def test_a_file_is_not_replaced_by_a_directory(tmp_path: Path) -> None:
+    """Whoever names a file by mistake keeps it."""
+    (tmp_path / "slot").write_bytes(b"mine")
+    with pytest.raises(StorageError, match="Not a directory"), new_directory(tmp_path / "slot"):
+        pass
+    assert {"slot": b"mine"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: Path) -> None:
+    """Only the name changes hands."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_bytes(b"theirs")
+    (tmp_path / "slot").symlink_to("elsewhere")
+    with new_directory(tmp_path / "slot") as temporary:
+        write_durably(temporary / "a", b"new")
+    assert {"slot", "elsewhere"} == {path.name for path in tmp_path.iterdir()}
+    assert (b"theirs", b"new") == ((tmp_path / "elsewhere" / "a").read_bytes(), (tmp_path / "slot" / "a").read_bytes())
 
 
 @pytest.mark.parametrize(
