@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,6 +59,30 @@ def test_file_is_synced_before_and_directory_after_the_rename(tmp_path: Path, ca
     write_atomically(tmp_path / "state.json", b"{}")
     assert ["fsync .state.json.tmp", "rename .state.json.tmp state.json", f"fsync {tmp_path.name}"] == calls
     assert ["state.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_the_kernel_sees_the_same_order(tmp_path: Path) -> None:
+    """What strace sees of a real process: write, fsync of the file, rename, fsync of the directory."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    script = (
+        "import sys, pathlib; from edgeopt_contract.storage import write_atomically; "
+        "write_atomically(pathlib.Path(sys.argv[1]), b'{}')"
+    )
+    trace = tmp_path / "trace"
+    command = [strace, "-y", "-o", trace, "-e", "trace=write,fsync,rename,renameat,renameat2"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", script, tmp_path / "state.json"], capture_output=True, text=True, check=False
+    )
+    if "ptrace" in done.stderr and done.returncode != 0:
+        pytest.skip(f"this machine does not let us trace: {done.stderr.strip()[:100]}")
+    assert 0 == done.returncode, done.stderr
+    lines = [line for line in trace.read_text().splitlines() if str(tmp_path) in line]
+    calls = [line.partition("(")[0].removesuffix("2").removesuffix("at") for line in lines]
+    assert ["write", "fsync", "rename", "fsync"] == calls
+    assert ".state.json.tmp" in lines[1]
+    assert f"<{tmp_path}>" in lines[3]
 
 
 def test_directory_appears_after_its_content_is_safe(tmp_path: Path, calls: list[str]) -> None:

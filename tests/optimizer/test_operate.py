@@ -162,8 +162,9 @@ class TestPublish:
         """DIGEST=$(edgeopt publish DIR) works; a second time changes nothing."""
         bundle = write_bundle(tmp_path / "bundle", contents)
         for _ in range(2):
-            code, out, _ = run("publish", str(bundle.directory))
+            code, out, err = run("publish", str(bundle.directory))
             assert (0, f"{bundle.digest}\n") == (code, out)
+            assert not err.strip()  # the bar is for terminals
         assert {bundle.digest} == set(fleet.manifests)
         assert {"digest": bundle.digest, "name": "digits", "version": "1"} == json.loads(
             run("publish", str(bundle.directory), "--json")[1]
