@@ -1,0 +1,1 @@
+"""From a float model to a certified int8 bundle: the optimizer, and the command ``edgeopt``."""

@@ -2,7 +2,7 @@
 
 Pure: numbers in, markup out; colours come from the page's style sheet. Example::
 
-    drop_chart(Interval(low=-0.001, middle=0.002, high=0.006), margin=0.01)
+    drop_chart(Interval(low=-0.001, middle=0.002, high=0.006), margin=0.01, words=Wording(is_share=True))
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
+
+from edgeopt.wording import Wording
 
 __all__ = ["Interval", "drop_chart", "ratio_chart"]
 
@@ -35,13 +37,13 @@ class _Scale:
         return round(_PAD + (value - self.low) / (self.high - self.low) * (_WIDTH - 2 * _PAD), 1)
 
 
-def drop_chart(drop: Interval, margin: float) -> Markup:
-    """Draw the drop of the metric with its bounds against what is allowed, in points."""
+def drop_chart(drop: Interval, margin: float, words: Wording) -> Markup:
+    """Draw the drop of the metric with its bounds against what is allowed."""
     reach = max(abs(drop.low), abs(drop.high), margin) * 1.25 or 0.01
     scale = _Scale(-reach, reach)
     good = drop.high <= margin
-    ticks = [(0.0, "0"), (margin, f"allowed {margin * 100:g}")]
-    labels = [(drop.low, f"{drop.low * 100:.2f}"), (drop.high, f"{drop.high * 100:.2f}")]
+    ticks = [(0.0, "0"), (margin, f"allowed: {words.margin(margin)}")]
+    labels = [(drop.low, words.number(drop.low)), (drop.high, words.number(drop.high))]
     allowed = (-reach, margin)
     return _chart(scale, drop, ticks, labels, allowed, good=good)
 

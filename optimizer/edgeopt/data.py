@@ -101,7 +101,7 @@ def _call_factory(source: str) -> Iterator[Any]:
 
 def _read_npz(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}: check the path") from error

@@ -8,7 +8,7 @@ Rules, in order:
 
 Pure. Example::
 
-    decide(judgement, speed, agreement=0.99).chosen          # "int8", "fp32" or None
+    decide(judgement, speed, 0.99, wording).chosen          # "int8", "fp32" or None
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from edgeopt.gate import Judgement, Verdict
 from edgeopt.timing import Speed
+from edgeopt.wording import Wording
 
 __all__ = ["FP32", "INT8", "Decision", "decide"]
 
@@ -34,9 +35,9 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def decide(judgement: Judgement, speed: Speed | None, agreement: float) -> Decision:
+def decide(judgement: Judgement, speed: Speed | None, agreement: float, wording: Wording) -> Decision:
     """Decide from the gate's judgement of int8, its speed (``None``: cannot be measured here) and its agreement."""
-    accuracy = _explain(judgement)
+    accuracy = _explain(judgement, wording)
     if speed is not None and speed.ratio_low <= 1:
         slow = (
             f"int8 is not faster: fp32 takes {speed.baseline_ms:.3f} ms, int8 {speed.variant_ms:.3f} ms; the ratio is "
@@ -55,21 +56,20 @@ def decide(judgement: Judgement, speed: Speed | None, agreement: float) -> Decis
     return Decision(Verdict.PASS, INT8, tuple(reasons))
 
 
-def _explain(judgement: Judgement) -> str:
+def _explain(judgement: Judgement, wording: Wording) -> str:
     """Say what the gate found, and what to do about it."""
-    confidence = f"{judgement.confidence:.0%}"
-    bounds = f"between {judgement.drop_lower * 100:.2f} and {judgement.drop_upper * 100:.2f} points"
-    seen = f"a drop of {judgement.drop * 100:.2f} points on {judgement.n} samples"
-    margin = f"{judgement.margin * 100:g} points"
+    confidence = f"{judgement.confidence * 100:g} % confidence"
+    lower, upper = wording.number(judgement.drop_lower), wording.drop(judgement.drop_upper)
+    seen = f"a drop of {wording.drop(judgement.drop)} on {judgement.n} samples"
+    allowed = f"allowed: {wording.margin(judgement.margin)}"
     if judgement.verdict is Verdict.PASS:
-        return f"{seen}; at {confidence} confidence at most {judgement.drop_upper * 100:.2f}, and {margin} are allowed"
+        return f"{seen}, at most {upper} at {confidence} ({allowed})"
     if judgement.verdict is Verdict.FAIL:
-        return (
-            f"{seen}; at {confidence} confidence at least {judgement.drop_lower * 100:.2f}, and only {margin} are "
-            "allowed: calibrate with data more like what the device sees, or allow a greater drop"
-        )
+        at_least = wording.drop(judgement.drop_lower)
+        advice = "calibrate with data more like what the device sees, or allow a greater drop"
+        return f"{seen}, at least {at_least} at {confidence} ({allowed}): {advice}"
     if judgement.samples_needed is None:
         advice = "the drop seen is not below what is allowed, so more samples would hardly help: allow a greater drop"
     else:
         advice = f"about {judgement.samples_needed} certification samples like these would decide it"
-    return f"{seen}; the true drop lies {bounds}, and {margin} are allowed: {advice}"
+    return f"{seen}, so the true one lies between {lower} and {upper} ({allowed}): {advice}"

@@ -56,6 +56,7 @@ def compose_report(
         target=setting.target.name,
         scheme=setting.scheme.name,
         margin=findings.judgement.margin,
+        is_share=setting.metric.wording.is_share,
         baseline=Baseline(
             metric=findings.judgement.baseline,
             size_bytes=len(original.model),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,19 @@ def call_user_code(call: Callable[[], Any], doing: str, kind: type[UsageError]) 
     except EdgeoptError:
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        raise kind(f"{doing} failed: {type(error).__name__}: {error}{where}") from error
+        raise kind(f"{doing} failed: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's own code that ``error`` passed, in brackets; empty when there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if _is_users(frame.filename)]
+    return f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def _is_users(filename: str) -> bool:
+    library = (*(str(Path(path)) for path in sysconfig.get_paths().values()), str(Path(__file__).parent))
+    return not filename.startswith(("<", *library))
 
 
 def _import(module_name: str, reference: str, kind: type[UsageError]) -> Any:

@@ -84,7 +84,8 @@ class TorchModel:
         Raises :class:`ModelError` with the exporter's reason.
         """
         feeds = _tensors(stack([sample, sample]))  # two: the exporter treats a batch of one as a constant
-        call_user_code(lambda: self._call(feeds), "running the model on a sample of the data", ModelError)
+        shapes = ", ".join(f"{name} {' x '.join(map(str, array.shape))}" for name, array in sample.inputs.items())
+        call_user_code(lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError)
         try:
             return self._export(feeds, free_batch=True)
         except Exception:
@@ -92,9 +93,8 @@ class TorchModel:
             try:
                 return self._export(first, free_batch=False)
             except Exception as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise ModelError(
-                    f"torch.onnx.export(dynamo=True) cannot export the model: {reason}; rewrite what it names, or "
+                    f"torch.onnx.export(dynamo=True) cannot export the model: {_root_of(error)}; rewrite it, or "
                     "export it yourself and give the .onnx file"
                 ) from error
 
@@ -131,6 +131,14 @@ class TorchModel:
             assert program is not None  # dynamo=True always gives a program
             data: bytes = program.model_proto.SerializeToString()
         return data
+
+
+def _root_of(error: BaseException) -> str:
+    """Return the first line of the error that began the chain: the exporter wraps it in general advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _tensors(batch: dict[str, Array]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def run(request: Request, on_step: OnStep) -> Outcome:
     if setting.native:
         on_step("timing fp32 and int8 in turn")
         speed = _time(original, int8, request.timing)
-    findings = Findings(judgement, agreement, speed, decide(judgement, speed, agreement))
+    findings = Findings(judgement, agreement, speed, decide(judgement, speed, agreement, setting.metric.wording))
     on_step("writing the result")
     contents = compose_bundle(setting, original, int8, findings)
     stopwatch = Stopwatch(datetime.now(UTC), time.monotonic() - started)

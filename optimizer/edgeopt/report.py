@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edgeopt import wording
 from edgeopt.gate import Verdict
 
 __all__ = [
@@ -103,7 +104,7 @@ class SplitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a run found."""
+    """Everything a run found. ``is_share`` says that the metric lies between 0 and 1, and differences are points."""
 
     name: str
     version: str
@@ -112,6 +113,7 @@ class Report:
     target: str
     scheme: str
     margin: float
+    is_share: bool
     baseline: Baseline
     variants: tuple[VariantResult, ...]
     chosen: str | None
@@ -137,35 +139,20 @@ def report_html(report: Report) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=_percent, size=_size, ms=_ms, points=_points)
+    environment.filters.update(size=wording.size, ms=wording.milliseconds)
+    words = wording.Wording(report.is_share)
     page = environment.from_string(source).render(
-        report=report, int8=report.variants[0], charts=_charts(report.variants[0], report.margin)
+        report=report, int8=report.variants[0], words=words, charts=_charts(report, words)
     )
     return page.encode()
 
 
-def _charts(variant: VariantResult, margin: float) -> dict[str, str | None]:
+def _charts(report: Report, words: wording.Wording) -> dict[str, str | None]:
     from edgeopt.charts import Interval, drop_chart, ratio_chart
 
-    metric, latency = variant.metric, variant.latency_ms
+    metric, latency = report.variants[0].metric, report.variants[0].latency_ms
     low, middle, high = latency.ratio_low, latency.ratio, latency.ratio_high
     return {
-        "drop": drop_chart(Interval(metric.drop_lower, metric.drop, metric.drop_upper), margin),
+        "drop": drop_chart(Interval(metric.drop_lower, metric.drop, metric.drop_upper), report.margin, words),
         "ratio": None if low is None or middle is None or high is None else ratio_chart(Interval(low, middle, high)),
     }
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.2f} %"
-
-
-def _points(difference: float) -> str:
-    return f"{difference * 100:+.2f}".replace("-", "−")  # noqa: RUF001  (a minus sign, for people)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def _ms(milliseconds: float | None) -> str:
-    return "not measured" if milliseconds is None else f"{milliseconds:.3f} ms"

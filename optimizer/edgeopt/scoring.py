@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeopt import metrics
 from edgeopt.loading import load_attribute
 from edgeopt.samples import Array
+from edgeopt.wording import Wording
 from edgeopt_contract.errors import DataError, UsageError
 
 __all__ = ["Metric", "load_metric"]
@@ -37,6 +38,11 @@ class Metric:
     def is_agreement(self) -> bool:
         """Whether the baseline is one by definition."""
         return self.name == "agreement"
+
+    @property
+    def wording(self) -> Wording:
+        """How its scores are written."""
+        return Wording(is_share=self.function is None)
 
     @property
     def needs_labels(self) -> bool:

@@ -41,7 +41,9 @@ def parse_drop(text: str) -> float:
         raise UsageError(f"--max-drop {text!r}: expected points of the metric, such as 1%, 1pp or 0.01")
     value = float(match[1]) / (100 if match[2] else 1)
     if value >= 1:
-        raise UsageError(f"--max-drop {text!r} allows a drop of {value:.0%}: did you mean {text.strip()}%?")
+        raise UsageError(
+            f"--max-drop {text!r}: expected less than 100 points, got {value * 100:g}; 1% allows one point"
+        )
     return value
 
 
@@ -130,6 +132,8 @@ def _show(outcome: Outcome, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from edgeopt.wording import Wording, milliseconds, size
+
     report = outcome.report
     console = Console(highlight=False)
     colour = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}[report.verdict]
@@ -137,18 +141,19 @@ def _show(outcome: Outcome, output: Path) -> None:
     console.print(f"[bold {colour}]{report.verdict}[/]{chosen}")
     for reason in report.reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
-    metric = report.variants[0].metric.name
-    table = Table("variant", "gate", metric, "agreement", "size", "latency", "faster by", box=None, pad_edge=False)
+    words = Wording(report.is_share)
+    titles = ("variant", "gate", report.variants[0].metric.name, "answers as fp32", "size", "latency", "times as fast")
+    table = Table(*titles, box=None, pad_edge=False)
     for variant in report.variants:
         latency = variant.latency_ms
         table.add_row(
             variant.name,
             variant.verdict,
-            f"{variant.metric.value:.2%}",
-            f"{variant.agreement:.2%}",
-            f"{variant.size_bytes / 1e3:,.0f} kB",
-            "-" if latency.median is None else f"{latency.median:.3f} ms",
-            "-" if latency.ratio is None else f"{latency.ratio:.2f}x",
+            words.score(variant.metric.value),
+            Wording(is_share=True).score(variant.agreement),
+            size(variant.size_bytes),
+            milliseconds(latency.median),
+            "not measured" if latency.ratio is None else f"{latency.ratio:.2f}",
         )
     console.print(table)
     if outcome.bundle is not None:

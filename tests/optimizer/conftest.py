@@ -1,0 +1,33 @@
+"""What the optimizer's tests share: the zoo on the path, requests, and a stopwatch that says what it is told."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch and its friends warn about each other when imported
+    import onnxruntime  # noqa: F401  (imported here, so that no test meets the warnings)
+    import onnxsim  # noqa: F401
+    import torch  # noqa: F401
+
+from edgeopt import pipeline
+from edgeopt.timing import Times
+
+ZOO = Path(__file__).parent
+sys.path.insert(0, str(ZOO))  # where the tests' command lines find 'edgeopt_zoo'
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let int8 be a given number of times as fast as fp32, without measuring: tests never depend on time."""
+
+    def set_ratio(ratio: float) -> None:
+        times = Times((0.002,) * 60, (0.002 / ratio,) * 60)
+        monkeypatch.setattr(pipeline, "measure", lambda runs, clock, plan: times)
+
+    return set_ratio

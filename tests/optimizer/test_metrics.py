@@ -1,0 +1,93 @@
+"""Scores of single samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeopt.metrics import accuracy, agreement, user_scores
+from edgeopt.scoring import load_metric
+from edgeopt_contract.errors import DataError, UsageError
+
+SCORES = np.array([[0.1, 2.0, -1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=np.float32)
+
+
+def test_accuracy_compares_the_greatest_score_with_the_label() -> None:
+    """One for a hit, zero for a miss; the shape of the scores may carry axes of length one."""
+    assert [1.0, 1.0, 0.0] == accuracy({"logits": SCORES}, [1, 0, 1]).tolist()
+    assert [1.0, 1.0, 0.0] == accuracy({"logits": SCORES[:, :, None, None]}, [1, np.int64(0), 1]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"), [([[-2.0], [0.3]], [0.0, 1.0]), ([[0.2], [0.9]], [0.0, 1.0]), ([[0.2], [1.9]], [1.0, 1.0])]
+)
+def test_a_single_score_is_a_yes_or_a_no(outputs: list[list[float]], expected: list[float]) -> None:
+    """Probabilities are split at one half, anything else at zero."""
+    assert expected == accuracy({"score": np.array(outputs)}, [1, 1]).tolist()
+
+
+@pytest.mark.parametrize("label", [3, -1, "cat", 0.5, None, [1, 2]])
+def test_a_label_that_is_no_class_is_refused(label: Any) -> None:
+    """A wrong label is an error and not a miss."""
+    with pytest.raises(DataError, match="expected a class index"):
+        accuracy({"logits": SCORES[:1]}, [label])
+
+
+def test_accuracy_of_many_answers_needs_a_metric() -> None:
+    """A segmentation has no single answer: the message names the way out."""
+    with pytest.raises(DataError, match=r"--metric package.module:function"):
+        accuracy({"mask": np.zeros((1, 5, 3))}, [0])
+
+
+def test_agreement_counts_equal_answers() -> None:
+    """Of a sample with several answers it is the share."""
+    other = SCORES.copy()
+    other[2] = [9, 0, 0]
+    assert [1.0, 1.0, 0.0] == agreement({"logits": SCORES}, {"logits": other}).tolist()
+    boxes = np.stack([SCORES, SCORES])
+    changed = boxes.copy()
+    changed[1, 0] = [9, 0, 0]
+    assert [1.0, pytest.approx(2 / 3)] == agreement({"a": boxes}, {"a": changed}).tolist()
+
+
+def test_the_baseline_says_what_a_single_score_means() -> None:
+    """An int8 probability just above one must not turn the threshold to zero."""
+    baseline, variant = np.array([[0.2], [0.9]]), np.array([[0.2], [1.01]])
+    assert [1.0, 1.0] == agreement({"p": baseline}, {"p": variant}).tolist()
+
+
+def test_a_users_metric_gets_an_array_or_a_dict() -> None:
+    """One output comes as an array, several come by name."""
+    single = user_scores(lambda outputs, label: outputs[label], {"a": SCORES}, [0, 1, 2], "m")
+    assert [pytest.approx(0.1), 0.0, 1.0] == single.tolist()
+    several = user_scores(lambda outputs, label: outputs["b"].sum(), {"a": SCORES, "b": SCORES}, [0, 1, 2], "m")
+    assert SCORES.sum(axis=1).tolist() == pytest.approx(several.tolist())
+
+
+@pytest.mark.parametrize("value", [float("nan"), "no number", None])
+def test_a_metric_that_returns_no_number_is_refused(value: Any) -> None:
+    """NaN would pass any comparison that is written the wrong way round."""
+    with pytest.raises(DataError, match="the metric m"):
+        user_scores(lambda _outputs, _label: value, {"a": SCORES}, [0, 0, 0], "m")
+
+
+def test_metrics_by_name() -> None:
+    """Agreement is judged against one, accuracy against the labels, the user's against whatever it returns."""
+    flipped = {"a": SCORES[::-1]}
+    before, _ = load_metric("agreement").scores({"a": SCORES}, flipped, [None] * 3)
+    assert [1.0, 1.0, 1.0] == before.tolist()
+    before, after = load_metric("accuracy").scores({"a": SCORES}, flipped, [1, 0, 2])
+    assert (3.0, 1.0) == (before.sum(), after.sum())
+    metric = load_metric("edgeopt_zoo:closeness")
+    before, _ = metric.scores({"a": SCORES}, flipped, [0.1, 3.0, 0.0])
+    assert [0.0, 0.0, 0.0] == pytest.approx(before.tolist(), abs=1e-6)
+    assert not metric.needs_labels
+    assert not metric.wording.is_share
+
+
+def test_unknown_metrics_are_refused() -> None:
+    """The message lists what there is."""
+    with pytest.raises(UsageError, match=r"accuracy, agreement or package.module:function"):
+        load_metric("f1")

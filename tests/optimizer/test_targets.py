@@ -1,0 +1,89 @@
+"""Target profiles, and this machine as one."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from edgeopt.quantizer import scheme_for
+from edgeopt.targets import Target, host_target, read_target
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.isa import normalize_arch
+
+DEVICES = Path(__file__).parents[2] / "devices"
+
+
+@pytest.mark.parametrize("path", sorted(DEVICES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_profile_of_the_project_reads(path: Path) -> None:
+    """Each names itself after its file, and what it can run."""
+    target = read_target(path)
+    assert path.stem == target.name
+    assert "onnxruntime" in target.runtimes
+    assert target.cores > 0
+
+
+def test_the_profiles_cover_the_kinds_of_cpu() -> None:
+    """ARM with and without dot product, x86 with and without VNNI."""
+    kinds = {(target.arch, target.has_vnni) for target in map(read_target, DEVICES.glob("*.toml"))}
+    assert {("aarch64", False), ("x86_64", False), ("x86_64", True)} == kinds
+
+
+def test_this_machine() -> None:
+    """The host is a target like any other."""
+    host = host_target()
+    assert normalize_arch(platform.machine()) == host.arch
+    assert host.name.startswith(host.arch)
+    assert host.memory_mib > 0
+    assert host.times_like(host)
+
+
+def test_times_carry_over_only_between_like_cpus() -> None:
+    """Another instruction set, or VNNI on one side only, makes a measured time worthless."""
+    avx2, vnni, pi = (read_target(DEVICES / f"{name}.toml") for name in ("x86-avx2", "x86-vnni", "raspberry-pi-4"))
+    assert not avx2.times_like(vnni)
+    assert not avx2.times_like(pi)
+    assert pi.times_like(read_target(DEVICES / "raspberry-pi-5.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "signed", "reduced", "features"),
+    [
+        ("x86-avx2", False, True, ()),
+        ("x86-vnni", False, False, ("vnni",)),
+        ("raspberry-pi-4", True, False, ()),
+        ("raspberry-pi-5", True, False, ()),
+    ],
+)
+def test_number_types_follow_the_cpu(name: str, signed: bool, reduced: bool, features: tuple[str, ...]) -> None:  # noqa: FBT001  (a table)
+    """Full-range u8 by s8 only where products cannot saturate; a device without VNNI must not get that variant."""
+    target = read_target(DEVICES / f"{name}.toml")
+    scheme = scheme_for(target)
+    assert (signed, reduced, features) == (scheme.signed_activations, scheme.reduce_range, scheme.features)
+    assert (target.arch,) == scheme.arch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read the target profile"),
+        ("name = ", "cannot read the target profile"),
+        ('name = "x"\nspeed = 3', "unknown keys speed"),
+        ('name = "x"', "missing required field"),
+        ('name = 3\narch="a"\nfeatures=[]\ncores=1\nmemory_mib=1\nruntimes={}', "Expected `str`"),
+    ],
+)
+def test_wrong_profiles_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    """A misspelt key is an error and not a default."""
+    path = tmp_path / "board.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_target(path)
+
+
+def test_vnni_is_a_feature() -> None:
+    """Either kind of VNNI carries the common name."""
+    target = Target(name="t", arch="x86_64", features=("avx_vnni", "vnni"), cores=1, memory_mib=1, runtimes={})
+    assert target.has_vnni
