@@ -20,6 +20,7 @@ __all__ = [
     "FINAL_STATES",
     "AlertView",
     "BundleView",
+    "CapabilitiesView",
     "CohortView",
     "CountsView",
     "DeviceView",
@@ -57,6 +58,15 @@ class CountsView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilitiesView:
+    """What a device can run."""
+
+    arch: str
+    features: tuple[str, ...]
+    runtimes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceView:
     """One device."""
 
@@ -65,7 +75,7 @@ class DeviceView:
     online: bool
     running: str | None = None
     agent_version: str | None = None
-    capabilities: dict[str, Any] | None = None
+    capabilities: CapabilitiesView | None = None
     enrolled_at: float | None = None
     last_seen: float | None = None
     update: UpdateView | None = None

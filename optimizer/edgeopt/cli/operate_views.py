@@ -30,6 +30,7 @@ __all__ = [
     "rollouts_table",
 ]
 
+_YEAR_3000 = 32_503_680_000
 _COLOURS = {
     "succeeded": "green",
     "confirmed": "green",
@@ -66,6 +67,8 @@ def _short(digest: str | None) -> Text:
 def _time(seconds: float | None) -> Text:
     if seconds is None:
         return Text("-")
+    if not 0 <= seconds < _YEAR_3000:
+        return Text(f"{seconds:g} s")  # a device's clock may say anything
     return Text(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ"))
 
 
@@ -102,7 +105,7 @@ def devices_table(devices: Sequence[DeviceView]) -> Table:
 
 def device_page(device: DeviceView) -> Table:
     """Everything about one device, a line a fact."""
-    can = device.capabilities or {}
+    can = device.capabilities
     update = device.update
     facts: list[tuple[str, Text]] = [
         ("device", plain(device.id)),
@@ -110,8 +113,8 @@ def device_page(device: DeviceView) -> Table:
         ("online", Text("yes" if device.online else "no")),
         ("running", plain(device.running or "nothing")),
         ("agent", plain(device.agent_version or "-")),
-        ("processor", plain(f"{can.get('arch', '-')} {' '.join(map(str, can.get('features', ())))}")),
-        ("runtimes", plain(" ".join(f"{k} {v}" for k, v in dict(can.get("runtimes", {})).items()) or "-")),
+        ("processor", plain(" ".join((can.arch, *can.features)) if can else "-")),
+        ("runtimes", plain(" ".join(f"{k} {v}" for k, v in can.runtimes.items()) if can else "-")),
         ("enrolled", _time(device.enrolled_at)),
         ("last seen", _time(device.last_seen)),
         ("reported", Text(f"{device.telemetry.windows} windows, {device.telemetry.rows} rows, "
