@@ -5,8 +5,8 @@ Rules, all of them in the table and in :func:`step`:
 1. A command follows from the state that is *entered*, so resuming after a power cut is entering the saved state once
    more. Every command may be carried out twice.
 2. An event that does not belong to the state, or to the job under way, changes nothing.
-3. The same job offered twice does nothing. A newer job supersedes one that is under way: first the device goes back
-   to what it last committed to, then it takes the new offer.
+3. The same job offered twice does nothing, unless it was superseded in between. A newer job supersedes one that is
+   under way: first the device goes back to what it last committed to, then it takes the new offer.
 4. Before ACTIVATING the committed slot serves and a failure leaves it untouched (FAILED, REJECTED). From ACTIVATING
    on a failure goes back to it (ROLLED_BACK). Only CONFIRMED commits.
 5. An update that was cut off in ACTIVATING or BAKING starts ACTIVATING again: it is tested and baked from the
@@ -223,8 +223,9 @@ def bake_fault(requests: int, errors: int, crashes: int) -> str | None:
 def _offer(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
     desired = happened.desired
     at_rest = update.state in FINAL and update.settled
-    newest = update.desired if at_rest else update.pending or update.desired
-    if desired is None or (newest is not None and newest.job == desired.job):
+    if desired is None or (not at_rest and update.pending and update.pending.job == desired.job):
+        return update, ()
+    if update.job == desired.job and update.state is not State.SUPERSEDED:
         return update, ()  # rule 3
     if update.state in FINAL and not at_rest:
         return replace(update, pending=desired), ()

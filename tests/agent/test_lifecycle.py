@@ -234,6 +234,7 @@ def test_at_rest_the_pointer_names_the_committed_slot(story: list[str]) -> None:
 
 
 @given(stories())
+@example(["offer 1", "offer 2", "offer 1"])
 def test_good_luck_converges(story: list[str]) -> None:
     """From any point that bad luck may lead to, good luck alone brings the newest offer to its end."""
     run = Run()
@@ -259,7 +260,10 @@ def test_each_ended_job_is_reported_once_with_a_result(story: list[str]) -> None
         assert (state in FINAL) == (result is not None)
     for (job, state, _), (next_job, next_state, _) in zip(run.disk.reports, run.disk.reports[1:], strict=False):
         if job == next_job and state in FINAL:
-            assert (State.CONFIRMED, State.ROLLED_BACK) == (state, next_state)
+            assert (state, next_state) in {
+                (State.CONFIRMED, State.ROLLED_BACK),
+                (State.SUPERSEDED, State.OFFERED),
+            }
 
 
 @pytest.mark.parametrize("state", [s for s in UNDER_WAY if s not in (State.OFFERED, State.DOWNLOADING)])
@@ -348,6 +352,16 @@ def test_latest_of_several_offers_wins_while_settling() -> None:
     run.finish()
     assert ("job-3", State.CONFIRMED) == (run.update.job, run.update.state)
     assert "job-2" not in {job for job, _, _ in run.disk.reports}
+
+
+def test_superseded_job_may_be_offered_again() -> None:
+    """The fleet wants one, then another, then the first again: the first is what ends up confirmed."""
+    run = Run()
+    run.happen(offered("job-1"))
+    run.happen(offered("job-2"))
+    run.happen(offered("job-1"))
+    run.finish()
+    assert ("job-1", State.CONFIRMED) == (run.update.job, run.update.state)
 
 
 def test_stale_answer_of_an_older_job_is_ignored() -> None:
