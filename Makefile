@@ -9,15 +9,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.edgeopt-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format types imports check diagrams clean
+.PHONY: help venv demo test lint style format types imports check diagrams clean
 
 help:
 	@echo "make demo      sets up .venv, then shows the product on a real model and six devices"
 	@echo "make test      the test suite; it says which tests were skipped and why"
-	@echo "make lint      style (ruff)"
-	@echo "make types     types (mypy, strict)"
+	@echo "make lint      style, types and imports, below"
+	@echo "make check     lint and test: what every commit must pass"
+	@echo "make style     ruff"
+	@echo "make types     mypy, strict"
 	@echo "make imports   import boundaries (import-linter)"
-	@echo "make check     lint, types, imports and test"
 	@echo "make format    put the code into shape"
 	@echo "make diagrams  generate docs/states.md anew from the transition tables"
 	@echo "make clean     remove .venv and what was built"
@@ -38,7 +39,9 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: venv
+lint: style types imports
+
+style: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -52,7 +55,7 @@ types: venv
 imports: venv
 	$(BIN)/lint-imports
 
-check: lint types imports test
+check: lint test
 
 diagrams: venv
 	$(BIN)/python -m tools.state_diagrams

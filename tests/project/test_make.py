@@ -68,11 +68,11 @@ def test_ci_is_executable_and_strict() -> None:
 
 
 def test_ci_runs_every_step_and_keeps_the_exit_code(tmp_path: Path) -> None:
-    """With a failing lint and good tests the last line is pytest's summary, and the exit code is 1."""
+    """With a failing style check and good tests the last line is pytest's summary, and the exit code is 1."""
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     (tmp_path / "bin").mkdir()
     fakes = {
-        "make": 'echo "make $*"; case "$*" in *lint*) exit 2;; esac',
+        "make": 'echo "make $*"; case "$*" in *style*) exit 2;; esac',
         "dpkg-query": "printf installed",
     }
     for name, body in fakes.items():
@@ -93,6 +93,6 @@ def test_ci_runs_every_step_and_keeps_the_exit_code(tmp_path: Path) -> None:
         )
         assert expected == done.returncode, done.stderr
         assert "5 passed in 1.00s" == done.stdout.splitlines()[-1]
-        assert "FAILED before the tests: lint" in done.stdout
-        for step in ("venv", "lint", "types", "imports", "demo"):
+        assert "FAILED before the tests: style" in done.stdout
+        for step in ("venv", "style", "types", "imports", "demo"):
             assert re.search(rf"^make .*\b{step}$", done.stdout, re.MULTILINE), step
