@@ -70,11 +70,15 @@ class Link:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in one
         while True:
             try:
                 await self._connect_once()
             except* aiomqtt.MqttError as errors:
                 _LOG.info("no connection to the broker: %s; trying again", errors.exceptions[0])
+            if task.cancelling():  # the failing connection may have taken the cancellation's place
+                raise asyncio.CancelledError
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def announce(self, devices: Collection[str] | None = None) -> None:

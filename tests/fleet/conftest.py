@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -303,6 +302,14 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
     serial.close()
 
 
+async def _pause(seconds: float) -> None:
+    """Sleep; raise if this task was cancelled and an error of the connection took the cancellation's place."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    await asyncio.sleep(seconds)
+
+
 @dataclass
 class FakeDevice:
     """Speaks the device's side of the protocol: takes jobs, fetches blocks, confirms, serves, spools."""
@@ -318,9 +325,11 @@ class FakeDevice:
     async def run(self) -> None:
         """Live until cancelled; connect again when the connection breaks."""
         while True:
-            with contextlib.suppress(aiomqtt.MqttError):
+            try:
                 await self._live()
-            await asyncio.sleep(0.1)
+            except* (aiomqtt.MqttError, TimeoutError):
+                pass  # and connect again
+            await _pause(0.1)
 
     async def _live(self) -> None:
         me, mqtt = self.identity.device, self.identity.mqtt

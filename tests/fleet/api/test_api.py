@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeopt_contract.codec import decode
+from edgeopt_contract.messages import DeviceState, EnrolResponse
+from edgeopt_contract.values import digest_of
+from tests.fleet.conftest import Api, enrol_body, make_bundle
+
+
+async def enrol(api: Api, device: str, **tags: str) -> EnrolResponse:
+    """Enrol a device the way an agent does."""
+    token = (await api.call("POST", "tokens", 201, json={}))["token"]
+    answer = await api.client.post("/api/v1/devices/enrol", content=enrol_body(token, device, **tags))
+    assert 201 == answer.status_code
+    return decode(EnrolResponse, answer.content)
+
+
+async def publish(api: Api, version: str) -> str:
+    """Publish a bundle the way the operator's command does."""
+    bundle = make_bundle(api.kit.directory / f"b{version}", version)
+    manifest = (bundle.directory / "manifest.json").read_bytes()
+    posted = await api.call("POST", "bundles", 200, content=manifest)
+    missing = set(posted["missing_blocks"])
+    for entry in bundle.manifest.files:
+        data, offset = bundle.path_of(entry).read_bytes(), 0
+        for block in entry.blocks:
+            if block.sha256 in missing:
+                content = data[offset : offset + block.size]
+                await api.call("PUT", f"blocks/{block.sha256}", 204, content=content)
+            offset += block.size
+    posted = await api.call("POST", "bundles", 200, content=manifest)
+    assert [] == posted["missing_blocks"]
+    assert bundle.digest == posted["digest"]
+    return bundle.digest
+
+
+async def test_health_needs_no_key(api: Api) -> None:
+    """Anybody may ask whether the server is there."""
+    answer = await api.client.get("/healthz", headers={"Authorization": ""})
+    assert {"status": "ok", "broker": "connected"} == answer.json()
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic a2V5", "Bearer \u00e9"])
+async def test_every_route_but_three_needs_the_key(api: Api, header: str) -> None:
+    """401 with a problem and the challenge, on every route that the schema lists."""
+    schema = (await api.client.get("/openapi.json")).json()
+    routes = [(path, method) for path, methods in schema["paths"].items() for method in methods]
+    assert len(routes) >= 18
+    for path, method in routes:
+        if path in ("/healthz", "/api/v1/devices/enrol"):
+            continue
+        answer = await api.client.request(method, path, headers={"Authorization": header.encode()})
+        assert (401, "Bearer") == (answer.status_code, answer.headers.get("www-authenticate")), path
+
+
+async def test_the_schema_describes_problems_and_examples(api: Api) -> None:
+    """Each operation says what it does and answers problems; each model of ours shows an example somewhere."""
+    schema = (await api.client.get("/openapi.json")).json()
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            assert operation["description"], (path, method)
+            assert "default" in operation["responses"], (path, method)
+    assert "examples" in str(schema["components"]["schemas"]["RolloutView"])
+
+
+async def test_enrolment(api: Api) -> None:
+    """A token gives one identity: its own user at the broker, the key that signs bundles, the broker told first."""
+    access = await enrol(api, "cam-1", site="oslo")
+    assert ("cam-1", "cam-1", "fleet.test", 1883) == (
+        access.device,
+        access.mqtt.username,
+        access.mqtt.host,
+        access.mqtt.port,
+    )
+    assert (api.kit.signer.public_key,) == access.keys
+    assert len(access.mqtt.password) >= 43
+    assert [1] == api.reloads
+    view = await api.call("GET", "devices/cam-1", 200)
+    assert ({"site": "oslo"}, False, None, None) == (view["tags"], view["online"], view["running"], view["update"])
+    assert {"windows": 0, "rows": 0, "errors": 0} == view["telemetry"]
+    assert access.mqtt.password not in str(view)
+
+
+async def test_a_used_token_an_expired_one_and_a_taken_id(api: Api) -> None:
+    """403, 403 and 409."""
+    token = (await api.call("POST", "tokens", 201, json={"uses": 2, "expires_in_seconds": 60}))["token"]
+    await api.call("POST", "devices/enrol", 201, content=enrol_body(token, "a"))
+    await api.call("POST", "devices/enrol", 409, content=enrol_body(token, "a"))
+    await api.call("POST", "devices/enrol", 201, content=enrol_body(token, "b"))
+    await api.call("POST", "devices/enrol", 403, content=enrol_body(token, "c"))
+    late = (await api.call("POST", "tokens", 201, json={"expires_in_seconds": 60}))["token"]
+    api.kit.now += 60
+    await api.call("POST", "devices/enrol", 403, content=enrol_body(late, "c"))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"\xff", b'{"schema":1,"token":"x","device":"../x"}', b"x" * 20_000]
+)
+async def test_a_malformed_enrolment(api: Api, body: bytes) -> None:
+    """One clear problem, no device."""
+    answer = await api.client.post("/api/v1/devices/enrol", content=body)
+    assert answer.status_code in (413, 422)
+    assert "application/problem+json" == answer.headers["content-type"]
+    assert [] == (await api.call("GET", "devices", 200))["items"]
+
+
+async def test_pages_and_tags(api: Api) -> None:
+    """The list can be paged and filtered by one tag."""
+    api.kit.enrol("a", "b", "c", site="oslo")
+    api.kit.enrol("d", site="lima")
+    first = await api.call("GET", "devices?limit=3", 200)
+    assert ["a", "b", "c"] == [item["id"] for item in first["items"]]
+    rest = await api.call("GET", f"devices?limit=3&cursor={first['next']}", 200)
+    assert (["d"], None) == ([item["id"] for item in rest["items"]], rest["next"])
+    assert ["d"] == [item["id"] for item in (await api.call("GET", "devices?tag=site=lima", 200))["items"]]
+    await api.call("GET", "devices?tag=site", 422)
+    await api.call("GET", "devices?limit=0", 422)
+
+
+async def test_publishing(api: Api) -> None:
+    """Missing blocks are named, uploads checked, and the bundle found by a prefix."""
+    digest = await publish(api, "1")
+    view = await api.call("GET", f"bundles/{digest[:10]}", 200)
+    assert (digest, "digits", "1", True) == (view["digest"], view["name"], view["version"], view["complete"])
+    assert [digest] == [item["digest"] for item in (await api.call("GET", "bundles", 200))["items"]]
+    await api.call("PUT", f"blocks/{digest_of(b'a')}", 422, content=b"b")
+    await api.call("PUT", f"blocks/{digest_of(b'a')}", 413, content=b"b" * 200_000)
+    await api.call("POST", "bundles", 413, content=b"b" * 1_100_000)
+    await api.call("GET", "bundles/0000", 404)
+
+
+async def test_cohorts(api: Api) -> None:
+    """A saved filter; ``all`` is always there."""
+    api.kit.enrol("a", site="oslo")
+    assert ["a"] == (await api.call("PUT", "cohorts/oslo", 200, json={"tags": {"site": "oslo"}}))["devices"]
+    assert [] == (await api.call("PUT", "cohorts/lima", 200, json={"tags": {"site": "lima"}}))["devices"]
+    assert ["all", "lima", "oslo"] == [c["name"] for c in (await api.call("GET", "cohorts", 200))["items"]]
+    assert {"name": "oslo", "tags": {"site": "oslo"}, "devices": ["a"]} == await api.call("GET", "cohorts/oslo", 200)
+    await api.call("GET", "cohorts/mars", 404)
+    await api.call("PUT", "cohorts/all", 422, json={"tags": {"site": "oslo"}})
+    await api.call("PUT", "cohorts/-x", 422, json={})
+
+
+async def test_a_rollout_from_draft_to_rolled_back(api: Api) -> None:
+    """Create, start, pause, resume and roll back over the API; what does not fit the state is a 409."""
+    api.kit.enrol(*(f"cam-{n}" for n in range(5)))
+    digest = await publish(api, "1")
+    body = {"name": "v1", "bundle": digest[:8], "waves": [20, 100], "start": False, "policy": {"bake_seconds": 1}}
+
+    view = await api.call("POST", "rollouts", 201, json=body)
+    assert ("draft", digest, "digits 1", "all", 0) == tuple(
+        view[name] for name in ("state", "bundle", "bundle_name", "cohort", "wave")
+    )
+    assert ["waiting", "waiting"] == [wave["state"] for wave in view["waves"]]
+    await api.call("POST", "rollouts/v1/pause", 409)
+    await api.call("POST", "rollouts", 409, json=body)
+    await api.call("POST", "rollouts", 409, json={**body, "name": "v2"})
+
+    view = await api.call("POST", "rollouts/v1/start", 200)
+    (canary,) = view["waves"][0]["devices"]
+    assert [{canary}] == api.announced
+    assert ["running", "waiting"] == [wave["state"] for wave in view["waves"]]
+    assert {"offered": 1, "waiting": 4} == _count(member["state"] for member in view["members"])
+    assert "paused" == (await api.call("POST", "rollouts/v1/pause", 200))["state"]
+    assert "running" == (await api.call("POST", "rollouts/v1/resume", 200))["state"]
+    api.kit.report(canary, DeviceState.CONFIRMED, digest)
+    view = await api.call("GET", "rollouts/v1", 200)
+    assert (1, 1, 0) == tuple(view["waves"][0][name] for name in ("executed", "confirmed", "failed"))
+
+    view = await api.call("POST", "rollouts/v1/roll-back", 200)
+    assert ("rolling_back", "failed") == (view["state"], view["waves"][0]["state"])
+    await api.worker.tick()
+    view = await api.call("GET", "rollouts/v1", 200)
+    assert "rolled_back" == view["state"]
+    await api.call("POST", "rollouts/v1/cancel", 409)
+    assert ["v1"] == [item["name"] for item in (await api.call("GET", "rollouts", 200))["items"]]
+    await api.call("GET", "rollouts/v9", 404)
+    await api.call("POST", "rollouts/v1/destroy", 422)
+
+
+def _count(states: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for state in states:
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"waves": [50, 20]}, "cumulative"),
+        ({"waves": []}, "waves"),
+        ({"waves": [0, 100]}, "waves"),
+        ({"policy": {"failure_threshold": 2}}, "failure_threshold"),
+        ({"policy": {"failure_treshold": 0.2}}, "failure_treshold"),
+        ({"policy": {"bake_seconds": "soon"}}, "bake_seconds"),
+        ({"policy": {"max_confidence_drop": 0}}, "max_confidence_drop"),
+        ({"name": "../x"}, "name"),
+        ({"name": "x" * 49}, "name"),
+        ({"colour": "red"}, "colour"),
+        ({"bundle": "%"}, "hex digits"),
+    ],
+)
+async def test_a_rollout_that_cannot_be_meant(api: Api, change: dict[str, Any], words: str) -> None:
+    """Impossible waves and policies and misspelt fields: 422, and the problem names the field."""
+    api.kit.enrol("cam-1")
+    digest = api.kit.publish("1")
+    problem = await api.call("POST", "rollouts", 422, json={"name": "v1", "bundle": digest, **change})
+    assert words in problem["detail"]
+
+
+async def test_the_worker_carries_a_rollout_on(api: Api) -> None:
+    """From the first wave to success by ticks, announcing each wave's devices once."""
+    api.kit.enrol(*(f"cam-{n}" for n in range(4)))
+    digest = api.kit.publish("1")
+    await api.call(
+        "POST",
+        "rollouts",
+        201,
+        json={"name": "v1", "bundle": digest, "waves": [25, 100], "policy": {"minimum_rows": 50}},
+    )
+    for _ in range(2):
+        view = await api.call("GET", "rollouts/v1", 200)
+        for device in view["waves"][view["wave"]]["devices"]:
+            api.kit.report(device, DeviceState.CONFIRMED, digest)
+            api.kit.serve(device, digest)
+        await api.worker.tick()
+        await api.worker.tick()
+    view = await api.call("GET", "rollouts/v1", 200)
+    assert "succeeded" == view["state"]
+    assert [1, 3] == [len(devices) for devices in api.announced]
+    assert ["passed", "passed"] == [wave["state"] for wave in view["waves"]]
+    messages = await api.call("GET", "devices/cam-0/messages", 200)
+    assert [{"session": 1, "stored": 2, "upto": 2, "rows": 60, "errors": 0}] == messages["items"]
+
+
+async def test_alerts(api: Api) -> None:
+    """An alert is listed with what the CLI shows."""
+    digest = api.kit.publish("1")
+    api.kit.enrol("a")
+    api.kit.status("a", running=digest, boot=2)
+    api.kit.alerts.look(api.kit.now)
+    for _ in range(2):
+        for _ in range(4):
+            api.kit.serve("a", digest, brightness=0.9)
+        api.kit.alerts.look(api.kit.now)
+    (alert,) = (await api.call("GET", "alerts?state=open", 200))["items"]
+    assert ("drift", "all", "brightness", "input", "open") == tuple(
+        alert[name] for name in ("kind", "cohort", "feature", "source", "state")
+    )
+    assert [] == (await api.call("GET", "alerts?state=closed", 200))["items"]
+    await api.call("GET", "alerts?state=loud", 422)
+
+
+async def test_unknown_paths_and_methods_are_problems(api: Api) -> None:
+    """Also what the framework refuses by itself."""
+    await api.call("GET", "nothing", 404)
+    await api.call("DELETE", "devices", 405)
