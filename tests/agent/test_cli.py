@@ -1,0 +1,98 @@
+"""The command line: exit codes, one line for each error, help with an example."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeopt_agent.spool import Spool
+from tests.agent.conftest import Signer, free_port, write_identity
+
+
+def agent(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``edgeopt-agent``."""
+    command = [str(Path(sys.executable).parent / "edgeopt-agent"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+
+
+@pytest.mark.parametrize("command", [[], ["enroll"], ["run"], ["status"]])
+def test_every_help_has_an_example(command: list[str]) -> None:
+    """``--help`` shows how it is typed."""
+    done = agent(*command, "--help")
+    assert 0 == done.returncode
+    assert " ".join(["Example:\n    edgeopt-agent", *command]) in done.stdout
+
+
+def test_help_and_status_load_nothing_heavy() -> None:
+    """Neither the runtime nor an MQTT client is imported to print a help page."""
+    code = (
+        "import sys, edgeopt_agent.cli;"
+        "heavy = {'numpy', 'onnxruntime', 'aiomqtt', 'paho', 'cryptography', 'asyncio', 'sqlite3'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["run", "--data", "{tmp}/none"], 2, "edgeopt-agent enroll"),
+        (["status", "--data", "{tmp}/none"], 2, "edgeopt-agent enroll"),
+        (["run", "--data", "{device}", "--source", "no.such:thing"], 2, "cannot be imported"),
+        (["run", "--data", "{device}", "--window", "0"], 2, "window"),
+        (["run"], 2, "--data"),
+        (["frobnicate"], 2, "frobnicate"),
+        (
+            ["enroll", "--server", "http://127.0.0.1:{port}", "--token", "t", "--device", "d", "--data", "{tmp}/x"],
+            5,
+            "no fleet",
+        ),
+        (["enroll", "--server", "http://h", "--token", "t", "--device", "a/b", "--data", "{tmp}/x"], 2, "device id"),
+        (
+            ["enroll", "--server", "http://h", "--token", "t", "--device", "d", "--tag", "x", "--data", "{tmp}/x"],
+            2,
+            "KEY=VALUE",
+        ),
+        (
+            ["enroll", "--server", "http://h", "--token", "t", "--device", "d", "--data", "{device}/device.json/x"],
+            1,
+            "cannot write",
+        ),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(
+    arguments: list[str], code: int, reason: str, tmp_path: Path, signer: Signer
+) -> None:
+    """No traceback, the documented code, and words that help."""
+    write_identity(tmp_path / "device", signer, 1)
+    names = {"tmp": str(tmp_path), "device": str(tmp_path / "device"), "port": str(free_port())}
+    done = agent(*(argument.format(**names) for argument in arguments))
+    assert code == done.returncode, done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_secrets_do_not_appear(tmp_path: Path, signer: Signer) -> None:
+    """Neither a token in an error nor a password in the status."""
+    done = agent("enroll", "--server", f"http://127.0.0.1:{free_port()}", "--token", "very-secret-token",
+                 "--device", "d", "--data", str(tmp_path / "x"))  # fmt: skip
+    assert "very-secret-token" not in done.stdout + done.stderr
+    write_identity(tmp_path / "device", signer, 1)
+    assert "secret" not in agent("status", "--data", str(tmp_path / "device"), "--json").stdout
+
+
+def test_status_before_and_after_the_first_run(tmp_path: Path, signer: Signer) -> None:
+    """An enrolled device without a run has no spool yet; afterwards its totals are there."""
+    data = tmp_path / "device"
+    write_identity(data, signer, 1)
+    empty = {"device": "cam-1", "running": None, "update": None, "spool": None}
+    assert empty == json.loads(agent("status", "--data", str(data), "--json").stdout)
+    Spool.open(data / "agent.db", now_ms=5).close()
+    totals = {"session": 5, "last_number": 0, "unacknowledged": 0, "rows": 0, "errors": 0}
+    assert empty | {"spool": totals} == json.loads(agent("status", "--data", str(data), "--json").stdout)
+    assert "0 messages numbered" in agent("status", "--data", str(data)).stdout

@@ -1,0 +1,170 @@
+"""The link: births and deaths, fetching, refusals, and how long it waits before it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from edgeopt_agent.link import Link, LinkOptions, Listener
+from edgeopt_contract.codec import encode
+from edgeopt_contract.errors import UnreachableError
+from edgeopt_contract.manifest import Capabilities
+from edgeopt_contract.messages import MqttAccess, Status
+from edgeopt_contract.topics import Topics
+from tests.agent.conftest import DEVICE, Broker, FakeFleet, free_port, wait_until
+
+CONNACK = b"\x20\x02\x00\x00"
+
+
+class Longest(Random):
+    """Always draws the longest pause."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper limit."""
+        return max(a, b)
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.desired: list[bytes] = []
+        self.acks: list[bytes] = []
+        self.connections = 0
+        self.listener = Listener(
+            desired=self.desired.append, ack=self.acks.append, connected=self._connected, status=self._status
+        )
+
+    def _connected(self) -> None:
+        self.connections += 1
+
+    def _status(self, online: bool) -> bytes:  # noqa: FBT001  # as the listener's callback has it
+        capabilities = Capabilities(arch="x86_64", features=(), runtimes={}, cores=1, memory_bytes=1)
+        return encode(
+            Status(device=DEVICE, boot=1, online=online, agent_version="0", running=None, capabilities=capabilities)
+        )
+
+
+def link_to(port: int, heard: Heard, **options: object) -> Link:
+    """A link that waits only as long as ``sleep`` says."""
+    access = MqttAccess(host="127.0.0.1", port=port, username=DEVICE, password=str(options.pop("password", "secret")))
+    made = LinkOptions(device=DEVICE, access=access, reconnect_window_seconds=0.01)
+    return Link(made, heard.listener, random=Random(1), **options)  # type: ignore[arg-type]  # passed on
+
+
+@pytest.fixture
+def heard() -> Heard:
+    """What the link heard."""
+    return Heard()
+
+
+@pytest.fixture
+async def link(broker: Broker, heard: Heard) -> AsyncIterator[Link]:
+    """A connected link."""
+    link = link_to(broker.port, heard)
+    task = asyncio.create_task(link.run())
+    async with asyncio.timeout(10):
+        await link.wait_until_connected()
+    yield link
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_birth_goodbye_and_what_is_heard(fleet: FakeFleet, link: Link, heard: Heard) -> None:
+    """Birth on connect, desired states and acks to the listener, death on goodbye."""
+    await asyncio.to_thread(wait_until, "the birth", lambda: fleet.statuses and fleet.statuses[-1].online)
+    await asyncio.to_thread(fleet.publish, Topics.desired(DEVICE), b"wish")
+    await asyncio.to_thread(fleet.publish, Topics.ack(DEVICE), b"thanks")
+    await asyncio.to_thread(wait_until, "both", lambda: heard.acks and heard.desired)
+    assert ([b"wish"], [b"thanks"], 1) == (heard.desired, heard.acks, heard.connections)
+    await link.say_goodbye()
+    await asyncio.to_thread(wait_until, "the death", lambda: not fleet.statuses[-1].online)
+
+
+async def test_fetch_returns_the_retained_message(fleet: FakeFleet, link: Link) -> None:
+    """Again and again, because each fetch subscribes anew."""
+    topic = Topics.block("ab" * 32)
+    await asyncio.to_thread(fleet.publish, topic, b"block")
+    for _ in range(3):
+        assert b"block" == await link.fetch(topic, 5)
+
+
+async def test_fetch_says_why_nothing_came(link: Link) -> None:
+    """Silence and a refused subscription are told apart."""
+    with pytest.raises(UnreachableError, match=r"nothing came .* within 0\.1 s"):
+        await link.fetch(Topics.block("cd" * 32), 0.1)
+    with pytest.raises(UnreachableError, match="refused the subscription"):
+        await link.fetch(Topics.desired("somebody-else"), 5)
+    assert not link._waiting
+
+
+async def test_lost_connection_fails_what_waits_and_comes_back(broker: Broker, link: Link, heard: Heard) -> None:
+    """Kill -9 of the broker ends a fetch at once; after its return the link is born again."""
+    fetching = asyncio.create_task(link.fetch(Topics.block("cd" * 32), 30))
+    await asyncio.to_thread(wait_until, "the subscription", lambda: link._waiting)
+    broker.kill()
+    with pytest.raises(UnreachableError):
+        await fetching
+    with pytest.raises(UnreachableError, match="not connected"):
+        await link.publish(Topics.status(DEVICE), b"")
+    await asyncio.to_thread(broker.start)
+    async with asyncio.timeout(20):
+        await link.wait_until_connected()
+    assert 2 == heard.connections
+
+
+async def pauses_of(link_port: int, count: int, heard: Heard) -> list[float]:
+    """Return the pauses before the first ``count`` connects."""
+    pauses: list[float] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(round(seconds, 3))
+        if len(pauses) >= count:
+            enough.set()
+            await asyncio.Event().wait()
+
+    link = link_to(link_port, heard, sleep=sleep)
+    link._random = Longest()
+    task = asyncio.create_task(link.run())
+    async with asyncio.timeout(20):
+        await enough.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return pauses
+
+
+async def test_broker_that_is_down_is_tried_with_growing_pauses(heard: Heard) -> None:
+    """The first pause comes from the window, the next ones double."""
+    assert [0.01, 0.2, 0.4, 0.8] == await pauses_of(free_port(), 4, heard)
+
+
+async def test_broker_that_kicks_after_the_welcome_counts_as_a_failure(heard: Heard) -> None:
+    """CONNACK and then a closed connection must not lead to a storm of reconnects."""
+
+    async def kick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(CONNACK)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(kick, "127.0.0.1", 0)
+    assert [0.01, 0.2, 0.4] == await pauses_of(server.sockets[0].getsockname()[1], 3, heard)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_wrong_password_is_a_failure_like_any_other(broker: Broker, heard: Heard) -> None:
+    """A device that was revoked keeps asking, ever more rarely, and is never connected."""
+    link = link_to(broker.port, heard, password="wrong")
+    task = asyncio.create_task(link.run())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await link.wait_until_connected()
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert 0 == heard.connections
