@@ -122,6 +122,8 @@ def _preprocessed(model: Any) -> tuple[Any, str]:
         result = str(Path(folder) / "prepared.onnx")
         try:
             quant_pre_process(model, result)
+        except OSError:
+            raise  # the disk's fault, not the model's
         except Exception as error:
             note = f"symbolic shape inference left out: it stopped with {type(error).__name__}"
         else:

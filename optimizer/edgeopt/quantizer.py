@@ -115,6 +115,8 @@ def quantize(model: bytes, candidate: Candidate, scheme: Scheme, calibration: Se
                 calibrate_method=method,
                 extra_options={"CalibPercentile": _PERCENTILE},
             )
+        except OSError:
+            raise  # the disk's fault, not the model's
         except Exception as error:  # whatever a model can do to ONNX Runtime's Python code
             raise ModelError(f"ONNX Runtime cannot quantize the model ({candidate.name}): {error}") from error
         return stripped(onnx.load_model(str(result)))

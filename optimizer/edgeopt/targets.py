@@ -26,6 +26,8 @@ from edgeopt_contract.isa import isa_features, normalize_arch
 
 __all__ = ["Target", "host_target", "read_target"]
 
+_INT8_FEATURES = frozenset({"vnni", "dotprod", "i8mm"})  # each brings its own int8 kernels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -45,7 +47,8 @@ class Target:
 
     def times_like(self, other: Target) -> bool:
         """Tell whether int8 kernels run alike on both, so that a time measured on one says something of the other."""
-        return self.arch == other.arch and self.has_vnni == other.has_vnni
+        mine, theirs = _INT8_FEATURES & set(self.features), _INT8_FEATURES & set(other.features)
+        return self.arch == other.arch and mine == theirs
 
 
 def host_target() -> Target:

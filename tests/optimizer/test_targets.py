@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_times_carry_over_only_between_like_cpus() -> None:
     avx2, vnni, pi = (read_target(DEVICES / f"{name}.toml") for name in ("x86-avx2", "x86-vnni", "raspberry-pi-4"))
     assert not avx2.times_like(vnni)
     assert not avx2.times_like(pi)
-    assert pi.times_like(read_target(DEVICES / "raspberry-pi-5.toml"))
+    assert not pi.times_like(read_target(DEVICES / "raspberry-pi-5.toml"))  # dot product instructions
+    assert pi.times_like(dataclasses.replace(pi, name="another board", cores=2))
 
 
 @pytest.mark.parametrize(
