@@ -9,6 +9,7 @@ Writing is all or nothing; opening checks every listed byte. Example::
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def open_bundle(directory: Path, only: Iterable[str] | None = None) -> Bundle:
     wanted = None if only is None else set(only)
     for entry in manifest.files:
         if wanted is None or entry.path in wanted:
-            check_file(directory / entry.path, entry)
+            _verify_file(directory / entry.path, entry)
     return Bundle(directory, manifest, digest_of(data))
 
 
@@ -110,11 +111,30 @@ def check_file(path: Path, entry: FileEntry) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path}: the manifest lists it, but it cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     if digest_of(data) != entry.sha256:
-        raise BundleError(
-            f"{path}: expected SHA-256 {entry.sha256[:12]}… ({entry.size} bytes), got "
-            f"{digest_of(data)[:12]}… ({len(data)} bytes): the file was changed or damaged; "
-            "build or fetch the bundle again"
-        )
+        raise _damaged(path, entry, digest_of(data), len(data))
     return data
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    """Check ``path`` piece by piece: a device has no memory for a whole model beside the one that serves."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if digest != entry.sha256:
+        raise _damaged(path, entry, digest, size)
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path}: the manifest lists it, but it cannot be read ({error.strerror})")
+
+
+def _damaged(path: Path, entry: FileEntry, digest: str, size: int) -> BundleError:
+    return BundleError(
+        f"{path}: expected SHA-256 {entry.sha256[:12]}… ({entry.size} bytes), got {digest[:12]}… ({size} bytes): "
+        "the file was changed or damaged; build or fetch the bundle again"
+    )
