@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import aiomqtt
 
@@ -75,8 +76,8 @@ class Link:
         while True:
             try:
                 await self._connect_once()
-            except* aiomqtt.MqttError as errors:
-                _LOG.info("no connection to the broker: %s; trying again", errors.exceptions[0])
+            except aiomqtt.MqttError as error:
+                _LOG.info("no connection to the broker: %s; trying again", error)
             if task.cancelling():  # the failing connection may have taken the cancellation's place
                 raise asyncio.CancelledError
             await asyncio.sleep(_RECONNECT_SECONDS)
@@ -123,10 +124,7 @@ class Link:
             self._client = client
             _LOG.info("connected to the broker at %s:%d", address.host, address.port)
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._hear(client))
-                    group.create_task(self._notice_breakage())
-                    group.create_task(self.announce())
+                await _until_one_fails(self._hear(client), self._notice_breakage(), self.announce())
             finally:
                 self._client = None
 
@@ -171,3 +169,20 @@ class Link:
         except aiomqtt.MqttError as error:
             _LOG.info("could not publish %s: %s", topic, error)
             self._broken.set()
+
+
+async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all of ``work`` together; when one raises, end the others and raise the same.
+
+    Not a TaskGroup: on Python 3.11 that leaves a cancellation request behind in this task, which :meth:`Link.run`
+    could not tell from a real one.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

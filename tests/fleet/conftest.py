@@ -302,14 +302,6 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
     serial.close()
 
 
-async def _pause(seconds: float) -> None:
-    """Sleep; raise if this task was cancelled and an error of the connection took the cancellation's place."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    await asyncio.sleep(seconds)
-
-
 @dataclass
 class FakeDevice:
     """Speaks the device's side of the protocol: takes jobs, fetches blocks, confirms, serves, spools."""
@@ -321,15 +313,15 @@ class FakeDevice:
     number: int = 0
     boot: int = 0
     jobs: list[str] = field(default_factory=list)
+    stopped: bool = False
 
     async def run(self) -> None:
         """Live until cancelled; connect again when the connection breaks."""
-        while True:
+        while not self.stopped:  # an error of the connection may take a cancellation's place
             try:
                 await self._live()
             except* (aiomqtt.MqttError, TimeoutError):
-                pass  # and connect again
-            await _pause(0.1)
+                await asyncio.sleep(0.1)
 
     async def _live(self) -> None:
         me, mqtt = self.identity.device, self.identity.mqtt

@@ -161,10 +161,11 @@ async def devices(fleet: Fleet) -> AsyncIterator[list[FakeDevice]]:
 
     await eventually(all_online, "the devices")
     yield fleet.devices
-    for task in tasks:
+    for task, device in zip(tasks, fleet.devices, strict=True):
+        device.stopped = True
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+    assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results), results
 
 
 @pytest.mark.scenario
