@@ -97,6 +97,8 @@ async def serve(home: Home) -> None:
         serial = Serial()
         try:
             await _run(home, config, listener, database, serial)
+        except ExceptionGroup as group:  # part of the server failed: say which way, not that it was a group
+            raise group.exceptions[0] from group
         finally:
             serial.close()
             database.close()

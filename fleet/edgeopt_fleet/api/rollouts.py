@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 
+from edgeopt_fleet.api.rollout_views import RolloutList, RolloutRequest, RolloutView
 from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import AlertList, AlertView, RolloutList, RolloutRequest, RolloutView
+from edgeopt_fleet.api.views import AlertList, AlertView
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.store.rollouts import Plan
