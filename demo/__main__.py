@@ -39,8 +39,13 @@ def demo(directory: Path, *, keep: bool) -> None:
     console = Console(highlight=False)
     if directory.exists():
         shutil.rmtree(directory)
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"    [dim]{time.monotonic() - started:5.0f} s  {text}[/dim]", soft_wrap=True)
+
     with System(directory.absolute()) as system:
-        story = Story(system, lambda text: console.print(f"    [dim]{text}[/dim]", soft_wrap=True))
+        story = Story(system, say)
         outcomes = _tell(story, console)
     complete = len(outcomes) == len(CHAPTERS) and all(o.happened for o in outcomes)
     report = _tidy(directory.absolute(), story.report, keep=keep or not complete)

@@ -152,8 +152,8 @@ class Story:
     def _start_everything(self) -> None:
         self.say("edgeopt-fleet init, serve; six agents enrol and run, each its own process")
         self.system.start_fleet(*FLEET_OPTIONS)
+        self.system.enrol(DEVICES)
         for number, (device, tags) in enumerate(DEVICES.items()):
-            self.system.enrol(device, tags)
             environment = {"EDGEOPT_DEMO_SEED": str(number)}
             if tags["site"] == "oslo":
                 environment["EDGEOPT_DEMO_SWITCH"] = str(self._switch)

@@ -5,7 +5,7 @@ the HTTP API. Example::
 
     with System(directory) as system:
         system.start_fleet()
-        system.enrol("cam-1", {"site": "oslo"})
+        system.enrol({"cam-1": {"site": "oslo"}})
         system.start_agent("cam-1", source="examples.digits:field")
         system.edgeopt("publish", "bundle")
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -185,15 +186,20 @@ class System:
         """The data directory of one agent."""
         return self.directory / "devices" / device
 
-    def enrol(self, device: str, tags: Mapping[str, str]) -> None:
-        """Give ``device`` an identity with a fresh one-time token."""
-        token = json.loads(self.edgeopt("token", "create", "--json"))["token"]
+    def enrol(self, devices: Mapping[str, Mapping[str, str]]) -> None:
+        """Give each of ``devices`` (name to tags) an identity, with one token that is good for all of them."""
+        token = json.loads(self.edgeopt("token", "create", "--uses", str(len(devices)), "--json"))["token"]
         url = json.loads(self.operator_file.read_text())["url"]
-        tag_options = [part for key, value in tags.items() for part in ("--tag", f"{key}={value}")]
-        self.command(
-            "edgeopt-agent", "enroll", "--server", url, "--token", token, "--device", device,
-            "--data", str(self.home_of(device)), *tag_options,
-        )  # fmt: skip
+
+        def enrol(device: str) -> None:
+            tag_options = [part for key, value in devices[device].items() for part in ("--tag", f"{key}={value}")]
+            self.command(
+                "edgeopt-agent", "enroll", "--server", url, "--token", token, "--device", device,
+                "--data", str(self.home_of(device)), *tag_options,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(enrol, devices))
 
     def start_agent(self, device: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
         """Start the agent of an enrolled device; ``options`` go to ``edgeopt-agent run``."""

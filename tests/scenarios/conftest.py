@@ -49,8 +49,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     """Start server, broker and four agents, and bring version 1 to all of them."""
     with System(tmp_path) as system:
         system.start_fleet("--tick-seconds", "0.2")
+        system.enrol({device: {"site": "test"} for device in DEVICES})
         for device in DEVICES:
-            system.enrol(device, {"site": "test"})
             system.start_agent(device, *AGENT_OPTIONS)
         wait_until("all agents online", lambda: all(d["online"] for d in system.get("devices")["items"]))
         fleet = Fleet(system, "")
