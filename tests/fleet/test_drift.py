@@ -155,7 +155,7 @@ def test_any_counts_give_a_finding(pairs: list[tuple[int, int]]) -> None:
     finding = compare(reference, observed)
     assert 0 <= finding.p_value <= 1
     assert np.isfinite(finding.psi)
-    assert finding.p_value == pytest.approx(compare(observed, reference).p_value, abs=1e-9)
+    assert finding.p_value == pytest.approx(compare(observed, reference).p_value, abs=1e-5)
     assert finding.rows == sum(observed)
 
 
