@@ -32,6 +32,7 @@ from edgeopt_agent.slots import Slots
 from edgeopt_agent.sources import Source, make_sources
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerOptions
+from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust import Ed25519Verifier
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
@@ -75,6 +76,7 @@ class Agent:
         self._boot = journal.count_boot()
         self._slots = Slots(config.data / "slots", self._capabilities)
         self.serving = Serving(_serving_options(config), self._spool, config.data)
+        self._announced: str | None = None
         listener = Listener(
             desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
         )
@@ -99,8 +101,7 @@ class Agent:
                 ]
                 await ended.wait()
                 await self._link.say_goodbye()
-                for task in tasks:
-                    task.cancel()
+                await end_tasks(tasks)
         finally:
             await self.serving.stop()
             self._spool.close()
@@ -112,9 +113,11 @@ class Agent:
             self.serving.close_window()
             self._outbox.wake()
 
-    async def _update_changed(self) -> None:
+    def _update_changed(self) -> None:
         self._outbox.wake()
-        await self._link.announce()
+        if self.serving.running != self._announced:
+            self._announced = self.serving.running
+            self._outbox.announce()
 
     def _receive_desired(self, payload: bytes) -> None:
         self.updater.receive_desired(payload)

@@ -83,5 +83,6 @@ def _report(update: Update, running: str | None, session: int, number: int) -> R
         state=update.state,
         running=running,
         result=update.result,
-        detail=update.detail[:_LONGEST_DETAIL],
+        # A path or a runtime's message may hold bytes that are no text.
+        detail=update.detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode("utf-8"),
     )

@@ -35,18 +35,23 @@ class Outbox:
         self._link = link
         self._device = device
         self._resend_seconds = resend_seconds
-        self._sent = 0
-        self._progress_at = time.monotonic()
+        self._sent_at: dict[int, float] = {}  # by number, of what is on its way
+        self._announce = False
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
         """Look into the spool now."""
         self._wake.set()
 
+    def announce(self) -> None:
+        """Publish the birth again soon: what it says has changed."""
+        self._announce = True
+        self.wake()
+
     def start_over(self) -> None:
         """Send everything that is not acknowledged again: the connection is new."""
-        self._sent = 0
-        self._progress_at = time.monotonic()
+        self._sent_at.clear()
+        self._announce = False  # the connection began with a birth
         self.wake()
 
     def receive_ack(self, payload: bytes) -> None:
@@ -57,7 +62,6 @@ class Outbox:
             log_event("ack_refused", level=logging.WARNING, reason=error)
             return
         if forgotten:
-            self._progress_at = time.monotonic()
             self.wake()
 
     async def run(self) -> None:
@@ -65,6 +69,9 @@ class Outbox:
         while True:
             await self._link.wait_until_connected()
             self._wake.clear()
+            if self._announce:
+                self._announce = False
+                await self._link.announce()
             try:
                 await self._send_waiting()
             except (UnreachableError, StorageError) as error:
@@ -78,11 +85,12 @@ class Outbox:
                 continue  # look whether something has waited too long
 
     async def _send_waiting(self) -> None:
+        """Send what was not sent, or sent too long ago: acknowledgements of later numbers say nothing of a gap."""
         waiting = self._spool.unacknowledged(_WINDOW)
-        if time.monotonic() - self._progress_at >= self._resend_seconds:
-            self._sent = 0
-            self._progress_at = time.monotonic()
+        sent_at = {message.number: self._sent_at.get(message.number) for message in waiting}
+        self._sent_at = {number: at for number, at in sent_at.items() if at is not None}
         for message in waiting:
-            if message.number > self._sent:
+            at = sent_at[message.number]
+            if at is None or time.monotonic() - at >= self._resend_seconds:
                 await self._link.publish(str(DeviceTopic(self._device, message.channel)), message.payload)
-                self._sent = message.number
+                self._sent_at[message.number] = time.monotonic()

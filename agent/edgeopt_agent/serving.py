@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from edgeopt_agent.tensors import fit_inputs
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, EdgeoptError, MessageError, StorageError, WorldError
 from edgeopt_contract.manifest import Role
+from edgeopt_contract.messages import Telemetry
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.topics import Channel
 
@@ -304,9 +305,16 @@ class Serving:
         """Put ``window`` into the spool; say whether that worked."""
         now, gauges = int(time.time()), read_gauges(self._data)
         try:
-            with self._spool.transaction():
-                self._spool.append(Channel.TELEMETRY, lambda s, n: window.close(s, n, end=now, gauges=gauges))
-        except (StorageError, MessageError) as error:
+            try:
+                self._append(lambda s, n: window.close(s, n, end=now, gauges=gauges))
+            except MessageError as error:  # a profile of very many cells: its rows and latencies still count
+                log_event("cells_dropped", level=logging.ERROR, reason=error)
+                self._append(lambda s, n: replace(window.close(s, n, end=now, gauges=gauges), cells={}))
+        except StorageError as error:
             log_event("window_not_kept", level=logging.ERROR, reason=error, rows=window.rows)
             return False
         return True
+
+    def _append(self, build: Callable[[int, int], Telemetry]) -> None:
+        with self._spool.transaction():
+            self._spool.append(Channel.TELEMETRY, build)

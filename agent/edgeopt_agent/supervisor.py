@@ -101,7 +101,8 @@ class RunnerProcess:
             assert process.stdin is not None
             process.stdin.close()
             try:
-                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_SECONDS)
+                async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 _kill(process)
         await process.wait()
@@ -124,7 +125,8 @@ class RunnerProcess:
         if process is None or process.returncode is not None:
             raise await self._crash("it is not running")
         try:
-            return await asyncio.wait_for(_exchange(process, request), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                return await _exchange(process, request)
         except TimeoutError as error:
             raise await self._crash(f"no answer within {timeout_seconds:g} s") from error
         except (asyncio.IncompleteReadError, OSError, ValueError) as error:

@@ -22,6 +22,7 @@ from edgeopt_agent.lifecycle import FINAL, Command, Event, Happened, State, Upda
 from edgeopt_agent.log import log_event
 from edgeopt_agent.serving import Serving
 from edgeopt_agent.slots import Slots
+from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, EdgeoptError, MessageError, SignatureError, StorageError
 from edgeopt_contract.messages import Desired
@@ -47,7 +48,7 @@ class Parts:
 class Updater:
     """See the module."""
 
-    def __init__(self, parts: Parts, on_change: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, parts: Parts, on_change: Callable[[], None]) -> None:
         self._parts = parts
         self._on_change = on_change
         self._events: asyncio.Queue[Happened] = asyncio.Queue()
@@ -124,7 +125,7 @@ class Updater:
                 await self._stop_work()
                 self._work = asyncio.create_task(self._do(command, update))
         if Command.REPORT in commands:
-            await self._on_change()
+            self._on_change()
 
     async def _save(self, update: Update, *, report: bool) -> None:
         """Save before acting. While the disk refuses, nothing else happens."""
@@ -143,8 +144,7 @@ class Updater:
     async def _stop_work(self) -> None:
         work, self._work = self._work, None
         if work is not None:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await end_tasks([work])
 
     # --- the work -------------------------------------------------------------------------------------------------
 

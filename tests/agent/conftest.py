@@ -339,7 +339,10 @@ def device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Device]:
     write_identity(device.data, fleet.signer, fleet.port)
     yield device
     if device.process is not None and device.process.poll() is None:
-        device.stop()
+        try:
+            device.stop()
+        finally:
+            device.kill()
 
 
 @pytest.fixture

@@ -199,8 +199,10 @@ def test_killed_agent_resumes_its_bake(fleet: FakeFleet, device: Device, old: Bu
     fleet.publish_bundle(new)
     fleet.desire(new, bake_seconds=2)
     fleet.wait_for("baking")
+    runners = device.runners()
 
     device.kill()
+    wait_until("the runners to end with their agent", lambda: not any(Path(f"/proc/{pid}").exists() for pid in runners))
     device.start()
 
     assert new.digest == fleet.wait_for("confirmed").running

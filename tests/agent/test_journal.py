@@ -88,3 +88,9 @@ def test_unknown_record_is_a_clear_error(spool: Spool) -> None:
 def test_boots_are_counted(spool: Spool) -> None:
     """Each start of the agent counts one."""
     assert [1, 2] == [Journal(spool).count_boot(), Journal(spool).count_boot()]
+
+
+def test_detail_that_is_no_text_is_reported_all_the_same(spool: Spool, signer: Signer) -> None:
+    """A lone surrogate, as a file name may hold one, does not stop a report."""
+    Journal(spool).save_and_report(Update(desired=signer.desired("ab" * 32), detail="caf\udce9"), running=None)
+    assert "caf?" == decode(Reported, spool.unacknowledged(1)[0].payload).detail

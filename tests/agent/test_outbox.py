@@ -21,10 +21,15 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.published: list[int] = []
+        self.births = 0
         self.up = True
 
     async def wait_until_connected(self) -> None:
         """Is always."""
+
+    async def announce(self) -> None:
+        """Count a birth."""
+        self.births += 1
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Take a message, or refuse it."""
@@ -133,3 +138,14 @@ async def test_malformed_and_foreign_acks_change_nothing(rig: Rig) -> None:
     rig.outbox.receive_ack(b"")
     rig.ack(2, session=99)
     assert 2 == len(rig.spool.unacknowledged(10))
+
+
+async def test_birth_is_said_again_when_asked_and_not_otherwise(rig: Rig) -> None:
+    """Each change is announced once; a new connection has announced it already."""
+    rig.outbox.announce()
+    await rig.until(lambda: rig.link.births == 1)
+    rig.outbox.announce()
+    rig.outbox.start_over()
+    rig.append(1)
+    await rig.until(lambda: rig.link.published == [1])
+    assert 1 == rig.link.births

@@ -19,6 +19,7 @@ from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, DataError
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.messages import Telemetry
+from edgeopt_contract.profile import FeatureSpec, ReferenceFeature, Source, Summary
 from tests.agent.conftest import blocks_of
 from tests.agent.tiny import POISON, Recipe, samples, tiny_bundle
 
@@ -182,3 +183,16 @@ async def test_loading_other_bytes_than_the_manifest_names_is_an_error(bench: Be
     with pytest.raises(BundleError, match="expected SHA-256"):
         await served.start()
     await served.stop()
+
+
+async def test_profile_of_too_many_cells_still_counts_rows(bench: Bench) -> None:
+    """A window that is too large to send goes without its cells rather than not at all."""
+    served = bench.serving.current
+    assert served is not None
+    edges = tuple(float(edge) for edge in range(40_000))
+    spec = FeatureSpec(name="many", source=Source.INPUT, tensor="x", summary=Summary.MEAN, edges=edges)
+    served._features = (ReferenceFeature(spec=spec, counts=(0,) * spec.cells, mean=0, std=1),)
+    served.window = served.new_window()
+    await bench.serving.infer(ROW)
+    bench.serving.close_window()
+    assert [(1, {})] == [(window.rows, window.cells) for window in bench.windows()]
