@@ -116,6 +116,7 @@ class Link:
             keepalive=15,
             max_inflight_messages=_IN_FLIGHT,
         ) as client:
+            client.pending_calls_threshold = _IN_FLIGHT  # aiomqtt would warn above ten, but these are bounded here
             granted = await client.subscribe([(topic, 1) for topic in _SUBSCRIPTIONS])
             if any(code not in (0, 1) for code in granted):
                 raise aiomqtt.MqttError(f"the broker refused a subscription: {granted}")

@@ -18,7 +18,15 @@ from edgeopt_fleet.rollout import Member, Rollout, State
 from edgeopt_fleet.store.rollouts import RolloutReport
 from edgeopt_fleet.store.tables import VerdictRow
 
-__all__ = ["RolloutList", "RolloutRequest", "RolloutView"]
+__all__ = [
+    "MemberView",
+    "PolicyModel",
+    "RolloutList",
+    "RolloutRequest",
+    "RolloutView",
+    "VerdictView",
+    "WaveView",
+]
 
 
 class PolicyModel(StrictRequest):

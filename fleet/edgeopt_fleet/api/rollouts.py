@@ -14,7 +14,10 @@ from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.store.rollouts import Plan
 
-__all__ = ["router"]
+__all__ = [
+    "Order",
+    "router",
+]
 
 router = APIRouter(tags=["rollouts"])
 

@@ -34,8 +34,10 @@ __all__ = [
     "Problem",
     "SpoolView",
     "StrictRequest",
+    "TelemetryTotals",
     "TokenRequest",
     "TokenView",
+    "UpdateView",
 ]
 
 DIGEST_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
