@@ -61,9 +61,9 @@ class Rig:
                 self.spool.append(Channel.TELEMETRY, build)
         self.outbox.wake()
 
-    def ack(self, upto: int, session: int = 1) -> None:
+    def ack(self, upto: int, session: int = 1, beyond: tuple[int, ...] = ()) -> None:
         """Acknowledge."""
-        self.outbox.receive_ack(encode(Ack(session=session, upto=upto)))
+        self.outbox.receive_ack(encode(Ack(session=session, upto=upto, beyond=beyond)))
 
     async def until(self, probe: Callable[[], bool]) -> None:
         """Let the outbox work until ``probe`` holds."""
@@ -109,6 +109,18 @@ async def test_unacknowledged_messages_are_sent_again(rig: Rig) -> None:
     await rig.until(lambda: rig.link.published.count(1) >= 3)
     rig.ack(2)
     assert [] == rig.spool.unacknowledged(10)
+
+
+@pytest.mark.parametrize("rig", [0.05], indirect=True)
+async def test_a_gap_is_sent_again_while_later_numbers_are_acknowledged(rig: Rig) -> None:
+    """A lost report must not wait for telemetry to pause: acknowledgements of later numbers say nothing of it."""
+    rig.append(1)
+    for number in range(2, 40):
+        rig.append(1)
+        rig.ack(0, beyond=(number,))
+        await rig.until(lambda number=number: not {number} & {m.number for m in rig.spool.unacknowledged(64)})
+        await asyncio.sleep(0.005)
+    assert rig.link.published.count(1) >= 2
 
 
 async def test_new_connection_starts_over(rig: Rig) -> None:
