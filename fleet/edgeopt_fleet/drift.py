@@ -165,9 +165,14 @@ def _sentence(feature: ReferenceFeature, observed: Sequence[int], finding: Findi
     before, now = reference / max(reference.sum(), 1), seen / seen.sum()
     cell = int(np.abs(now - before).argmax())
     return (
-        f"{feature.spec.name}: PSI {finding.psi:.2f}, p {finding.p_value:.1e} on {finding.rows} rows; "
+        f"{feature.spec.name}: PSI {finding.psi:.2f}, {_p_text(finding.p_value)} on {finding.rows} rows; "
         f"{_cell_name(feature, cell)} went from {before[cell]:.1%} to {now[cell]:.1%}"
     )
+
+
+def _p_text(p_value: float) -> str:
+    """Say how small ``p_value`` is; rows of one device resemble each other, so tiny values mean little."""
+    return "p < 1e-9" if p_value < 1e-9 else f"p = {p_value:.1e}"
 
 
 def _cell_name(feature: ReferenceFeature, cell: int) -> str:

@@ -223,9 +223,9 @@ def _missing(wave: Sequence[DeviceEvidence], members: int, policy: Policy) -> li
     needed = min(policy.minimum_executed, members)
     if pending:
         names = ", ".join(sorted(pending)[:5]) + (" …" if len(pending) > 5 else "")
-        reasons.append(Reason(Criterion.EXECUTED, f"{len(pending)} online devices have not executed yet: {names}"))
+        reasons.append(Reason(Criterion.EXECUTED, f"not executed yet although online: {len(pending)} ({names})"))
     if len(executed) < needed:
-        text = f"{len(executed)} of {members} devices have executed, at least {needed} must"
+        text = f"executed: {len(executed)} of {members}, at least {needed} must"
         reasons.append(Reason(Criterion.EXECUTED, text))
     confirmed = [device for device in executed if device.outcome is Outcome.CONFIRMED]
     proven = [device for device in confirmed if device.rows >= policy.minimum_rows]
@@ -237,7 +237,7 @@ def _missing(wave: Sequence[DeviceEvidence], members: int, policy: Policy) -> li
         )
         reasons.append(Reason(Criterion.ROWS, text))
     elif len(proven) < needed:
-        text = f"{len(proven)} devices have proven the new bundle on {policy.minimum_rows} rows, at least {needed} must"
+        text = f"proven on {policy.minimum_rows} rows of the new bundle: {len(proven)}, at least {needed} must"
         reasons.append(Reason(Criterion.ROWS, text))
     return reasons
 
@@ -267,15 +267,21 @@ def _judge_confidence(
     spread = max(_pooled_variance(changes, drifts), _LEAST_SPREAD**2)
     between = spread * (1 / len(treated) + (1 / len(usable) if usable else 0.0))
     low = drop - _Z * math.sqrt(within + between)
-    against = f"{len(usable)} control devices" if usable else "no control device: each against its own baseline only"
+    against = (
+        _count(len(usable), "control device") if usable else "no control device: each against its own baseline only"
+    )
     text = (
         f"the confidence fell by {drop:.3f} (surely by {max(low, 0.0):.3f}, at most "
-        f"{policy.max_confidence_drop:.3f} allowed) on {len(treated)} devices, against {against}"
+        f"{policy.max_confidence_drop:.3f} allowed) on {_count(len(treated), 'device')}, against {against}"
     )
     if drop <= policy.max_confidence_drop:
         return Reason(Criterion.CONFIDENCE, text), Decision.PROMOTE
     certain = low > policy.max_confidence_drop
     return Reason(Criterion.CONFIDENCE, text), Decision.ROLL_BACK if certain else Decision.HOLD
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _mean(values: Sequence[float]) -> float:
