@@ -147,6 +147,7 @@ class FakeFleet:
     statuses: list[Status] = field(default_factory=list)
     bundles: list[Bundle] = field(default_factory=list)
     last_desired: bytes = b""
+    refused: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _client: mqtt.Client | None = None
 
@@ -156,6 +157,7 @@ class FakeFleet:
         client.username_pw_set("fleet", "secret")
         client.on_connect = self._on_connect
         client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.reconnect_delay_set(0.05, 0.2)
         client.connect("127.0.0.1", self.port, keepalive=20)
         client.loop_start()
@@ -210,11 +212,17 @@ class FakeFleet:
             )
         except TimeoutError as error:
             raise TimeoutError(
-                f"{error}; reported so far: {[(r.state, r.detail) for r in self.reports(job)]}"
+                f"{error}; reported so far: {[(r.state, r.detail) for r in self.reports(job)]}; "
+                f"{len(self.stored)} messages, {self.refused} refused subscriptions"
             ) from None
 
     def _on_connect(self, client: mqtt.Client, *_: Any) -> None:
         client.subscribe([(Topics.ANY_REPORTED, 1), (Topics.ANY_TELEMETRY, 1), (Topics.ANY_STATUS, 1)])
+
+    def _on_subscribe(self, client: mqtt.Client, _: Any, __: int, codes: list[Any], ___: Any) -> None:
+        self.refused += sum(code.is_failure for code in codes)
+        if any(code.is_failure for code in codes):  # a broker that has just started may not be ready
+            self._on_connect(client)
 
     def republish(self) -> None:
         """Publish everything again, as a fleet does when it is connected anew."""
