@@ -10,6 +10,8 @@ Example::
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from edgeopt_agent.lifecycle import Update
@@ -43,12 +45,12 @@ class Journal:
     def save(self, update: Update) -> None:
         """Save ``update`` without a report."""
         with self._spool.transaction():
-            self._spool.set_meta(_UPDATE, msgspec.json.encode(update))
+            self._spool.set_meta(_UPDATE, _encode(update))
 
     def save_and_report(self, update: Update, running: str | None) -> None:
         """Save ``update`` and number a report of its state; ``running`` is the digest of what serves now."""
         with self._spool.transaction():
-            self._spool.set_meta(_UPDATE, msgspec.json.encode(update))
+            self._spool.set_meta(_UPDATE, _encode(update))
             if update.desired is not None:
                 self._spool.append(Channel.REPORTED, lambda session, number: _report(update, running, session, number))
 
@@ -72,6 +74,15 @@ class Journal:
         return boot
 
 
+def _encode(update: Update) -> bytes:
+    return msgspec.json.encode(replace(update, detail=_plain(update.detail)))
+
+
+def _plain(detail: str) -> str:
+    """Replace what JSON cannot carry: a path or a runtime's message may hold bytes that are no text."""
+    return detail.encode("utf-8", "replace").decode("utf-8")
+
+
 def _report(update: Update, running: str | None, session: int, number: int) -> Reported:
     assert update.desired is not None  # the callers have looked
     return Reported(
@@ -83,6 +94,5 @@ def _report(update: Update, running: str | None, session: int, number: int) -> R
         state=update.state,
         running=running,
         result=update.result,
-        # A path or a runtime's message may hold bytes that are no text.
-        detail=update.detail[:_LONGEST_DETAIL].encode("utf-8", "replace").decode("utf-8"),
+        detail=_plain(update.detail)[:_LONGEST_DETAIL],
     )

@@ -40,6 +40,7 @@ __all__ = ["RunnerCrashError", "RunnerOptions", "RunnerProcess"]
 
 _LOAD_TIMEOUT_SECONDS = 120.0
 _STOP_TIMEOUT_SECONDS = 2.0
+_ENDED = "it ended"
 
 
 class RunnerCrashError(WorldError):
@@ -130,7 +131,7 @@ class RunnerProcess:
         except TimeoutError as error:
             raise await self._crash(f"no answer within {timeout_seconds:g} s") from error
         except (asyncio.IncompleteReadError, OSError, ValueError) as error:
-            raise await self._crash("it ended") from error
+            raise await self._crash(_ENDED) from error
         except asyncio.CancelledError:
             _kill(process)  # half an exchange: the next reply would belong to this request
             raise
@@ -140,10 +141,18 @@ class RunnerProcess:
         process, self._process = self._process, None
         if process is None:
             return RunnerCrashError(f"the runner crashed: {what}")
-        _kill(process)
-        code = await process.wait()
-        how = f" (signal {-code})" if code < 0 else f" (exit code {code})"
-        return RunnerCrashError(f"the runner crashed: {what}{how if what == 'it ended' else ''}")
+        if what != _ENDED:
+            _kill(process)
+            await process.wait()
+            return RunnerCrashError(f"the runner crashed: {what}")
+        try:  # a signal now would race with the end itself, and asyncio would lose how it ended
+            async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
+                code = await process.wait()
+        except TimeoutError:
+            _kill(process)
+            code = await process.wait()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return RunnerCrashError(f"the runner crashed: {what} ({how})")
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
