@@ -343,7 +343,7 @@ def fleet(broker: Broker) -> Iterator[FakeFleet]:
 @pytest.fixture
 def device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Device]:
     """An enrolled device whose agent the test starts."""
-    device = Device(tmp_path / "device", ("--source", "tests.agent.tiny:field"))
+    device = Device(tmp_path / "device", ("--source", "tests.tiny:field"))
     write_identity(device.data, fleet.signer, fleet.port)
     yield device
     if device.process is not None and device.process.poll() is None:

@@ -19,7 +19,7 @@ from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import encode
 from edgeopt_contract.topics import Topics
 from tests.agent.conftest import DEVICE, Broker, Device, FakeFleet, Signer, blocks_of, wait_until
-from tests.agent.tiny import Recipe, tiny_bundle
+from tests.tiny import Recipe, tiny_bundle
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(90)]
 
@@ -130,7 +130,7 @@ def test_model_that_hangs_in_the_field_falls_back(
 ) -> None:
     """A bundle that passes its self-test but hangs on real inputs is rolled back, and not tried again."""
     device.stop()
-    device.start("--source", "tests.agent.tiny:poisoned_field", "--infer-timeout", "0.3")
+    device.start("--source", "tests.tiny:poisoned_field", "--infer-timeout", "0.3")
     bad = tiny_bundle(tmp_path / "2", Recipe(version="2", poisonable=True))
     fleet.publish_bundle(bad)
     fleet.desire(bad, bake_seconds=60)
@@ -396,7 +396,7 @@ def test_broken_source_does_not_take_the_agent_down(fleet: FakeFleet, device: De
     """A source that raises is logged and ends; updates go on."""
     bundle = tiny_bundle(tmp_path / "1")
     fleet.publish_bundle(bundle)
-    device.start("--source", "tests.agent.tiny:broken_field", "--source", "tests.agent.tiny:short_field")
+    device.start("--source", "tests.tiny:broken_field", "--source", "tests.tiny:short_field")
     fleet.desire(bundle)
     fleet.wait_for("confirmed")
     wait_until("the broken source", lambda: device.logged("RuntimeError: the camera was unplugged"))

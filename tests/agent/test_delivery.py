@@ -17,7 +17,7 @@ from edgeopt_contract.errors import BundleError, MessageError, StorageError, Unr
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import digest_of
 from tests.agent.conftest import blocks_of, wait_until
-from tests.agent.tiny import Recipe, tiny_bundle
+from tests.tiny import Recipe, tiny_bundle
 
 
 class FakeSource:

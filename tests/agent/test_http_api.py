@@ -18,7 +18,7 @@ from edgeopt_agent.serving import Inference
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.errors import DataError, ModelError
 from tests.agent.conftest import wait_until
-from tests.agent.tiny import tiny_bundle
+from tests.tiny import tiny_bundle
 
 GOOD = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
 

@@ -35,7 +35,7 @@ from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProc
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import ModelError
 from edgeopt_contract.values import digest_of
-from tests.agent.tiny import POISON, Recipe, samples, tiny_bundle
+from tests.tiny import POISON, Recipe, samples, tiny_bundle
 
 
 @pytest.fixture

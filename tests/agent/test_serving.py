@@ -21,7 +21,7 @@ from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.messages import Telemetry
 from edgeopt_contract.profile import FeatureSpec, ReferenceFeature, Source, Summary
 from tests.agent.conftest import blocks_of
-from tests.agent.tiny import POISON, Recipe, samples, tiny_bundle
+from tests.tiny import POISON, Recipe, samples, tiny_bundle
 
 ROW = samples(1, 1)[0]
 

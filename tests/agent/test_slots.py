@@ -12,7 +12,7 @@ from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import BundleError
 from edgeopt_contract.manifest import Capabilities, Role
 from tests.agent.conftest import blocks_of
-from tests.agent.tiny import Recipe, tiny_bundle
+from tests.tiny import Recipe, tiny_bundle
 
 
 @pytest.fixture

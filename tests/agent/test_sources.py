@@ -124,7 +124,7 @@ def test_sources_are_made_from_their_names(tmp_path: Path) -> None:
     """Each form of ``--source`` gives its kind."""
     config = AgentConfig(
         data=tmp_path,
-        sources=("tests.agent.tiny:field", f"folder:{tmp_path}", "http", "http:0"),
+        sources=("tests.tiny:field", f"folder:{tmp_path}", "http", "http:0"),
         interval_seconds=0.5,
         repeat=True,
     )
@@ -141,8 +141,8 @@ def test_sources_are_made_from_their_names(tmp_path: Path) -> None:
         ("nonsense", "expected module:factory"),
         (":factory", "expected module:factory"),
         ("no.such.module:factory", "ModuleNotFoundError"),
-        ("tests.agent.tiny:no_such_thing", "AttributeError"),
-        ("tests.agent.tiny:POISON", "expected something to call, got float"),
+        ("tests.tiny:no_such_thing", "AttributeError"),
+        ("tests.tiny:POISON", "expected something to call, got float"),
         ("http:99999", "port"),
         ("http:x", "port"),
     ],

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from demo.system import System, wait_until
-from tests.scenarios.tiny_model import tiny_bundle
+from tests.tiny import Recipe, tiny_bundle
 
 DEVICES = ("cam-1", "cam-2", "cam-3", "cam-4")
-AGENT_OPTIONS = ("--source", "tests.scenarios.tiny_model:field", "--interval", "0.01", "--window", "0.5")
+AGENT_OPTIONS = ("--source", "tests.tiny:field", "--interval", "0.01", "--window", "0.5")
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Fleet:
     def publish(self, version: str, **options: Any) -> str:
         """Publish another version and return its digest."""
         directory = self.system.directory / version
-        tiny_bundle(directory, version, **options)
+        tiny_bundle(directory, Recipe(version=version, **options))
         return str(json.loads(self.system.edgeopt("publish", str(directory), "--json"))["digest"])
 
     def start_rollout(self, name: str, bundle: str, *, waves: str = "25%,50%,100%", bake: str = "0.5s") -> None:

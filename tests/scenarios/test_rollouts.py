@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ class Scenario:
     """What is published, what is done to the system while it rolls out, and how it must end."""
 
     name: str
-    bundle: dict[str, float]
+    bundle: dict[str, Any]
     disturbance: Callable[[Fleet, str], None]
     state: str
     devices_on_new: int
@@ -49,7 +50,7 @@ SCENARIOS = [
     Scenario("an agent is killed", {}, _kill_an_agent, "succeeded", 4),
     Scenario("the broker is killed", {}, _kill_the_broker, "succeeded", 4),
     Scenario("the server is killed", {}, _kill_the_server, "succeeded", 4),
-    Scenario("golden outputs that no device reproduces", {"golden_error": 1.0}, _nothing, "rolled_back", 0),
+    Scenario("golden outputs that no device reproduces", {"golden_error": True}, _nothing, "rolled_back", 0),
     Scenario("confidence collapses in the field", {"sharpness": 0.3}, _nothing, "rolled_back", 0),
 ]
 

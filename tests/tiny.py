@@ -1,6 +1,6 @@
-"""Bundles of a tiny classifier, made in milliseconds, and the fields that the test agents see.
+"""Bundles of a tiny classifier, made in milliseconds, and the fields that agents under test see.
 
-``field`` and friends are given to ``edgeopt-agent run --source tests.agent.tiny:field``.
+``field`` and friends are given to ``edgeopt-agent run --source tests.tiny:field``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Recipe:
     """What is special about a bundle."""
 
     version: str = "1"
+    sharpness: float = 4.0  # scales the scores, and so the confidence
     golden_error: bool = False
     poisonable: bool = False
     padding_bytes: int = 0
@@ -77,7 +78,7 @@ def broken_field() -> Iterator[np.ndarray]:
 
 def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
     """Write a bundle."""
-    weights = 4.0 * np.random.default_rng(7).normal(size=(recipe.inputs, 3)).astype(np.float32)
+    weights = recipe.sharpness * np.random.default_rng(7).normal(size=(recipe.inputs, 3)).astype(np.float32)
     inputs = samples(1, 16, recipe.inputs)
     outputs = _softmax(inputs @ weights)
     golden = io.BytesIO()
