@@ -116,7 +116,7 @@ def _quantize(original: FloatModel, setting: Setting, on_step: OnStep) -> Int8Mo
     """Try each candidate on the selection split and keep the one that agrees best with the float model."""
     baseline = original.session.predict(original.splits.selection)
     tried: list[tuple[CandidateResult, bytes | None, Session | None]] = []
-    for candidate in candidates_for(original.model, original.splits.calibration):
+    for candidate in candidates_for(original.model, setting.scheme, original.splits.calibration):
         on_step(f"quantizing: {candidate.name}")
         tried.append(_try(candidate, original, baseline, setting))
     best, model, session = max(tried, key=lambda entry: (entry[0].agreement or -1.0, entry[0].metric or -1.0))

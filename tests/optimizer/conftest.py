@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 with warnings.catch_warnings():
@@ -16,6 +17,7 @@ with warnings.catch_warnings():
     import torch  # noqa: F401
 
 from edgeopt import pipeline
+from edgeopt.samples import Sample
 from edgeopt.timing import Times
 
 ZOO = Path(__file__).parent
@@ -31,3 +33,10 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         monkeypatch.setattr(pipeline, "measure", lambda runs, clock, plan: times)
 
     return set_ratio
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Sample]:
+    """Random pictures of three channels."""
+    random = np.random.default_rng(1)
+    return [Sample({"x": random.standard_normal((3, 8, 8)).astype(np.float32)}, None) for _ in range(24)]
