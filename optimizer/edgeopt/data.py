@@ -2,41 +2,60 @@
 
 DATA is ``package.module:factory`` (called without arguments, gives an iterable of ``(inputs, label)``; inputs are an
 array, or a dict of arrays, without batch dimension), or an ``.npz`` file with the arrays ``x`` and, if there are
-labels, ``y``. All samples are kept in memory. It splits nothing: that is :mod:`edgeopt.splits`. Example::
+labels, ``y``; or a folder or table, which :mod:`edgeopt.files` reads. All samples are kept in memory. It splits
+nothing: that is :mod:`edgeopt.splits`. Example::
 
     samples = load_samples("examples.digits:data")
+    load_dataset("pictures", Reading(shape=(3, 224, 224))).classes        # ("cat", "dog")
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeopt.files.folders import read_folder
+from edgeopt.files.reading import Labelled, Reading
+from edgeopt.files.tables import TABLES, read_table
 from edgeopt.loading import call_user_code, is_reference, load_attribute
 from edgeopt.samples import Array, Sample
 from edgeopt_contract.errors import DataError
 
-__all__ = ["DEFAULT_INPUT", "fit_to", "load_samples", "need_labels"]
+__all__ = ["DEFAULT_INPUT", "Dataset", "fit_to", "load_dataset", "load_samples", "need_labels"]
 
 DEFAULT_INPUT = "input"  # the name of an input that the data gives without one
 
 
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All samples of a source, and the names of the classes that its labels count; empty when it has no names."""
+
+    samples: list[Sample]
+    classes: tuple[str, ...]
+
+
 def load_samples(source: str) -> list[Sample]:
-    """Return every sample of ``source``. Raises :class:`DataError`, naming the sample and what was expected of it."""
-    pairs = _read_npz(Path(source)) if source.endswith(".npz") else _call_factory(source)
+    """Return the samples of ``source`` alone, read without knowing the model; see :func:`load_dataset`."""
+    return load_dataset(source, Reading()).samples
+
+
+def load_dataset(source: str, reading: Reading) -> Dataset:
+    """Return what ``source`` holds. Raises :class:`DataError`, naming sample or file and what was expected of it."""
+    labelled = _open(source, reading)
     samples: list[Sample] = []
-    for index, pair in enumerate(pairs):
+    for index, pair in enumerate(labelled.pairs):
         sample = _to_sample(pair, f"sample {index} of {source}")
         if samples:
             _check_like_first(sample, samples[0], f"sample {index} of {source}")
         samples.append(sample)
     if not samples:
         raise DataError(f"{source} is empty: expected samples, got none")
-    return samples
+    return Dataset(samples, labelled.classes)
 
 
 def need_labels(samples: Sequence[Sample], metric: str) -> None:
@@ -86,9 +105,23 @@ def _check_tensor(array: Array, name: str, dtype: str, shape: tuple[int | None, 
         raise DataError(f"the model's input '{name}' wants {dtype}, the data gives {array.dtype}: convert it")
 
 
+def _open(source: str, reading: Reading) -> Labelled:
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
+        return Labelled(_read_npz(path))
+    if path.suffix.lower() in TABLES:
+        return read_table(path, reading)
+    if is_reference(source):
+        return Labelled(_call_factory(source))
+    if path.is_dir():
+        return read_folder(path, reading)
+    raise DataError(
+        f"cannot read data from {source!r}: expected 'package.module:factory', an .npz, .csv or .parquet file, or a "
+        "folder that exists and has a folder for each class"
+    )
+
+
 def _call_factory(source: str) -> Iterator[Any]:
-    if not is_reference(source):
-        raise DataError(f"cannot read data from {source!r}: expected 'package.module:factory' or an .npz file")
     factory = load_attribute(source, DataError)
     iterable = call_user_code(factory, f"calling {source}()", DataError)
     if not isinstance(iterable, Iterable) or isinstance(iterable, str | bytes | Mapping):

@@ -21,7 +21,7 @@ from onnx import version_converter
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["MINIMUM_RUNTIME", "Prepared", "op_types", "prepare", "stripped"]
+__all__ = ["MINIMUM_RUNTIME", "Prepared", "input_shapes", "op_types", "prepare", "stripped"]
 
 MINIMUM_RUNTIME = "1.20"  # the oldest ONNX Runtime on a device
 _MAX_IR = 10  # what it reads
@@ -52,6 +52,17 @@ def prepare(model: bytes) -> Prepared:
 def op_types(model: bytes) -> frozenset[str]:
     """Return the operators that the graph and its subgraphs use."""
     return frozenset(node.op_type for node in _nodes(onnx.load_model_from_string(model).graph))
+
+
+def input_shapes(model: bytes) -> dict[str, tuple[int | None, ...]]:
+    """Return the shape of each input without its first axis; ``None`` is any length. Raises :class:`ModelError`."""
+    graph = _parse(model).graph
+    weights = {item.name for item in graph.initializer}
+    shapes = {node.name: node.type.tensor_type.shape.dim for node in graph.input if node.name not in weights}
+    return {
+        name: tuple(size.dim_value if size.HasField("dim_value") else None for size in dims[1:])
+        for name, dims in shapes.items()
+    }
 
 
 def stripped(model: Any) -> bytes:

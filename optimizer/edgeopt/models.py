@@ -1,6 +1,7 @@
 """Loading the user's model and exporting it to ONNX.
 
-MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``) or an ``.onnx`` file.
+MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``), an ``.onnx`` file, or a
+``.pt2`` file (:mod:`edgeopt.exported`).
 Pickled modules are never unpickled (that would run code from the file), and TorchScript cannot go through the
 exporter; both are refused with the way out. It changes nothing in the graph: that is :mod:`edgeopt.graph`. Example::
 
@@ -17,14 +18,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeopt.data import DEFAULT_INPUT
+from edgeopt.exported import OPSET, first_cause, load_exported
+from edgeopt.files.reading import Shape
+from edgeopt.graph import input_shapes
 from edgeopt.loading import call_user_code, is_reference, load_attribute
 from edgeopt.samples import Array, Sample, stack
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import MissingExtraError, ModelError
 
-__all__ = ["OPSET", "Model", "OnnxModel", "TorchModel", "load_model"]
+__all__ = ["Model", "OnnxModel", "TorchModel", "load_model"]
 
-OPSET = 18  # what the dynamo exporter writes natively; ONNX Runtime 1.20 reads up to 21
 _REFUSED = {
     ".ts": "TorchScript cannot be exported",
     ".pt": "a pickled module or TorchScript file would run code from the file when loaded",
@@ -36,6 +39,9 @@ _WAY_OUT = "write a function that builds the module and loads its weights, and g
 
 class Model(Protocol):
     """A float model that can be turned into ONNX."""
+
+    def input_shape(self) -> Shape | None:
+        """Return the shape of the only input without batch dimension; ``None`` when that is not known."""
 
     def to_onnx(self, sample: Sample) -> bytes:
         """Return the model as ONNX; ``sample`` gives names, shapes and dtypes of the inputs."""
@@ -51,8 +57,10 @@ def load_model(reference: str) -> Model:
         raise ModelError(f"{reference}: {_REFUSED[suffix]}; {_WAY_OUT}")
     if suffix == ".onnx":
         return OnnxModel(_read_onnx(Path(reference)))
+    if suffix == ".pt2":
+        return load_exported(Path(reference))
     if not is_reference(reference):
-        raise ModelError(f"cannot load {reference!r}: expected 'package.module:factory' or an .onnx file")
+        raise ModelError(f"cannot load {reference!r}: expected 'package.module:factory', an .onnx or a .pt2 file")
     factory = load_attribute(reference, ModelError)
     return TorchModel(_check_module(call_user_code(factory, f"calling {reference}()", ModelError), reference))
 
@@ -62,6 +70,11 @@ class OnnxModel:
 
     def __init__(self, model: bytes) -> None:
         self._model = model
+
+    def input_shape(self) -> Shape | None:
+        """Return the shape of the only input; ``None`` when there are several. Raises :class:`ModelError`."""
+        shapes = list(input_shapes(self._model).values())
+        return shapes[0] if len(shapes) == 1 else None
 
     def to_onnx(self, sample: Sample) -> bytes:  # noqa: ARG002  (the port gives it; a file needs no example)
         """Return the file's bytes."""
@@ -77,6 +90,10 @@ class TorchModel:
 
     def __init__(self, module: Any) -> None:
         self._module = module
+
+    def input_shape(self) -> None:
+        """Return ``None``: a module does not say what it wants."""
+        return
 
     def to_onnx(self, sample: Sample) -> bytes:
         """Export with the dynamo exporter, with a free batch dimension where the module allows one.
@@ -94,7 +111,7 @@ class TorchModel:
                 return self._export(first, free_batch=False)
             except Exception as error:
                 raise ModelError(
-                    f"torch.onnx.export(dynamo=True) cannot export the model: {_root_of(error)}; rewrite it, or "
+                    f"torch.onnx.export(dynamo=True) cannot export the model: {first_cause(error)}; rewrite it, or "
                     "export it yourself and give the .onnx file"
                 ) from error
 
@@ -131,14 +148,6 @@ class TorchModel:
             assert program is not None  # dynamo=True always gives a program
             data: bytes = program.model_proto.SerializeToString()
         return data
-
-
-def _root_of(error: BaseException) -> str:
-    """Return the first line of the error that began the chain: the exporter wraps it in general advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _tensors(batch: dict[str, Array]) -> dict[str, Any]:

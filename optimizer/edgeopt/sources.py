@@ -9,9 +9,11 @@ One source is split by content; three are taken as they are, and refused when th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from edgeopt.data import fit_to, load_samples, need_labels
+from edgeopt.data import Dataset, fit_to, load_dataset, need_labels
+from edgeopt.files.reading import Reading, Shape
 from edgeopt.samples import Sample
 from edgeopt.scoring import Metric
 from edgeopt.splits import MAX_CALIBRATION, Split, assign, merkle_root, overlap, sample_digest, seeded_order
@@ -20,15 +22,18 @@ from edgeopt_contract.values import digest_of
 
 __all__ = ["DataSources", "SplitData", "read_splits"]
 
+Members = dict[Split, list[Sample]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSources:
-    """Either ``single``, or all three of the others."""
+    """Either ``single``, or all three of the others; ``reading`` says how files among them are read."""
 
     single: str | None = None
     calibration: str | None = None
     selection: str | None = None
     certification: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         three = (self.calibration, self.selection, self.certification)
@@ -42,25 +47,36 @@ class DataSources:
                 "and --certification-data"
             )
 
-    def given(self) -> dict[str, str]:
-        """Return the sources that were given, by the purpose they serve."""
+    def given(self) -> dict[str, Any]:
+        """Return the sources that were given, by the purpose they serve, and how they are read if not as usual."""
         named = {
             "data": self.single,
             "calibration": self.calibration,
             "selection": self.selection,
             "certification": self.certification,
         }
-        return {purpose: source for purpose, source in named.items() if source is not None}
+        given: dict[str, Any] = {purpose: source for purpose, source in named.items() if source is not None}
+        usual = Reading()
+        if self.reading.shape != usual.shape:
+            given["input_shape"] = list(self.reading.shape or ())
+        if self.reading.label_column != usual.label_column:
+            given["label_column"] = self.reading.label_column
+        return given
+
+    def read(self, source: str, shape: Shape | None) -> Dataset:
+        """Return what ``source`` holds; ``shape`` is the model's, used where ``reading`` has none."""
+        return load_dataset(source, replace(self.reading, shape=self.reading.shape or shape))
 
 
 @dataclass(frozen=True, slots=True)
 class SplitData:
-    """The samples of each split, and its Merkle root over their contents and labels."""
+    """The samples of each split, its Merkle root over their contents and labels, and the names of the classes."""
 
     calibration: Sequence[Sample]
     selection: Sequence[Sample]
     certification: Sequence[Sample]
     roots: Mapping[Split, str]
+    classes: tuple[str, ...] = ()
 
     def fitted(self, inputs: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> SplitData:
         """Return the same with the names and dtypes of a model's ``inputs``; see :func:`edgeopt.data.fit_to`."""
@@ -69,6 +85,7 @@ class SplitData:
             fit_to(self.selection, inputs),
             fit_to(self.certification, inputs),
             self.roots,
+            self.classes,
         )
 
     def sizes(self) -> dict[Split, int]:
@@ -80,9 +97,12 @@ class SplitData:
         }
 
 
-def read_splits(sources: DataSources, seed: int, metric: Metric) -> SplitData:
-    """Read and split. Raises :class:`DataError` for data that is too small, overlaps or lacks labels."""
-    samples = _split_one(sources.single, seed) if sources.single else _read_three(sources, seed)
+def read_splits(sources: DataSources, seed: int, metric: Metric, shape: Shape | None = None) -> SplitData:
+    """Read and split; ``shape`` is that of the model's only input, if it is known.
+
+    Raises :class:`DataError` for data that is too small, overlaps, lacks labels or names its classes differently.
+    """
+    samples, classes = _split_one(sources, seed, shape) if sources.single else _read_three(sources, seed, shape)
     if metric.needs_labels:
         for split in (Split.SELECTION, Split.CERTIFICATION):
             need_labels(samples[split], metric.name)
@@ -91,30 +111,35 @@ def read_splits(sources: DataSources, seed: int, metric: Metric) -> SplitData:
         samples[Split.SELECTION],
         samples[Split.CERTIFICATION],
         {split: merkle_root([_leaf(sample) for sample in members]) for split, members in samples.items()},
+        classes,
     )
 
 
-def _split_one(source: str, seed: int) -> dict[Split, list[Sample]]:
-    samples = load_samples(source)
+def _split_one(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...]]:
+    source = str(sources.single)
+    dataset = sources.read(source, shape)
+    samples = dataset.samples
     digests = [sample_digest(sample.inputs) for sample in samples]
     try:
         splits = assign(digests, seed)
     except ValueError as error:
         raise DataError(f"{source} is too small to split: {error}") from error
-    members: dict[Split, list[Sample]] = {split: [] for split in Split}
+    members: Members = {split: [] for split in Split}
     for sample, split in zip(samples, splits, strict=True):
         members[split].append(sample)
     members[Split.CALIBRATION] = _drawn(members[Split.CALIBRATION], seed)
-    return members
+    return members, dataset.classes
 
 
-def _read_three(sources: DataSources, seed: int) -> dict[Split, list[Sample]]:
+def _read_three(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...]]:
     named = {
         Split.CALIBRATION: sources.calibration,
         Split.SELECTION: sources.selection,
         Split.CERTIFICATION: sources.certification,
     }
-    samples = {split: load_samples(source) for split, source in named.items() if source is not None}
+    datasets = {split: sources.read(source, shape) for split, source in named.items() if source is not None}
+    samples = {split: dataset.samples for split, dataset in datasets.items()}
+    classes = _same_classes({named[split]: dataset.classes for split, dataset in datasets.items() if dataset.classes})
     shared = overlap(
         {split: [sample_digest(sample.inputs) for sample in members] for split, members in samples.items()}
     )
@@ -122,7 +147,20 @@ def _read_three(sources: DataSources, seed: int) -> dict[Split, list[Sample]]:
         found = "; ".join(f"{a} and {b} share {count}" for (a, b), count in shared.items())
         raise DataError(f"the splits overlap: {found} samples; remove them from one, or a pass would prove nothing")
     samples[Split.CALIBRATION] = _drawn(samples[Split.CALIBRATION], seed)
-    return samples
+    return samples, classes
+
+
+def _same_classes(classes: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the classes that all sources share: a class more or less would give the others another label."""
+    (first, names), *others = classes.items() or [(None, ())]
+    for source, other in others:
+        if other != names:
+            odd = min(set(names) ^ set(other))
+            raise DataError(
+                f"{first} and {source} do not have the same classes ({odd!r} is in one of them only), so their labels "
+                "would differ: add the class, or name the model's classes in order with --labels"
+            )
+    return names
 
 
 def _drawn(samples: Sequence[Sample], seed: int) -> list[Sample]:

@@ -7,7 +7,7 @@ Records only; the steps are in :mod:`edgeopt.pipeline`, what is made of them in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeopt.decision import Decision
@@ -51,6 +51,10 @@ class Setting:
     scheme: Scheme
     native: bool
     metric: Metric
+
+    def labelled(self, classes: tuple[str, ...]) -> Setting:
+        """Return the same with the data's ``classes`` as labels, unless the user named some."""
+        return replace(self, request=replace(self.request, labels=self.request.labels or classes))
 
     def session(self, model: bytes) -> Session:
         """Load a quantized model so that it computes what the target will."""

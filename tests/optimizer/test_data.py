@@ -40,7 +40,7 @@ def test_inputs_by_name_keep_their_dtypes() -> None:
         ("edgeopt_zoo:not_iterable", "gave int: expected an iterable"),
         ("edgeopt_zoo:absent", "has no function 'absent'; it has: .*"),
         ("no_such_module:data", "cannot find the module 'no_such_module'"),
-        ("pictures/", "expected 'package.module:factory' or an .npz file"),
+        ("pictures/", "expected 'package.module:factory', an .npz, .csv or .parquet file, or a folder"),
         ("missing.npz", "there is no file missing.npz"),
     ],
 )

@@ -66,7 +66,7 @@ def test_an_onnx_file_is_taken_as_it_is(tmp_path: Path, exported: bytes) -> None
         ("net.pth", "would run code"),
         ("net.ts", "TorchScript cannot be exported"),
         ("net.onnx", "there is no file net.onnx"),
-        ("net", "expected 'package.module:factory' or an .onnx file"),
+        ("net", "expected 'package.module:factory', an .onnx or a .pt2 file"),
         ("edgeopt_zoo:absent", "has no function 'absent'"),
         ("no_such:model", "cannot find the module 'no_such' .* check the spelling"),
         ("edgeopt_zoo:broken_factory", r"FileNotFoundError: weights.npz \(edgeopt_zoo.py, line \d+\)"),

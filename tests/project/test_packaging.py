@@ -25,10 +25,10 @@ def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 
 def test_extras_are_those_of_the_documents(documents: str) -> None:
-    """Each program has its extra, and 'all' brings the three."""
+    """Each program has its extra, and 'all' brings the three and what reads people's files."""
     extras = PROJECT["optional-dependencies"]
-    assert {"agent", "optimizer", "fleet", "litert", "openvino", "mlflow", "all", "test"} == set(extras)
-    assert ["edgeopt[agent,optimizer,fleet]"] == extras["all"]
+    assert {"agent", "optimizer", "fleet", "data", "litert", "openvino", "mlflow", "all", "test"} == set(extras)
+    assert ["edgeopt[agent,optimizer,fleet,data]"] == extras["all"]
     assert "edgeopt[agent]" in documents
 
 

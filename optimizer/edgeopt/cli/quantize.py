@@ -25,10 +25,14 @@ _EPILOG = """\b
 Example:
   edgeopt quantize examples.digits:model --data examples.digits:data --max-drop 1% -o build/digits
   edgeopt quantize model.onnx --data samples.npz --metric agreement --max-drop 2% -o build/model
+  edgeopt quantize model.onnx --data pictures/ --max-drop 1% -o build/model
+  edgeopt quantize model.pt2 --data table.csv --label-column species --max-drop 1% -o build/model
   edgeopt quantize my.net:model --data my.net:data --target devices/raspberry-pi-5.toml --max-drop 1% -o build/pi
 
 \b
 A data factory yields (inputs, label) pairs: inputs is an array, or a dict of arrays, without batch dimension.
+Files: .npz with x and y; .csv or .parquet with a label column; a folder with one folder of pictures or WAV files for
+each class. See docs/guides/quantize.md for how they are read.
 Exit codes: 0 PASS, 3 FAIL, 4 INCONCLUSIVE (more samples needed), 2 bad input, 1 the disk.
 """
 _EXIT_CODES = {"PASS": ExitCode.GOOD, "FAIL": ExitCode.GATE_FAIL, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
@@ -47,12 +51,23 @@ def parse_drop(text: str) -> float:
     return value
 
 
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return (3, 224, 224) for '3x224x224'. Raises :class:`UsageError`."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*", text):
+        raise UsageError(f"--input-shape {text!r}: expected the sizes of one sample with x between, such as 3x224x224")
+    return tuple(map(int, text.split("x")))
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("model")
-@click.option("--data", metavar="DATA", help="package.module:factory or an .npz with x and y; edgeopt splits it.")
+@click.option("--data", metavar="DATA", help="Factory, .npz, table or folder of class folders; edgeopt splits it.")
 @click.option("--calibration-data", metavar="DATA", help="Your own three splits, instead of --data ...")
 @click.option("--selection-data", metavar="DATA", help="... all three must be given ...")
 @click.option("--certification-data", metavar="DATA", help="... and must not share a sample.")
+@click.option("--label-column", default="label", show_default=True, metavar="NAME", help="Of a CSV or Parquet table.")
+@click.option("--input-shape", metavar="SHAPE", help="Of one sample, as 3x224x224, if MODEL does not fix it.")
 @click.option("--max-drop", required=True, metavar="POINTS", help="Greatest drop of the metric: 1%, 1pp or 0.01.")
 @click.option(
     "--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True
@@ -71,7 +86,8 @@ def parse_drop(text: str) -> float:
 def quantize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click passes options by name)
     """Quantize MODEL to int8, prove on data that it still answers right and is faster, and write a bundle.
 
-    MODEL is package.module:factory (a function that returns a torch.nn.Module) or an .onnx file.
+    MODEL is package.module:factory (a function that returns a torch.nn.Module), an .onnx file, or a .pt2 file that
+    torch.export.save wrote.
     """
     request = _request(**options)
     try:
@@ -93,16 +109,21 @@ def quantize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click pass
 def _request(**options: Any) -> Request:
     """Return the request that the options make."""
     try:
+        from edgeopt.files.reading import Reading
         from edgeopt.sources import DataSources
         from edgeopt.stages import Request
         from edgeopt.targets import read_target
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "onnx", "optimizer") from error
+    labels = tuple(label.strip() for label in options["labels"].split(",") if label.strip())
     sources = DataSources(
         single=options["data"],
         calibration=options["calibration_data"],
         selection=options["selection_data"],
         certification=options["certification_data"],
+        reading=Reading(
+            shape=_parse_shape(options["input_shape"]), label_column=options["label_column"], labels=labels
+        ),
     )
     return Request(
         model=options["model"],
@@ -115,14 +136,14 @@ def _request(**options: Any) -> Request:
         metric=options["metric"],
         target=None if options["target"] is None else read_target(options["target"]),
         seed=options["seed"],
-        labels=tuple(label.strip() for label in options["labels"].split(",") if label.strip()),
+        labels=labels,
         threads=options["threads"],
     )
 
 
 def _default_name(model: str) -> str:
     """Return 'digits' for 'examples.digits:model', and 'net' for 'models/net.onnx'."""
-    if model.endswith(".onnx"):
+    if model.endswith((".onnx", ".pt2")):
         return Path(model).stem
     return model.partition(":")[0].rpartition(".")[2]
 
