@@ -55,15 +55,16 @@ def compose_report(
         reasons=(*decision.reasons, *_limits(setting)),
         target=setting.target.name,
         scheme=setting.scheme.name,
-        margin=findings.judgement.margin,
+        margin=findings.judgement.overall.margin,
         is_share=setting.metric.wording.is_share,
         baseline=Baseline(
-            metric=findings.judgement.baseline,
+            metric=findings.judgement.overall.baseline,
             size_bytes=len(original.model),
             latency_ms=None if speed is None else speed.baseline_ms,
         ),
         variants=(_int8_result(setting, int8, findings), _fp32_result(setting, original, findings)),
         chosen=decision.chosen,
+        criteria=findings.judgement.criteria,
         candidates=int8.tried,
         splits={str(split): SplitResult(size=size, hash=roots[split]) for split, size in sizes.items()},
         notes=original.notes,
@@ -130,13 +131,13 @@ def _profile(original: FloatModel, session: Session) -> bytes:
 
 
 def _int8_result(setting: Setting, int8: Int8Model, findings: Findings) -> VariantResult:
-    judgement, speed = findings.judgement, findings.speed
+    judgement, speed = findings.judgement.overall, findings.speed
     return VariantResult(
         name=INT8,
         file=_file(INT8),
         runtime=RUNTIME,
         target=setting.target.name,
-        verdict=judgement.verdict,
+        verdict=findings.judgement.verdict,
         metric=MetricResult(
             name=setting.metric.name,
             value=judgement.value,
@@ -159,7 +160,7 @@ def _int8_result(setting: Setting, int8: Int8Model, findings: Findings) -> Varia
 
 def _fp32_result(setting: Setting, original: FloatModel, findings: Findings) -> VariantResult:
     """Return the float model as a variant: it is its own baseline, so it drops nothing and is as fast as itself."""
-    judgement, speed = findings.judgement, findings.speed
+    judgement, speed = findings.judgement.overall, findings.speed
     return VariantResult(
         name=FP32,
         file=_file(FP32),
@@ -203,6 +204,8 @@ def _lineage(setting: Setting, original: FloatModel) -> dict[str, Any]:
             "model": request.model,
             "data": request.data.given(),
             "max_drop": request.max_drop,
+            "max_class_drop": request.max_class_drop,
+            "min_agreement": request.min_agreement,
             "confidence": request.confidence,
             "metric": request.metric,
             "seed": request.seed,

@@ -18,6 +18,7 @@ Pure: arrays in, a verdict out. Example::
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,7 +32,8 @@ __all__ = ["Judgement", "Verdict", "discordant_p_value", "judge"]
 
 Scores = npt.NDArray[np.float64]
 
-_GAMMA = 0.0005  # the part of the error spent on bounding the nuisance parameter (Berger & Boos 1994)
+_GAMMA = 0.01  # the part of the error spent on bounding the nuisance parameter (Berger & Boos 1994)
+_ERROR = 0.05  # of the p-value, unless another is named
 _GRID = 33  # values of the nuisance parameter that are tried
 _NEGLIGIBLE = 1e-9  # probability of outcomes that are left out, and counted against the variant
 _BISECTIONS = 40
@@ -127,21 +129,24 @@ def _samples_needed(passes: Callable[[int], bool], n: int) -> int | None:
 # Scores of 0 and 1 ---------------------------------------------------------------------------------------------
 
 
-def discordant_p_value(lost: int, won: int, n: int, drop: float) -> float:
+@functools.lru_cache(maxsize=1 << 16)  # classes of one data set share their counts, and so their bounds
+def discordant_p_value(lost: int, won: int, n: int, drop: float, error: float = _ERROR) -> float:
     """Return the exact p-value of "the true drop is at least ``drop``".
 
     ``lost`` samples of ``n`` only the baseline answers right, ``won`` only the variant. With m = lost + won, the
     unconditional test orders outcomes by z = (lost - won - n drop) / sqrt(m + 1), and takes the largest probability
-    of an outcome at least as favourable over all discordance rates in their 99.95 % Clopper-Pearson interval, plus
-    the remaining 0.05 % (Berger & Boos, JASA 89:1012, 1994). So it is valid for every n, unlike a score interval.
+    of an outcome at least as favourable over all discordance rates in a Clopper-Pearson interval, plus the chance that
+    this one misses: a hundredth of ``error``, the level that the p-value is meant to be held against (Berger & Boos,
+    JASA 89:1012, 1994). So it is valid for every n, unlike a score interval.
     """
+    gamma = _GAMMA * error
     m = lost + won
     z = (lost - won - n * drop) / np.sqrt(m + 1)
-    low, high = _clopper_pearson(m, n, _GAMMA / 2)
+    low, high = _clopper_pearson(m, n, gamma / 2)
     low, high = max(low, abs(drop)), min(high, 1.0)
     if low > high:
-        return _GAMMA
-    return float(min(1.0, _tails(np.linspace(low, high, _GRID), n, drop, z).max() + _GAMMA))
+        return gamma
+    return float(min(1.0, _tails(np.linspace(low, high, _GRID), n, drop, z).max() + gamma))
 
 
 def _tails(rates: Scores, n: int, drop: float, z: float) -> Scores:
@@ -166,13 +171,15 @@ def _clopper_pearson(k: int, n: int, tail: float) -> tuple[float, float]:
 
 def _paired_test(lost: int, won: int, n: int) -> _Test:
     def passes_at(count: int, margin: float, alpha: float) -> bool:
-        return discordant_p_value(round(lost * count / n), round(won * count / n), count, margin) <= alpha
+        return discordant_p_value(round(lost * count / n), round(won * count / n), count, margin, alpha) <= alpha
 
-    return _Test(
-        upper=lambda alpha: _invert(lambda drop: discordant_p_value(lost, won, n, drop), (lost - won) / n, alpha),
-        lower=lambda alpha: -_invert(lambda drop: discordant_p_value(won, lost, n, drop), (won - lost) / n, alpha),
-        passes_at=passes_at,
-    )
+    def upper(alpha: float) -> float:
+        return _invert(lambda drop: discordant_p_value(lost, won, n, drop, alpha), (lost - won) / n, alpha)
+
+    def lower(alpha: float) -> float:
+        return -_invert(lambda drop: discordant_p_value(won, lost, n, drop, alpha), (won - lost) / n, alpha)
+
+    return _Test(upper=upper, lower=lower, passes_at=passes_at)
 
 
 def _ceiling_test(lost: int, n: int) -> _Test:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgeopt.samples import Array
 from edgeopt_contract.errors import DataError
 
-__all__ = ["SampleMetric", "accuracy", "agreement", "user_scores"]
+__all__ = ["SampleMetric", "accuracy", "agreement", "class_labels", "user_scores"]
 
 Scores = npt.NDArray[np.float64]
 Outputs = Mapping[str, Array]
@@ -42,6 +42,21 @@ def agreement(baseline: Outputs, variant: Outputs) -> Scores:
     first = next(iter(baseline))
     reference = baseline[first]
     return np.asarray((_answers(reference, reference) == _answers(variant[first], reference)).mean(axis=1))
+
+
+def class_labels(labels: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Return the class of each sample, shape (n,). Raises :class:`DataError` for labels that are not whole numbers."""
+    classes = []
+    for label in labels:
+        try:
+            index = int(label)
+            whole = bool(index == label)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(_no_class(label)) from error
+        if not whole:
+            raise DataError(_no_class(label))
+        classes.append(index)
+    return np.asarray(classes, dtype=np.int64)
 
 
 def user_scores(metric: SampleMetric, outputs: Outputs, labels: Sequence[Any], name: str) -> Scores:
@@ -70,6 +85,10 @@ def _answers(scores: Array, reference: Array) -> npt.NDArray[np.int64]:
         return np.asarray(rows.argmax(axis=2), dtype=np.int64)
     threshold = 0.5 if reference.min() >= 0 and reference.max() <= 1 else 0.0
     return np.asarray(rows[:, :, 0] > threshold, dtype=np.int64)
+
+
+def _no_class(label: Any) -> str:
+    return f"the worst class is judged by integer labels, got {label!r}: label the data, or leave --max-class-drop out"
 
 
 def _class_index(label: Any, classes: int) -> int:

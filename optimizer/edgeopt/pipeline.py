@@ -1,9 +1,9 @@
 """From a float model and data to a certified bundle: the steps of ``edgeopt quantize`` in order.
 
 Here things are wired together; what decides stands in :mod:`edgeopt.splits`, :mod:`edgeopt.gate`,
-:mod:`edgeopt.timing` and :mod:`edgeopt.decision`. Nothing is written but the output directory, and that only at the
-end and as a whole. Two runs with the same inputs give the same model bytes; the report differs in its times, and so
-does the digest of the bundle that carries it. Example::
+:mod:`edgeopt.criteria`, :mod:`edgeopt.timing` and :mod:`edgeopt.decision`. Nothing is written but the output directory,
+and that only at the end and as a whole. Two runs with the same inputs give the same model bytes; the report differs in
+its times, and so does the digest of the bundle that carries it. Example::
 
     outcome = run(request, on_step=print)
     outcome.report.verdict, outcome.bundle
@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from edgeopt.criteria import Classes, JointJudgement, PairedScores, judge_all
 from edgeopt.decision import decide
 from edgeopt.evidence import Stopwatch, compose_bundle, compose_report
-from edgeopt.gate import Judgement, judge
 from edgeopt.graph import prepare
+from edgeopt.metrics import class_labels
 from edgeopt.models import Model, load_model
 from edgeopt.packing import check_output, write_output
 from edgeopt.quantizer import Candidate, candidates_for, quantize, scheme_for
@@ -61,16 +62,19 @@ def run(request: Request, on_step: OnStep) -> Outcome:
     on_step("reading the data")
     splits = read_splits(request.data, request.seed, setting.metric, model.input_shape())
     setting = setting.labelled(splits.classes)
+    classes = _classes(splits, request)
     on_step("exporting the model")
     original = _export(model, splits, setting)
     int8 = _quantize(original, setting, on_step)
     on_step(f"judging int8 on {len(original.splits.certification)} certification samples")
-    judgement, agreement = _certify(original, int8, setting)
+    judgement, agreement = _certify(original, int8, setting, classes)
     speed = None
     if setting.native:
         on_step("timing fp32 and int8 in turn")
         speed = _time(original, int8, request.timing)
-    findings = Findings(judgement, agreement, speed, decide(judgement, speed, agreement, setting.metric.wording))
+    findings = Findings(
+        judgement, agreement, speed, decide(judgement.criteria, speed, agreement, setting.metric.wording)
+    )
     on_step("writing the result")
     contents = compose_bundle(setting, original, int8, findings)
     stopwatch = Stopwatch(datetime.now(UTC), time.monotonic() - started)
@@ -148,19 +152,27 @@ def _try(
     return result, model, session
 
 
-def _certify(original: FloatModel, int8: Int8Model, setting: Setting) -> tuple[Judgement, float]:
+def _classes(splits: SplitData, request: Request) -> Classes | None:
+    """Return the classes if the worst one is to be judged. Raises :class:`DataError` when the labels are none."""
+    if request.max_class_drop is None:
+        return None
+    certification = class_labels([sample.label for sample in splits.certification])
+    others = class_labels([sample.label for sample in (*splits.calibration, *splits.selection)])
+    return Classes(certification, tuple(sorted({*certification.tolist(), *others.tolist()})))
+
+
+def _certify(
+    original: FloatModel, int8: Int8Model, setting: Setting, classes: Classes | None
+) -> tuple[JointJudgement, float]:
     """Return the gate's judgement and the agreement on the certification split."""
     samples = original.splits.certification
     baseline, variant = original.session.predict(samples), int8.session.predict(samples)
     before, after = setting.metric.scores(baseline, variant, [sample.label for sample in samples])
-    judgement = judge(
-        before,
-        after,
-        margin=setting.request.max_drop,
-        confidence=setting.request.confidence,
-        ceiling=setting.metric.is_agreement,
+    agreement = setting.metric.agreement(baseline, variant)
+    paired = PairedScores(
+        baseline=before, variant=after, agreement=agreement, ceiling=setting.metric.is_agreement, classes=classes
     )
-    return judgement, float(setting.metric.agreement(baseline, variant).mean())
+    return judge_all(paired, setting.request.limits), float(agreement.mean())
 
 
 def _time(original: FloatModel, int8: Int8Model, plan: Plan) -> Speed:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edgeopt import wording
+from edgeopt.criteria import Criterion
 from edgeopt.gate import Verdict
 
 __all__ = [
@@ -104,7 +105,10 @@ class SplitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything a run found. ``is_share`` says that the metric lies between 0 and 1, and differences are points."""
+    """Everything a run found. ``is_share`` says that the metric lies between 0 and 1, and differences are points.
+
+    ``criteria`` are what int8 was held against; the verdict of int8 is that of all of them together.
+    """
 
     name: str
     version: str
@@ -117,6 +121,7 @@ class Report:
     baseline: Baseline
     variants: tuple[VariantResult, ...]
     chosen: str | None
+    criteria: tuple[Criterion, ...]
     candidates: tuple[CandidateResult, ...]
     splits: Mapping[str, SplitResult]
     notes: tuple[str, ...]
@@ -142,7 +147,11 @@ def report_html(report: Report) -> bytes:
     environment.filters.update(size=wording.size, ms=wording.milliseconds)
     words = wording.Wording(report.is_share)
     page = environment.from_string(source).render(
-        report=report, int8=report.variants[0], words=words, charts=_charts(report, words)
+        report=report,
+        int8=report.variants[0],
+        words=words,
+        shares=wording.Wording(is_share=True),
+        charts=_charts(report, words),
     )
     return page.encode()
 

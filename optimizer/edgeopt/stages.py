@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgeopt.criteria import JointJudgement, Limits
 from edgeopt.decision import Decision
-from edgeopt.gate import Judgement
 from edgeopt.quantizer import Scheme
 from edgeopt.report import CandidateResult
 from edgeopt.runtime import Session
@@ -25,7 +25,10 @@ __all__ = ["Findings", "FloatModel", "Int8Model", "Request", "Setting"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for. ``max_drop`` is in the metric's unit; ``target`` ``None`` is this machine."""
+    """What the user asked for. ``max_drop`` is in the metric's unit; ``target`` ``None`` is this machine.
+
+    ``max_class_drop`` and ``min_agreement`` (a share) are criteria that are judged as well unless they are ``None``.
+    """
 
     model: str
     data: DataSources
@@ -33,6 +36,8 @@ class Request:
     max_drop: float
     name: str
     version: str = "1"
+    max_class_drop: float | None = None
+    min_agreement: float | None = None
     confidence: float = 0.95
     metric: str = "accuracy"
     target: Target | None = None
@@ -40,6 +45,16 @@ class Request:
     labels: tuple[str, ...] = ()
     threads: int = 1
     timing: Plan = field(default_factory=Plan)
+
+    @property
+    def limits(self) -> Limits:
+        """What the gate holds the variant against."""
+        return Limits(
+            max_drop=self.max_drop,
+            confidence=self.confidence,
+            max_class_drop=self.max_class_drop,
+            min_agreement=self.min_agreement,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,7 @@ class Int8Model:
 class Findings:
     """What the certification split and the stopwatch said, and what was decided; ``speed`` ``None``: not timed."""
 
-    judgement: Judgement
+    judgement: JointJudgement
     agreement: float
     speed: Speed | None
     decision: Decision

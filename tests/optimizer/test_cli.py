@@ -14,7 +14,7 @@ import click
 import pytest
 
 from edgeopt.cli import COMMANDS, group
-from edgeopt.cli.quantize import parse_drop
+from edgeopt.cli.quantize import parse_agreement, parse_drop
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import ExitCode, UsageError
 
@@ -178,6 +178,61 @@ def test_other_drops_are_refused(text: str) -> None:
     """A bare 1 would allow everything, so it is asked back."""
     with pytest.raises(UsageError, match="--max-drop"):
         parse_drop(text)
+
+
+def test_the_option_that_is_wrong_is_named() -> None:
+    """Two options are read alike, so the message says which it was."""
+    with pytest.raises(UsageError, match="--max-class-drop 'x'"):
+        parse_drop("x", "--max-class-drop")
+
+
+@pytest.mark.parametrize(("text", "share"), [("95%", 0.95), ("0.95", 0.95), (" 99.5 % ", 0.995), (".5", 0.5)])
+def test_agreement_is_a_share_however_it_is_written(text: str, share: float) -> None:
+    """95 % and 0.95 are the same."""
+    assert share == pytest.approx(parse_agreement(text))
+
+
+@pytest.mark.parametrize("text", ["", "most", "95", "100%", "1", "0", "0%", "-5%", "95pp", "nan"])
+def test_other_agreements_are_refused(text: str) -> None:
+    """All, nothing and bare per cents are asked back: no number of samples proves 100 %."""
+    with pytest.raises(UsageError, match="--min-agreement"):
+        parse_agreement(text)
+
+
+class TestSeveralCriteria:
+    """--max-class-drop and --min-agreement."""
+
+    def test_all_are_judged_and_told(self, tmp_path: Path, stopwatch: Callable[[float], None], capsys: Capture) -> None:
+        """They stand in report.json and on the page, and the settings are on record."""
+        stopwatch(1.5)
+        given = ("--max-drop", "20%", "--max-class-drop", "60%", "--min-agreement", "60%", "--json")
+        code = _quantize(tmp_path / "out", "digits", "digits_data", *given)
+        report = json.loads(capsys.readouterr().out)
+        assert ["drop", "class_drop", "agreement"] == [one["name"] for one in report["criteria"]]
+        assert list(range(10)) == [one["label"] for one in report["criteria"][1]["classes"]]
+        assert report["variants"][0]["metric"]["n"] == sum(one["n"] for one in report["criteria"][1]["classes"])
+        assert report["variants"][0]["agreement"] == pytest.approx(report["criteria"][2]["value"])
+        settings = report["lineage"]["settings"]
+        assert (0.6, 0.6) == (settings["max_class_drop"], settings["min_agreement"])
+        assert (ExitCode.GOOD, "PASS") == (code, report["verdict"])
+
+    def test_agreement_that_cannot_be_proved_leaves_it_open(
+        self, tmp_path: Path, stopwatch: Callable[[float], None], capsys: Capture
+    ) -> None:
+        """One criterion that is open makes the whole so, although the drop holds by far."""
+        stopwatch(1.5)
+        given = ("--max-drop", "90%", "--min-agreement", "99.99%")
+        code = _quantize(tmp_path / "out", "tiny", "table", *given)
+        shown = capsys.readouterr().out
+        assert code in (ExitCode.GATE_INCONCLUSIVE, ExitCode.GATE_FAIL)
+        assert "agreement with the float model: " in shown
+        assert "(asked for: 99.99 %)" in shown
+
+    def test_labels_that_are_no_classes(self, tmp_path: Path, capsys: Capture) -> None:
+        """Exit 2, and the message says what to do."""
+        given = ("--metric", "agreement", "--max-drop", "5%", "--max-class-drop", "5%")
+        assert ExitCode.BAD_INPUT == _quantize(tmp_path / "out", "tiny", "unlabelled", *given)
+        assert "the worst class is judged by integer labels, got None" in capsys.readouterr().err
 
 
 class TestVerify:

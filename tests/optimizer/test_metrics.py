@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt.metrics import accuracy, agreement, user_scores
+from edgeopt.metrics import accuracy, agreement, class_labels, user_scores
 from edgeopt.scoring import load_metric
 from edgeopt_contract.errors import DataError, UsageError
 
@@ -18,6 +18,18 @@ def test_accuracy_compares_the_greatest_score_with_the_label() -> None:
     """One for a hit, zero for a miss; the shape of the scores may carry axes of length one."""
     assert [1.0, 1.0, 0.0] == accuracy({"logits": SCORES}, [1, 0, 1]).tolist()
     assert [1.0, 1.0, 0.0] == accuracy({"logits": SCORES[:, :, None, None]}, [1, np.int64(0), 1]).tolist()
+
+
+def test_whole_numbers_are_classes() -> None:
+    """Whatever type carries them."""
+    assert [3, 1, 0, -1] == class_labels([3, np.int64(1), 0.0, -1]).tolist()
+
+
+@pytest.mark.parametrize("label", ["cat", 0.5, None, [1, 2], float("nan"), float("inf")])
+def test_other_labels_are_no_classes(label: Any) -> None:
+    """The worst class cannot be judged by them, and it is not left out silently."""
+    with pytest.raises(DataError, match="the worst class is judged by integer labels, got"):
+        class_labels([1, label])
 
 
 @pytest.mark.parametrize(

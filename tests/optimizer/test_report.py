@@ -10,12 +10,14 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from edgeopt import lineage
 from edgeopt.charts import Interval, drop_chart, ratio_chart
+from edgeopt.criteria import ClassDrop, Criterion, Name
 from edgeopt.gate import Verdict
 from edgeopt.report import (
     Baseline,
@@ -57,6 +59,35 @@ def _variant(name: str, verdict: Verdict = Verdict.PASS, ratio: float | None = 1
     )
 
 
+def _class(label: int, value: float | None) -> ClassDrop:
+    return ClassDrop(
+        label=label,
+        verdict=Verdict.INCONCLUSIVE,
+        n=0 if value is None else 40,
+        value=value,
+        lower=value,
+        upper=value,
+        bound=value,
+        samples_needed=59,
+    )
+
+
+def _criterion(name: Name, value: float | None, **more: Any) -> Criterion:
+    return Criterion(
+        name=name,
+        verdict=Verdict.PASS if value is not None else Verdict.INCONCLUSIVE,
+        value=value,
+        lower=value,
+        upper=value,
+        bound=value,
+        limit=0.05,
+        confidence=0.95,
+        n=0 if value is None else 100,
+        samples_needed=None if value is not None else 59,
+        **more,
+    )
+
+
 REPORT = Report(
     name="<net>",
     version="3",
@@ -69,6 +100,11 @@ REPORT = Report(
     baseline=Baseline(metric=0.91, size_bytes=4000, latency_ms=1.5),
     variants=(_variant("int8"), _variant("fp32")),
     chosen="int8",
+    criteria=(
+        _criterion(Name.DROP, 0.01),
+        _criterion(Name.CLASS_DROP, None, label=7, classes=(_class(3, 0.02), _class(7, None))),
+        _criterion(Name.AGREEMENT, 0.97),
+    ),
     candidates=(
         CandidateResult(name="minmax", agreement=0.97, metric=0.9, chosen=True),
         CandidateResult(name="percentile", agreement=None, metric=None, chosen=False, problem="it crashed"),
@@ -86,6 +122,21 @@ def test_json_carries_every_field() -> None:
     decoded = json.loads(report_json(REPORT))
     assert {field.name for field in dataclasses.fields(Report)} == set(decoded)
     assert ("<net>", 0.97) == (decoded["name"], decoded["variants"][0]["agreement"])
+
+
+def test_criteria_stand_in_the_file_and_on_the_page() -> None:
+    """Each with its verdict, value, bound, limit and n; a class without a sample has null, not a made-up number."""
+    drop, worst, agreement = json.loads(report_json(REPORT))["criteria"]
+    assert ("drop", "PASS", 0.01, 0.01, 0.05, 100) == tuple(
+        drop[key] for key in ("name", "verdict", "value", "bound", "limit", "n")
+    )
+    assert ("class_drop", None, 7, 59) == tuple(worst[key] for key in ("name", "value", "label", "samples_needed"))
+    assert [3, 7] == [one["label"] for one in worst["classes"]]
+    assert ("agreement", 0.97) == (agreement["name"], agreement["value"])
+    page = report_html(REPORT).decode()
+    for shown in ("overall drop", "</strong>: class 7 of 2", "no certification sample", "at least 5.00 %", "97.00 %"):
+        assert shown in page
+    assert "0, about 59 needed" in page
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

@@ -16,15 +16,18 @@ import click
 from edgeopt_contract.errors import ExitCode, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgeopt.pipeline import Outcome
     from edgeopt.stages import Request
 
-__all__ = ["parse_drop", "quantize"]
+__all__ = ["parse_agreement", "parse_drop", "quantize"]
 
 _EPILOG = """\b
 Example:
   edgeopt quantize examples.digits:model --data examples.digits:data --max-drop 1% -o build/digits
   edgeopt quantize model.onnx --data samples.npz --metric agreement --max-drop 2% -o build/model
+  edgeopt quantize my.net:model --data my.net:data --max-drop 1% --max-class-drop 5% --min-agreement 95% -o build/net
   edgeopt quantize model.onnx --data pictures/ --max-drop 1% -o build/model
   edgeopt quantize model.pt2 --data table.csv --label-column species --max-drop 1% -o build/model
   edgeopt quantize my.net:model --data my.net:data --target devices/raspberry-pi-5.toml --max-drop 1% -o build/pi
@@ -38,17 +41,27 @@ Exit codes: 0 PASS, 3 FAIL, 4 INCONCLUSIVE (more samples needed), 2 bad input, 1
 _EXIT_CODES = {"PASS": ExitCode.GOOD, "FAIL": ExitCode.GATE_FAIL, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
 
 
-def parse_drop(text: str) -> float:
+def parse_drop(text: str, option: str = "--max-drop") -> float:
     """Return ``1%``, ``1pp`` or ``0.01`` as a share: always points of the metric. Raises :class:`UsageError`."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%|pp)?\s*", text)
     if match is None:
-        raise UsageError(f"--max-drop {text!r}: expected points of the metric, such as 1%, 1pp or 0.01")
+        raise UsageError(f"{option} {text!r}: expected points of the metric, such as 1%, 1pp or 0.01")
     value = float(match[1]) / (100 if match[2] else 1)
     if value >= 1:
-        raise UsageError(
-            f"--max-drop {text!r}: expected less than 100 points, got {value * 100:g}; 1% allows one point"
-        )
+        raise UsageError(f"{option} {text!r}: expected less than 100 points, got {value * 100:g}; 1% allows one point")
     return value
+
+
+def parse_agreement(text: str) -> float:
+    """Return ``95%`` or ``0.95`` as a share between 0 and 1. Raises :class:`UsageError`."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < share < 1:
+        raise UsageError(
+            f"--min-agreement {text!r}: expected a share above 0 % and below 100 %, such as 95% or 0.95 (no number of "
+            "samples could prove 100 %)"
+        )
+    return share
 
 
 def _parse_shape(text: str | None) -> tuple[int, ...] | None:
@@ -69,6 +82,8 @@ def _parse_shape(text: str | None) -> tuple[int, ...] | None:
 @click.option("--label-column", default="label", show_default=True, metavar="NAME", help="Of a CSV or Parquet table.")
 @click.option("--input-shape", metavar="SHAPE", help="Of one sample, as 3x224x224, if MODEL does not fix it.")
 @click.option("--max-drop", required=True, metavar="POINTS", help="Greatest drop of the metric: 1%, 1pp or 0.01.")
+@click.option("--max-class-drop", metavar="POINTS", help="Greatest drop of any class, by integer labels: 5%.")
+@click.option("--min-agreement", metavar="SHARE", help="Least share of answers equal to the float model's: 95%.")
 @click.option(
     "--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
@@ -130,6 +145,8 @@ def _request(**options: Any) -> Request:
         data=sources,
         output=options["output"],
         max_drop=parse_drop(options["max_drop"]),
+        max_class_drop=_optional(options["max_class_drop"], lambda text: parse_drop(text, "--max-class-drop")),
+        min_agreement=_optional(options["min_agreement"], parse_agreement),
         name=options["name"] or _default_name(options["model"]),
         version=options["version"],
         confidence=options["confidence"],
@@ -139,6 +156,10 @@ def _request(**options: Any) -> Request:
         labels=labels,
         threads=options["threads"],
     )
+
+
+def _optional(text: str | None, parse: Callable[[str], float]) -> float | None:
+    return None if text is None else parse(text)
 
 
 def _default_name(model: str) -> str:
