@@ -36,7 +36,7 @@ from edgeopt.scoring import load_metric
 from edgeopt.silence import silenced
 from edgeopt.sources import DataSources, SplitData, read_splits
 from edgeopt.targets import host_target
-from edgeopt.timing import Plan, estimate, measure
+from edgeopt.timing import Plan, Run, estimate, measure
 
 __all__ = ["CASES", "RATIO_ON_VNNI", "Case", "Row", "claims", "main", "quantize", "row_of_report", "table"]
 
@@ -65,7 +65,8 @@ class Case:
     def sources(self) -> DataSources:
         """The factories of the data."""
         if self.three:
-            return DataSources(**{split: f"examples.{self.name}:{split}" for split in _SPLITS})
+            calibration, selection, certification = (f"examples.{self.name}:{split}" for split in _SPLITS)
+            return DataSources(calibration=calibration, selection=selection, certification=certification)
         return DataSources(single=f"examples.{self.name}:data")
 
     def arguments(self, output: Path) -> list[str]:
@@ -216,8 +217,15 @@ def _peer_row(case: Case, peer: _Peer, model: bytes, baseline: Session, splits: 
     session, metric = Session(quantized, threads=1), load_metric(case.metric)
     before, after = baseline.predict(splits.certification), session.predict(splits.certification)
     _, scores = metric.scores(before, after, [sample.label for sample in splits.certification])
-    runs = [(baseline.call_on(sample), session.call_on(sample)) for sample in splits.selection[:_TIMED_SAMPLES]]
-    speed = estimate(measure(runs, time.perf_counter, plan))
+    feeds = [stack([sample]) for sample in splits.selection[:_TIMED_SAMPLES]]
+
+    def load(repetition: int) -> list[tuple[Run, Run]]:
+        models = [model, quantized]
+        order = (0, 1) if repetition % 2 else (1, 0)
+        fresh = {which: Session(models[which], threads=1) for which in order}
+        return [(fresh[0].call_on(one), fresh[1].call_on(one)) for one in feeds]
+
+    speed = estimate(measure(load, time.perf_counter, plan))
     return Row(
         case=case.name,
         tool=peer.tool,

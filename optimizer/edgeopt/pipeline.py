@@ -28,12 +28,12 @@ from edgeopt.packing import check_output, write_output
 from edgeopt.quantizer import Candidate, candidates_for, quantize, scheme_for
 from edgeopt.report import CandidateResult, Report
 from edgeopt.runtime import Session
-from edgeopt.samples import Array
+from edgeopt.samples import Array, stack
 from edgeopt.scoring import load_metric
 from edgeopt.sources import SplitData, read_splits
 from edgeopt.stages import Findings, FloatModel, Int8Model, Request, Setting
 from edgeopt.targets import host_target
-from edgeopt.timing import Plan, Speed, estimate, measure
+from edgeopt.timing import Run, Speed, estimate, measure
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import ModelError
 
@@ -71,7 +71,7 @@ def run(request: Request, on_step: OnStep) -> Outcome:
     speed = None
     if setting.native:
         on_step("timing fp32 and int8 in turn")
-        speed = _time(original, int8, request.timing)
+        speed = _time(original, int8, setting)
     findings = Findings(
         judgement, agreement, speed, decide(judgement.criteria, speed, agreement, setting.metric.wording)
     )
@@ -175,7 +175,14 @@ def _certify(
     return judge_all(paired, setting.request.limits), float(agreement.mean())
 
 
-def _time(original: FloatModel, int8: Int8Model, plan: Plan) -> Speed:
-    samples = original.splits.selection[:_TIMED_SAMPLES]
-    runs = [(original.session.call_on(sample), int8.session.call_on(sample)) for sample in samples]
-    return estimate(measure(runs, time.perf_counter, plan))
+def _time(original: FloatModel, int8: Int8Model, setting: Setting) -> Speed:
+    """Time both models, loaded afresh for each repetition, now one first and now the other."""
+    feeds = [stack([sample]) for sample in original.splits.selection[:_TIMED_SAMPLES]]
+
+    def load(repetition: int) -> list[tuple[Run, Run]]:
+        models = [original.model, int8.model]
+        order = (0, 1) if repetition % 2 else (1, 0)
+        sessions = {which: setting.session(models[which]) for which in order}
+        return [(sessions[0].call_on(one), sessions[1].call_on(one)) for one in feeds]
+
+    return estimate(measure(load, time.perf_counter, setting.request.timing))

@@ -78,9 +78,12 @@ class Session:
         parts = [self._run(stack([sample]), 1) for sample in samples]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
-    def call_on(self, sample: Sample) -> Callable[[], object]:
-        """Return a function that runs ``sample`` and does nothing else: what a stopwatch may measure."""
-        feeds = stack([sample])
+    def call_on(self, feeds: dict[str, Array]) -> Callable[[], object]:
+        """Return a function that runs ``feeds`` (from :func:`~edgeopt.samples.stack`) and does nothing else.
+
+        That is what a stopwatch may measure; two sessions that are compared share the feeds, for where an array lies
+        in memory matters to small models.
+        """
         run, outputs = self._session.run, list(self._outputs)
         return lambda: run(outputs, feeds)
 

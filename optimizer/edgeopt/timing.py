@@ -1,11 +1,17 @@
 """Is the variant really faster? Interleaved runs, and an interval for the ratio of their times.
 
-Both models run in turn on the same sample in the order A B B A, so that whatever slows the machine down slows both
-down. Each round gives one ratio; rounds that follow each other are alike, so they are first gathered into blocks
-whose medians count as independent. The interval is that of order statistics for a median: no distribution is
-assumed, and nothing is drawn at random. Example::
+Three things make equal models look different, and each is met:
 
-    times = measure(fp32, int8, clock=time.perf_counter, plan=Plan(seconds=5))
+- The machine is slower now than a moment ago: both models run in turn on the same sample, so both are.
+- A run that follows one of the same model finds warm caches, the first of a round cold ones: a round is
+  A B B A B A A B, in which each model follows itself as often as the other, and they take turns in beginning it.
+- Where a model lies in memory makes it faster or slower for as long as it is loaded: both are loaded afresh, in
+  alternating order, for each repetition, and the repetitions are what the interval counts.
+
+The interval is that of order statistics for a median (David & Nagaraja, Order Statistics, section 7.1) over the
+repetitions: no distribution is assumed, and nothing is drawn at random. Example::
+
+    times = measure(load_both, clock=time.perf_counter, plan=Plan(seconds=5))
     estimate(times).ratio_low > 1          # faster, at 95 % confidence
 """
 
@@ -17,27 +23,30 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["Plan", "Speed", "Times", "estimate", "measure"]
+__all__ = ["Plan", "Run", "Speed", "Times", "estimate", "measure"]
 
 Run = Callable[[], object]
+
+_ROUND = (0, 1, 1, 0, 1, 0, 0, 1)  # Thue-Morse: no drift up to the second order favours either
+_LEAST_REPETITIONS = 6  # fewer give no two-sided interval at 95 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long to measure: until ``seconds`` are used, but between the least and the most rounds."""
+    """How long to measure: ``seconds`` in all, shared by the repetitions, and at least some rounds in each."""
 
     seconds: float = 6.0
-    warm_up: int = 10
-    least_rounds: int = 60
-    most_rounds: int = 2000
+    repetitions: int = 15
+    warm_up: int = 3  # runs of each model on each sample
+    least_rounds: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds for one inference; entry i of both comes from the same round (the mean of its two runs)."""
+    """Seconds for one inference: an entry for each repetition, in it one for each round (the mean of four runs)."""
 
-    baseline: tuple[float, ...]
-    variant: tuple[float, ...]
+    baseline: tuple[tuple[float, ...], ...]
+    variant: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,45 +62,62 @@ class Speed:
     rounds: int
 
 
-def measure(runs: Sequence[tuple[Run, Run]], clock: Callable[[], float], plan: Plan) -> Times:
-    """Run (baseline, variant) pairs in turn and return how long each took; ``clock`` gives seconds."""
-    for round_number in range(plan.warm_up):
-        for run in runs[round_number % len(runs)]:
-            run()
-    baseline: list[float] = []
-    variant: list[float] = []
-    end = clock() + plan.seconds
-    while len(baseline) < plan.least_rounds or (clock() < end and len(baseline) < plan.most_rounds):
-        first, second = runs[len(baseline) % len(runs)]
-        marks = [clock()]
-        for run in (first, second, second, first):
-            run()
-            marks.append(clock())
-        baseline.append((marks[1] - marks[0] + marks[4] - marks[3]) / 2)
-        variant.append((marks[3] - marks[1]) / 2)
+def measure(load: Callable[[int], Sequence[tuple[Run, Run]]], clock: Callable[[], float], plan: Plan) -> Times:
+    """Time both models; ``clock`` gives seconds.
+
+    ``load(repetition)`` loads both afresh and gives, for each sample, a function that runs the baseline on it and one
+    that runs the variant.
+    """
+    baseline, variant = [], []
+    for repetition in range(plan.repetitions):
+        runs = load(repetition)
+        for pair in runs:
+            for run in pair * plan.warm_up:
+                run()
+        rounds: list[tuple[float, float]] = []
+        end = clock() + plan.seconds / plan.repetitions
+        while len(rounds) < plan.least_rounds or clock() < end:
+            number = len(rounds)
+            rounds.append(_round(runs[number % len(runs)], clock, first=(repetition + number) % 2))
+        baseline.append(tuple(first for first, _ in rounds))
+        variant.append(tuple(second for _, second in rounds))
     return Times(tuple(baseline), tuple(variant))
 
 
-def estimate(times: Times, confidence: float = 0.95, blocks: int = 30) -> Speed:
+def _round(pair: tuple[Run, Run], clock: Callable[[], float], *, first: int) -> tuple[float, float]:
+    """Return the mean seconds of one run of each model; ``first`` says which of them begins."""
+    spent = [0.0, 0.0]
+    for turn in _ROUND:
+        which = turn ^ first
+        run = pair[which]
+        begin = clock()
+        run()
+        spent[which] += clock() - begin
+    return spent[0] / 4, spent[1] / 4
+
+
+def estimate(times: Times, confidence: float = 0.95) -> Speed:
     """Return the ratio of the times with its two-sided interval at ``confidence``.
 
-    Deterministic. At least ``blocks`` rounds are needed; raises ``ValueError`` for fewer.
+    Deterministic. Raises ``ValueError`` for fewer than six repetitions, or one without rounds.
     """
-    rounds = len(times.baseline)
-    if rounds < blocks or blocks < 6:
-        raise ValueError(f"expected at least {max(6, blocks)} rounds in at least 6 blocks, got {rounds} in {blocks}")
-    baseline, variant = np.asarray(times.baseline), np.asarray(times.variant)
+    repetitions = len(times.baseline)
+    if repetitions < _LEAST_REPETITIONS or not all(times.baseline):
+        raise ValueError(f"expected at least {_LEAST_REPETITIONS} repetitions with rounds, got {repetitions}")
     tick = 1e-9  # a clock that did not move between two marks must not divide by zero
-    ratios = np.maximum(baseline, tick) / np.maximum(variant, tick)
-    medians = np.sort([np.median(block) for block in np.array_split(ratios, blocks)])
-    rank = int(stats.binom.ppf((1 - confidence) / 2, blocks, 0.5))  # David & Nagaraja, Order Statistics, section 7.1
-    rank = max(rank, 1)
+    ratios = np.sort(
+        [
+            np.median(np.maximum(first, tick) / np.maximum(second, tick))
+            for first, second in zip(times.baseline, times.variant, strict=True)
+        ]
+    )
+    rank = max(int(stats.binom.ppf((1 - confidence) / 2, repetitions, 0.5)), 1)
     return Speed(
-        baseline_ms=float(np.median(baseline)) * 1e3,
-        variant_ms=float(np.median(variant)) * 1e3,
-        ratio=float(np.median(medians)),
-        ratio_low=float(medians[rank - 1]),
-        ratio_high=float(medians[blocks - rank]),
+        baseline_ms=float(np.median(np.concatenate(times.baseline))) * 1e3,
+        variant_ms=float(np.median(np.concatenate(times.variant))) * 1e3,
+        ratio=float(np.median(ratios)),
+        ratio_low=float(ratios[rank - 1]),
+        ratio_high=float(ratios[repetitions - rank]),
         confidence=confidence,
-        rounds=rounds,
+        rounds=sum(map(len, times.baseline)),
     )
