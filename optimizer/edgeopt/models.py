@@ -102,7 +102,14 @@ class TorchModel:
         """
         feeds = _tensors(stack([sample, sample]))  # two: the exporter treats a batch of one as a constant
         shapes = ", ".join(f"{name} {' x '.join(map(str, array.shape))}" for name, array in sample.inputs.items())
-        call_user_code(lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError)
+        try:
+            call_user_code(
+                lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError
+            )
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; give data of the shape that the model takes, without batch dimension"
+            ) from error
         try:
             return self._export(feeds, free_batch=True)
         except Exception:
