@@ -30,7 +30,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from edgeopt.graph import prepare
 from edgeopt.models import load_model
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample, stack
 from edgeopt.scoring import load_metric
 from edgeopt.silence import silenced
@@ -204,17 +204,19 @@ def _measured(case: Case, plan: Plan) -> Iterator[Row]:
     if {str(split): root for split, root in splits.roots.items()} != hashes:
         raise SystemExit(f"{case.name}: the peers would be judged on other splits than edgeopt was")
     model = prepare(load_model(case.model).to_onnx(splits.calibration[0])).model
-    baseline = Session(model, threads=1)
+    baseline = OnnxRuntimeSession(model, threads=1)
     splits = splits.fitted(baseline.inputs)
     for peer in _PEERS:
         yield _peer_row(case, peer, model, baseline, splits, plan)
 
 
-def _peer_row(case: Case, peer: _Peer, model: bytes, baseline: Session, splits: SplitData, plan: Plan) -> Row:
+def _peer_row(
+    case: Case, peer: _Peer, model: bytes, baseline: OnnxRuntimeSession, splits: SplitData, plan: Plan
+) -> Row:
     started = time.monotonic()
     quantized = _quantized(model, peer, splits.calibration)
     seconds = time.monotonic() - started
-    session, metric = Session(quantized, threads=1), load_metric(case.metric)
+    session, metric = OnnxRuntimeSession(quantized, threads=1), load_metric(case.metric)
     before, after = baseline.predict(splits.certification), session.predict(splits.certification)
     _, scores = metric.scores(before, after, [sample.label for sample in splits.certification])
     feeds = [stack([sample]) for sample in splits.selection[:_TIMED_SAMPLES]]
@@ -222,7 +224,7 @@ def _peer_row(case: Case, peer: _Peer, model: bytes, baseline: Session, splits: 
     def load(repetition: int) -> list[tuple[Run, Run]]:
         models = [model, quantized]
         order = (0, 1) if repetition % 2 else (1, 0)
-        fresh = {which: Session(models[which], threads=1) for which in order}
+        fresh = {which: OnnxRuntimeSession(models[which], threads=1) for which in order}
         return [(fresh[0].call_on(one), fresh[1].call_on(one)) for one in feeds]
 
     speed = estimate(measure(load, time.perf_counter, plan))

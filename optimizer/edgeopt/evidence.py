@@ -20,7 +20,7 @@ from edgeopt.graph import MINIMUM_RUNTIME
 from edgeopt.packing import GOLDEN, PROFILE
 from edgeopt.reference import golden_file, golden_samples, reference_profile
 from edgeopt.report import Baseline, LatencyResult, MetricResult, Report, SplitResult, VariantResult
-from edgeopt.runtime import Session
+from edgeopt.runtimes.port import Session
 from edgeopt.samples import stack
 from edgeopt.stages import Findings, FloatModel, Int8Model, Setting
 from edgeopt_contract.bundle import BundleContents

@@ -27,7 +27,8 @@ from edgeopt.models import Model, load_model
 from edgeopt.packing import check_output, write_output
 from edgeopt.quantizer import Candidate, candidates_for, quantize, scheme_for
 from edgeopt.report import CandidateResult, Report
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
+from edgeopt.runtimes.port import Session
 from edgeopt.samples import Array, stack
 from edgeopt.scoring import load_metric
 from edgeopt.sources import SplitData, read_splits
@@ -95,12 +96,12 @@ def _export(model: Model, splits: SplitData, setting: Setting) -> FloatModel:
     exported = model.to_onnx(splits.calibration[0])
     prepared = prepare(exported)
     threads = setting.request.threads
-    session = Session(prepared.model, threads=threads)
+    session = OnnxRuntimeSession(prepared.model, threads=threads)
     fitted = splits.fitted(session.inputs)
     few = fitted.calibration[:_PARITY_SAMPLES]
     expected = model.predict(splits.calibration[:_PARITY_SAMPLES])
     if expected is None:
-        expected = list(Session(exported, threads=threads).predict(few).values())
+        expected = list(OnnxRuntimeSession(exported, threads=threads).predict(few).values())
     _check_parity(expected, list(session.predict(few).values()))
     return FloatModel(prepared.model, session, fitted, prepared.notes)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from edgeopt.criteria import JointJudgement, Limits
 from edgeopt.decision import Decision
 from edgeopt.quantizer import Scheme
+from edgeopt.recipe import RuntimeName
 from edgeopt.report import CandidateResult
-from edgeopt.runtime import Session
+from edgeopt.runtimes.port import Session, open_session
 from edgeopt.scoring import Metric
 from edgeopt.sources import DataSources, SplitData
 from edgeopt.targets import Target
@@ -73,7 +74,7 @@ class Setting:
 
     def session(self, model: bytes) -> Session:
         """Load a quantized model so that it computes what the target will."""
-        return Session(model, threads=self.request.threads, simulated=not self.native)
+        return open_session(model, RuntimeName.ONNXRUNTIME, threads=self.request.threads, simulated=not self.native)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgeopt.data import fit_to, load_samples
 from edgeopt.models import load_model
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
@@ -46,7 +46,7 @@ def test_it_answers_as_the_module_does(tmp_path: Path, free: bool) -> None:  # n
     (expected,) = load_model("edgeopt_zoo:tiny").predict(samples) or []
     (actual,) = model.predict(samples) or []
     assert np.allclose(expected, actual, atol=1e-6)
-    session = Session(model.to_onnx(samples[0]), threads=1)
+    session = OnnxRuntimeSession(model.to_onnx(samples[0]), threads=1)
     assert {"input": ("float32", (16,))} == session.inputs
     assert np.allclose(expected, *session.predict(fit_to(samples, session.inputs)).values(), atol=1e-5)
 
@@ -63,7 +63,7 @@ def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
     samples = load_samples("edgeopt_zoo:two_inputs_data")[:4]
     expected = load_model("edgeopt_zoo:two_inputs").predict(samples) or []
     assert model.input_shape() is None
-    session = Session(model.to_onnx(samples[0]), threads=1)
+    session = OnnxRuntimeSession(model.to_onnx(samples[0]), threads=1)
     for want, own, onnx in zip(expected, model.predict(samples) or [], session.predict(samples).values(), strict=True):
         assert np.allclose(want, own, atol=1e-6)
         assert np.allclose(want, onnx, atol=1e-5)

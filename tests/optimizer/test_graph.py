@@ -13,7 +13,7 @@ from edgeopt.data import load_samples
 from edgeopt.graph import prepare
 from edgeopt.models import load_model
 from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from edgeopt.targets import read_target
 from edgeopt_contract.errors import ModelError
@@ -27,8 +27,8 @@ def test_an_old_graph_is_upgraded_and_quantized_per_channel(images: list[Sample]
     """Per-channel scales are invalid before opset 13; after the upgrade the int8 model runs and is right."""
     prepared = prepare(old_convolution())
     assert onnx.load_model_from_string(prepared.model).opset_import[0].version >= 13
-    expected = Session(old_convolution(), threads=1).predict(images)["y"]
-    assert np.allclose(expected, Session(prepared.model, threads=1).predict(images)["y"], atol=1e-4)
+    expected = OnnxRuntimeSession(old_convolution(), threads=1).predict(images)["y"]
+    assert np.allclose(expected, OnnxRuntimeSession(prepared.model, threads=1).predict(images)["y"], atol=1e-4)
     scheme = scheme_for(read_target(DEVICES / "x86-avx2.toml"))
     model = quantize(prepared.model, MINMAX, scheme, images)
     onnx.checker.check_model(onnx.load_model_from_string(model))
@@ -36,7 +36,7 @@ def test_an_old_graph_is_upgraded_and_quantized_per_channel(images: list[Sample]
         i for i in onnx.load_model_from_string(model).graph.initializer if i.name.startswith("w") and "scale" in i.name
     ]
     assert [6] == [numpy_helper.to_array(scale).size for scale in scales]
-    actual = Session(model, threads=1).predict(images)["y"]
+    actual = OnnxRuntimeSession(model, threads=1).predict(images)["y"]
     assert np.corrcoef(expected.ravel(), actual.ravel())[0, 1] > 0.999
 
 

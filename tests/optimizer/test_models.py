@@ -11,7 +11,7 @@ import pytest
 
 from edgeopt.data import load_samples
 from edgeopt.models import load_model
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt_contract.errors import ModelError
 
 
@@ -25,7 +25,7 @@ def test_an_exported_module_takes_any_batch_and_computes_the_same(exported: byte
     """The ONNX form answers like the module, one sample at a time or many at once."""
     samples = load_samples("edgeopt_zoo:table")[:5]
     (expected,) = load_model("edgeopt_zoo:tiny").predict(samples)
-    session = Session(exported, threads=1)
+    session = OnnxRuntimeSession(exported, threads=1)
     assert {"input": ("float32", (16,))} == session.inputs
     (batched,), (single,) = session.predict(samples).values(), session.predict_singly(samples).values()
     assert np.allclose(expected, batched, atol=1e-5)
@@ -36,7 +36,7 @@ def test_inputs_by_name_and_several_outputs() -> None:
     """A dict of arrays reaches the parameters of the same names, integers included."""
     samples = load_samples("edgeopt_zoo:two_inputs_data")[:4]
     model = load_model("edgeopt_zoo:two_inputs")
-    session = Session(model.to_onnx(samples[0]), threads=1)
+    session = OnnxRuntimeSession(model.to_onnx(samples[0]), threads=1)
     assert {"x": ("float32", (16,)), "ids": ("int64", (3,))} == session.inputs
     for expected, actual in zip(model.predict(samples), session.predict(samples).values(), strict=True):
         assert np.allclose(expected, actual, atol=1e-5)
@@ -125,28 +125,28 @@ class TestSession:
     def test_a_fixed_batch_of_one_runs_sample_by_sample(self) -> None:
         """Many exported models have no free batch dimension."""
         samples = [type(s)({"x": s.inputs["input"][:4]}, s.label) for s in load_samples("edgeopt_zoo:table")[:40]]
-        outputs = Session(_model(1), threads=1).predict(samples)["y"]
+        outputs = OnnxRuntimeSession(_model(1), threads=1).predict(samples)["y"]
         assert np.array_equal(edgeopt_zoo.TABLE[:40, :4], outputs)
 
     def test_other_fixed_batches_are_refused(self) -> None:
         """A batch of seven cannot serve one sample."""
         with pytest.raises(ModelError, match="expected a first dimension of 1 or of any length"):
-            Session(_model(7), threads=1)
+            OnnxRuntimeSession(_model(7), threads=1)
 
     def test_an_output_without_batch_axis_is_refused(self) -> None:
         """Whose answer a sum over the batch is, nobody can say."""
         sample = load_samples("edgeopt_zoo:table")[0]
-        session = Session(_model("n", output=[]), threads=1)
+        session = OnnxRuntimeSession(_model("n", output=[]), threads=1)
         with pytest.raises(ModelError, match="its first axis must be the batch"):
             session.predict([type(sample)({"x": sample.inputs["input"][:4]}, 0)])
 
     def test_rubbish_is_refused(self) -> None:
         """Bytes that are no model."""
         with pytest.raises(ModelError, match="cannot load the model"):
-            Session(b"rubbish", threads=1)
+            OnnxRuntimeSession(b"rubbish", threads=1)
 
     def test_data_that_the_model_cannot_run(self) -> None:
         """ONNX Runtime's reason, as an error of the tree."""
         sample = load_samples("edgeopt_zoo:table")[0]
         with pytest.raises(ModelError, match="the model failed on the data"):
-            Session(_model("n"), threads=1).predict([type(sample)({"x": sample.inputs["input"]}, 0)])
+            OnnxRuntimeSession(_model("n"), threads=1).predict([type(sample)({"x": sample.inputs["input"]}, 0)])

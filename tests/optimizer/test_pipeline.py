@@ -15,7 +15,7 @@ import pytest
 
 from edgeopt import pipeline
 from edgeopt.pipeline import Outcome, run
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from edgeopt.sources import DataSources
 from edgeopt.splits import Split
@@ -108,7 +108,7 @@ class TestPass:
             inputs = golden[f"inputs/{name}"]
             assert inputs.nbytes <= 32 * 1024
             for variant in ("int8", "fp32"):
-                session = Session((directory / f"{variant}.onnx").read_bytes(), threads=1)
+                session = OnnxRuntimeSession((directory / f"{variant}.onnx").read_bytes(), threads=1)
                 ((output, actual),) = session.predict_singly([Sample({name: x}, None) for x in inputs]).items()
                 assert np.array_equal(golden[f"outputs/{variant}/{output}"], actual)
 

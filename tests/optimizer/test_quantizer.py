@@ -14,7 +14,7 @@ from edgeopt.data import load_samples
 from edgeopt.graph import op_types, prepare
 from edgeopt.models import load_model
 from edgeopt.quantizer import Calibrator, Candidate, candidates_for, quantize, scheme_for
-from edgeopt.runtime import Session
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from edgeopt.targets import read_target
 from tests.optimizer.graphs import convolution_chain, old_convolution
@@ -74,8 +74,8 @@ class TestCandidates:
         assert "Softmax" in op_types(model)
         *_, last = candidates_for(model, AVX2, samples)
         assert "minmax, matrix products only" == last.name
-        outputs = Session(quantize(model, last, AVX2, samples[:32]), threads=1).predict(samples)
-        expected = Session(model, threads=1).predict(samples)
+        outputs = OnnxRuntimeSession(quantize(model, last, AVX2, samples[:32]), threads=1).predict(samples)
+        expected = OnnxRuntimeSession(model, threads=1).predict(samples)
         for name, array in expected.items():
             assert np.corrcoef(array.ravel(), outputs[name].ravel())[0, 1] > 0.98
 
@@ -101,8 +101,8 @@ def test_simulation_computes_what_a_cpu_without_saturation_does(images: list[Sam
     """A full-range u8s8 model, simulated, stays close to float also on a machine whose kernels would saturate."""
     model = prepare(old_convolution()).model
     quantized = quantize(model, MINMAX, scheme_for(read_target(DEVICES / "x86-vnni.toml")), images)
-    expected = Session(model, threads=1).predict(images)["y"]
-    simulated = Session(quantized, threads=1, simulated=True).predict(images)["y"]
+    expected = OnnxRuntimeSession(model, threads=1).predict(images)["y"]
+    simulated = OnnxRuntimeSession(quantized, threads=1, simulated=True).predict(images)["y"]
     assert np.abs(expected - simulated).mean() < 0.02 * expected.std()
 
 
@@ -131,6 +131,6 @@ class TestSparing:
     def test_it_computes_what_float_computes(self, images: list[Sample]) -> None:
         """Sparing is still quantizing right."""
         model = prepare(convolution_chain(12)).model
-        expected = Session(model, threads=1).predict(images)["y"]
-        actual = Session(quantize(model, SPARING, AVX2, images), threads=1).predict(images)["y"]
+        expected = OnnxRuntimeSession(model, threads=1).predict(images)["y"]
+        actual = OnnxRuntimeSession(quantize(model, SPARING, AVX2, images), threads=1).predict(images)["y"]
         assert np.corrcoef(expected.ravel(), actual.ravel())[0, 1] > 0.98

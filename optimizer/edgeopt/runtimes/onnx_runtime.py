@@ -2,7 +2,7 @@
 
 It converts ONNX Runtime's errors and hides its warnings; it measures nothing. Example::
 
-    session = Session(Path("fp32.onnx").read_bytes(), threads=1)
+    session = OnnxRuntimeSession(Path("fp32.onnx").read_bytes(), threads=1)
     session.predict(samples)["logits"].shape          # (n, 10)
 """
 
@@ -17,7 +17,7 @@ from edgeopt.samples import Array, Sample, chunks, stack
 from edgeopt_contract.errors import ModelError
 from edgeopt_contract.manifest import TensorSpec
 
-__all__ = ["Session"]
+__all__ = ["OnnxRuntimeSession"]
 
 _BATCH = 32
 _ERRORS_ONLY = 3
@@ -37,7 +37,7 @@ _DTYPES = {
 }
 
 
-class Session:
+class OnnxRuntimeSession:
     """A loaded model. The first axis of every input and output is the batch."""
 
     def __init__(self, model: bytes, *, threads: int, simulated: bool = False) -> None:

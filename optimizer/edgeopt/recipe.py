@@ -1,0 +1,80 @@
+"""What is done to the float model to make one variant of it, and by which runtime it is run.
+
+A recipe is complete: with the float model, the calibration data and the versions of the tools it gives the same bytes
+again, so it is what a bundle's lineage keeps and what ``edgeopt reproduce`` follows. Layers are named by the nodes of
+the prepared graph (:mod:`edgeopt.graph`), which have stable names. Pure. Example::
+
+    Recipe(precision=Precision.INT8, calibrator=Calibrator.MSE, equalized=True).title    # "int8, mse, equalized"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Calibrator", "Precision", "Recipe", "RuntimeName"]
+
+
+class Precision(StrEnum):
+    """The number type in which most of the work is done."""
+
+    FP32 = "fp32"
+    INT8 = "int8"  # weights and activations; activation ranges come from calibration
+    INT8_DYNAMIC = "int8-dynamic"  # weights and activations; activation ranges are taken while it runs
+    INT8_WEIGHTS = "int8-weights"  # weights only: smaller, computed in float
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class Calibrator(StrEnum):
+    """How the range of an activation is taken from calibration data."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+
+
+class RuntimeName(StrEnum):
+    """What runs a variant on the device; the names are those of a bundle's manifest."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    LITERT = "litert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a variant is made. The fields after ``runtime`` mean something for int8 only.
+
+    ``operators``: the operator types that are quantized, empty for all that the quantizer knows. ``float_nodes``:
+    nodes left in float. ``reduced_weights``: weights that use 7 of 8 bits, because u8 by s8 products would saturate
+    (:mod:`edgeopt.saturation`). ``equalized``, ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
+    """
+
+    precision: Precision
+    runtime: RuntimeName = RuntimeName.ONNXRUNTIME
+    calibrator: Calibrator = Calibrator.MINMAX
+    signed_activations: bool = False
+    operators: tuple[str, ...] = ()
+    float_nodes: tuple[str, ...] = ()
+    reduced_weights: tuple[str, ...] = ()
+    equalized: bool = False
+    bias_corrected: bool = False
+    rounding_learned: bool = False
+
+    @property
+    def title(self) -> str:
+        """A short name for people, for instance ``int8, minmax, 3 layers in float, by openvino``."""
+        parts = [str(self.precision)]
+        if self.precision is Precision.INT8:
+            parts.append(str(self.calibrator))
+            parts.append("signed activations" if self.signed_activations else "")
+        parts.append("only " + " ".join(self.operators) if self.operators else "")
+        parts.append(f"{len(self.reduced_weights)} weights in 7 bits" if self.reduced_weights else "")
+        parts.append("equalized" if self.equalized else "")
+        parts.append("bias corrected" if self.bias_corrected else "")
+        parts.append("rounding learned" if self.rounding_learned else "")
+        parts.append(f"{len(self.float_nodes)} nodes in float" if self.float_nodes else "")
+        parts.append(f"by {self.runtime}" if self.runtime is not RuntimeName.ONNXRUNTIME else "")
+        return ", ".join(part for part in parts if part)

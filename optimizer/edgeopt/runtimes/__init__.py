@@ -1,0 +1,1 @@
+"""The runtimes that run a variant, behind one port: ONNX Runtime, OpenVINO and LiteRT on this machine's CPU."""
