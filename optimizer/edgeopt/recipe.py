@@ -49,7 +49,7 @@ class Recipe:
 
     ``operators``: the operator types that are quantized, empty for all that the quantizer knows. ``float_nodes``:
     nodes left in float. ``reduced_weights``: weights that use 7 of 8 bits, because u8 by s8 products would saturate
-    (:mod:`edgeopt.saturation`). ``equalized``, ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
+    (:mod:`edgeopt.saturation`). ``pruned``: made from the pruned network, not the original. ``equalized``, ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
     """
 
     precision: Precision
@@ -62,11 +62,18 @@ class Recipe:
     equalized: bool = False
     bias_corrected: bool = False
     rounding_learned: bool = False
+    pruned: bool = False
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant and the stem of its file: ``int8``, ``pruned-int8``, ``int8-openvino``."""
+        runtime = "" if self.runtime is RuntimeName.ONNXRUNTIME else f"-{self.runtime}"
+        return f"{'pruned-' if self.pruned else ''}{self.precision}{runtime}"
 
     @property
     def title(self) -> str:
         """A short name for people, for instance ``int8, minmax, 3 layers in float, by openvino``."""
-        parts = [str(self.precision)]
+        parts = [f"pruned {self.precision}" if self.pruned else str(self.precision)]
         if self.precision is Precision.INT8:
             parts.append(str(self.calibrator))
             parts.append("signed activations" if self.signed_activations else "")
