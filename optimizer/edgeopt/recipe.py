@@ -45,15 +45,17 @@ class RuntimeName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a variant is made. The fields after ``runtime`` mean something for int8 only.
+    """How a variant is made. From ``calibrator`` on, the fields mean something for int8 only.
 
-    ``operators``: the operator types that are quantized, empty for all that the quantizer knows. ``float_nodes``:
-    nodes left in float. ``reduced_weights``: weights that use 7 of 8 bits, because u8 by s8 products would saturate
-    (:mod:`edgeopt.saturation`). ``pruned``: made from the pruned network, not the original. ``equalized``, ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
+    ``pruned``: made from the pruned network, not the original. ``operators``: the operator types that are quantized,
+    empty for all that the quantizer knows. ``float_nodes``: nodes left in float. ``reduced_weights``: weights that use
+    7 of 8 bits, because u8 by s8 products would saturate (:mod:`edgeopt.saturation`). ``equalized``,
+    ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
     """
 
     precision: Precision
     runtime: RuntimeName = RuntimeName.ONNXRUNTIME
+    pruned: bool = False
     calibrator: Calibrator = Calibrator.MINMAX
     signed_activations: bool = False
     operators: tuple[str, ...] = ()
@@ -62,7 +64,6 @@ class Recipe:
     equalized: bool = False
     bias_corrected: bool = False
     rounding_learned: bool = False
-    pruned: bool = False
 
     @property
     def variant(self) -> str:

@@ -1,0 +1,1 @@
+"""The search for the best variant: what to try next, trying it, remembering it, and choosing."""
