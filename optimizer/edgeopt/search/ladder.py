@@ -41,8 +41,8 @@ class Course:
     """What the ladder may try. ``first``: recipes for the model's family and the target's CPU, cheapest first.
 
     ``timed``: the target's times can be measured here. ``reducible``: weights that may overflow 16-bit sums, empty
-    where the CPU has none. ``calibrators``: those that are worth trying. ``runtimes``: those of the target. ``pruned``: there
-    is a pruned network too. ``quantizes``: int8 is wanted at all.
+    where the CPU has none. ``calibrators``: those that are worth trying. ``runtimes``: those of the target.
+    ``pruned``: there is a pruned network too. ``quantizes``: int8 is wanted at all.
     """
 
     demand: Demand
@@ -78,6 +78,11 @@ class _Climb:
     def accurate(self) -> bool:
         """Whether a static int8 variant keeps accuracy."""
         return any(_is_static(trial) and self.course.demand.keeps(trial) for trial in self.trials)
+
+    @property
+    def quick(self) -> bool:
+        """Whether a static int8 variant is faster than fp32."""
+        return any(_is_static(trial) and faster(trial.speed) for trial in self.trials)
 
     @property
     def kept(self) -> bool:
@@ -145,7 +150,7 @@ def _recovery(state: _Climb) -> Steps:
 def _islands(state: _Climb) -> Steps:
     """Leave in float what int8 makes slower."""
     leader = state.leader()
-    if leader is None or not state.course.timed or (state.kept and not state.course.thorough):
+    if leader is None or not state.course.timed or (state.quick and not state.course.thorough):
         return
     answer = yield Request(kind=Kind.ISLANDS, rung="islands", recipe=leader.recipe)
     together = {node for nodes in answer.node_sets for node in nodes}
