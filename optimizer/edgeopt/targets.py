@@ -8,6 +8,7 @@ It reads the profile and ``/proc/cpuinfo``; it decides nothing about quantizatio
     cores = 4
     memory_mib = 4096
     runtimes = { onnxruntime = "1.20" }
+    emulator = { program = "qemu-aarch64", cpu = "cortex-a76" }
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import platform
 import tomllib
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 
 import msgspec
@@ -24,14 +26,40 @@ import msgspec
 from edgeopt_contract.errors import UsageError
 from edgeopt_contract.isa import isa_features, normalize_arch
 
-__all__ = ["Target", "host_target", "read_target"]
+__all__ = ["EmulatedCpu", "Target", "host_target", "read_target"]
 
-_INT8_FEATURES = frozenset({"vnni", "dotprod", "i8mm"})  # each brings its own int8 kernels
+# What int8 kernels are chosen by where it changes the integers they compute, or the order in which they add.
+_ARITHMETIC = frozenset({"avx2", "vnni", "dotprod", "i8mm"})
+# What makes float or int8 faster besides: a time that was measured with it says nothing of a CPU without it.
+_SPEED = _ARITHMETIC | {"avx512f", "amx_int8", "fp16"}
+# The oldest version of each runtime that variants are made for, by the module that brings it.
+_RUNTIMES = {
+    "onnxruntime": ("onnxruntime", "1.20"),
+    "openvino": ("openvino", "2025.0"),
+    "litert": ("ai_edge_litert", "2.0"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedCpu:
+    """What QEMU calls the CPU: the name of its user-mode ``program``, and what is given to ``-cpu``."""
+
+    program: str
+    cpu: str
+
+    @property
+    def title(self) -> str:
+        """How it is called, for instance ``qemu-aarch64 -cpu cortex-a72``."""
+        return f"{self.program} -cpu {self.cpu}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A kind of device. ``arch`` and ``features`` are the names of :mod:`edgeopt_contract.isa`."""
+    """A kind of device. ``arch`` and ``features`` are the names of :mod:`edgeopt_contract.isa`.
+
+    ``runtimes`` maps the runtimes that the device can have to their least versions. ``emulator`` is the CPU on which
+    variants are certified where this machine's is another; without one, ``no_emulator`` says why, in words.
+    """
 
     name: str
     arch: str
@@ -39,20 +67,39 @@ class Target:
     cores: int
     memory_mib: int
     runtimes: dict[str, str]
+    emulator: EmulatedCpu | None = None
+    no_emulator: str = ""
 
     @property
     def has_vnni(self) -> bool:
-        """Whether the CPU multiplies u8 by s8 without 16-bit saturation (x86 only)."""
+        """Whether the CPU multiplies u8 by s8 without 16-bit saturation by an instruction of its own (x86 only)."""
         return "vnni" in self.features
 
+    @property
+    def saturates(self) -> bool:
+        """Whether ONNX Runtime adds pairs of u8 by s8 products in 16 saturating bits (VPMADDUBSW) on this CPU.
+
+        So it does with AVX2 and no VNNI. Without AVX2 its SSE kernels widen first, and are exact.
+        """
+        return self.arch == "x86_64" and "avx2" in self.features and not self.has_vnni
+
+    def computes_like(self, other: Target) -> bool:
+        """Tell whether int8 kernels give the same integers on both, so that one may certify for the other."""
+        return self._same(other, _ARITHMETIC)
+
     def times_like(self, other: Target) -> bool:
-        """Tell whether int8 kernels run alike on both, so that a time measured on one says something of the other."""
-        mine, theirs = _INT8_FEATURES & set(self.features), _INT8_FEATURES & set(other.features)
-        return self.arch == other.arch and mine == theirs
+        """Tell whether kernels are as good on both, so that a ratio measured on one holds for the other.
+
+        A server that computes in AMX or AVX-512 must not lend them to a board that has neither.
+        """
+        return self._same(other, _SPEED)
+
+    def _same(self, other: Target, features: frozenset[str]) -> bool:
+        return self.arch == other.arch and features & set(self.features) == features & set(other.features)
 
 
 def host_target() -> Target:
-    """Return this machine, named after its kind of CPU, for instance ``x86_64-vnni``."""
+    """Return this machine, named after its kind of CPU, for instance ``x86_64-vnni``, with the runtimes installed."""
     cpuinfo = Path("/proc/cpuinfo")
     features = isa_features(cpuinfo.read_text()) if cpuinfo.exists() else ()
     arch = normalize_arch(platform.machine())
@@ -63,7 +110,7 @@ def host_target() -> Target:
         features=features,
         cores=os.cpu_count() or 1,
         memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-        runtimes={"onnxruntime": "1.20"},
+        runtimes={name: least for name, (module, least) in _RUNTIMES.items() if util.find_spec(module) is not None},
     )
 
 

@@ -37,7 +37,33 @@ def test_this_machine() -> None:
     assert normalize_arch(platform.machine()) == host.arch
     assert host.name.startswith(host.arch)
     assert host.memory_mib > 0
+    assert "onnxruntime" in host.runtimes
     assert host.times_like(host)
+
+
+def test_every_profile_names_its_emulator_or_says_why_there_is_none() -> None:
+    """So a report can always say on what a variant was certified; the names are QEMU's."""
+    for target in map(read_target, DEVICES.glob("*.toml")):
+        assert (target.emulator is None) == bool(target.no_emulator), target.name
+        assert target.emulator is None or f"qemu-{target.arch}" == target.emulator.program
+    pi = read_target(DEVICES / "raspberry-pi-4.toml").emulator
+    assert pi is not None
+    assert "qemu-aarch64 -cpu cortex-a72" == pi.title
+
+
+def test_only_avx2_without_vnni_saturates() -> None:
+    """An Atom's SSE kernels and ARM's multiply-adds are exact, and so is VNNI."""
+    saturating = {target.name for target in map(read_target, DEVICES.glob("*.toml")) if target.saturates}
+    assert {"x86-avx2"} == saturating
+
+
+def test_equal_integers_are_less_than_equal_times() -> None:
+    """AVX-512 and AMX change how fast a VNNI machine is, and not what it computes."""
+    vnni = read_target(DEVICES / "x86-vnni.toml")
+    server = dataclasses.replace(vnni, features=(*vnni.features, "amx_int8"))
+    assert vnni.computes_like(server)
+    assert not vnni.times_like(server)
+    assert not read_target(DEVICES / "x86-atom.toml").computes_like(read_target(DEVICES / "x86-avx2.toml"))
 
 
 def test_times_carry_over_only_between_like_cpus() -> None:
@@ -73,6 +99,7 @@ def test_number_types_follow_the_cpu(name: str, signed: bool, reduced: bool, fea
         ("name = ", "cannot read the target profile"),
         ('name = "x"\nspeed = 3', "unknown keys speed"),
         ('name = "x"', "missing required field"),
+        ('emulator = { program = "qemu" }', "missing required field"),
         ('name = 3\narch="a"\nfeatures=[]\ncores=1\nmemory_mib=1\nruntimes={}', "Expected `str`"),
     ],
 )
