@@ -20,7 +20,7 @@ from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.errors import BundleError, MessageError
 from edgeopt_contract.manifest import MANIFEST_NAME, FileEntry, Manifest, Role, TensorSpec, Variant
 from edgeopt_contract.storage import new_directory, storage_errors, write_durably
-from edgeopt_contract.values import digest_of
+from edgeopt_contract.values import check_relative_path, digest_of
 
 __all__ = ["MANIFEST_NAME", "Bundle", "BundleContents", "check_file", "open_bundle", "read_manifest", "write_bundle"]
 
@@ -52,8 +52,15 @@ class Bundle:
         return self.directory / entry.path
 
 
-def write_bundle(directory: Path, contents: BundleContents) -> Bundle:
-    """Write ``contents`` as a bundle; equal contents give equal bytes. Raises :class:`StorageError`."""
+def write_bundle(directory: Path, contents: BundleContents, beside: Mapping[str, bytes] | None = None) -> Bundle:
+    """Write ``contents`` as a bundle; equal contents give equal bytes. Raises :class:`StorageError`.
+
+    ``beside`` are files for people, by plain name, that lie in the same directory without being part of the bundle:
+    the manifest does not list them. Raises ``ValueError`` when one has the name of a listed file.
+    """
+    loose = {check_relative_path(name): data for name, data in (beside or {}).items()}
+    if taken := sorted(set(loose) & {MANIFEST_NAME, *contents.files}):
+        raise ValueError(f"{taken[0]} is part of the bundle, so it cannot stand beside it")
     entries = tuple(
         FileEntry(path=path, role=role, size=len(data), sha256=digest_of(data), blocks=cut(data))
         for path, (role, data) in sorted(contents.files.items())
@@ -71,6 +78,8 @@ def write_bundle(directory: Path, contents: BundleContents) -> Bundle:
     encoded = encode(manifest)
     with new_directory(directory) as temporary, storage_errors(directory):
         for path, (_, data) in contents.files.items():
+            write_durably(temporary / path, data)
+        for path, data in loose.items():
             write_durably(temporary / path, data)
         write_durably(temporary / MANIFEST_NAME, encoded)
     return Bundle(directory, manifest, digest_of(encoded))

@@ -1,13 +1,15 @@
 """Writing what a run made: a bundle on PASS, the report alone otherwise. All of it, or nothing.
 
-Example::
+What was measured (the reports with their times) lies beside the bundle, in the same directory, and is not listed in
+its manifest: so the same inputs give the same digest (ADR 0015). Example::
 
     check_output(directory)                              # before the work: may it be replaced?
-    write_output(directory, report, package)             # package None: no bundle
+    write_run(directory, contents, beside)               # contents None: no bundle, only what stands beside it
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,16 @@ from edgeopt_contract.errors import UsageError
 from edgeopt_contract.manifest import Role
 from edgeopt_contract.storage import new_directory, storage_errors, write_durably
 
-__all__ = ["GOLDEN", "PROFILE", "REPORT_HTML", "REPORT_JSON", "check_output", "write_output"]
+__all__ = [
+    "GOLDEN",
+    "PROFILE",
+    "REPORT_HTML",
+    "REPORT_JSON",
+    "check_output",
+    "with_evidence",
+    "write_output",
+    "write_run",
+]
 
 GOLDEN = "golden.npz"
 PROFILE = "profile.json"
@@ -47,5 +58,25 @@ def write_output(directory: Path, report: Report, contents: BundleContents | Non
         return write_bundle(directory, replace(contents, files=files))
     with new_directory(directory) as temporary, storage_errors(directory):
         for name, data in evidence.items():
+            write_durably(temporary / name, data)
+    return None
+
+
+def with_evidence(contents: BundleContents, evidence: Mapping[str, bytes]) -> BundleContents:
+    """Return ``contents`` with ``evidence``, files by name, as part of the bundle."""
+    return replace(
+        contents, files={**contents.files, **{name: (Role.EVIDENCE, data) for name, data in evidence.items()}}
+    )
+
+
+def write_run(directory: Path, contents: BundleContents | None, beside: Mapping[str, bytes]) -> Bundle | None:
+    """Write ``directory``: the bundle, if there is one, and the files ``beside`` it, which its manifest does not list.
+
+    Raises :class:`StorageError`; then ``directory`` is as it was.
+    """
+    if contents is not None:
+        return write_bundle(directory, contents, beside)
+    with new_directory(directory) as temporary, storage_errors(directory):
+        for name, data in beside.items():
             write_durably(temporary / name, data)
     return None
