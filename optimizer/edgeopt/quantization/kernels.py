@@ -1,0 +1,249 @@
+"""How long each node takes in ONNX Runtime: the kernels that really run, told by the names of the float graph.
+
+ONNX Runtime fuses, renames and inserts nodes. Here the times of its profiler come back to the nodes of the prepared
+graph: a fused kernel (convolution, activation, requantization) counts for the node that does the work, and what was put
+in between (QuantizeLinear, DequantizeLinear, changes of layout) for the neighbour for whose sake it is there. It
+decides nothing: that is :mod:`edgeopt.quantization.islands`. The profiler itself costs about two microseconds a kernel,
+so sums over a small model are too long; whether a variant is faster is for :mod:`edgeopt.timing` to say. Example::
+
+    saved_ms(float_model, int8_model, samples)["node_Conv_260"]       # 0.012: int8 saves twelve microseconds there
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from edgeopt.layers import name_nodes
+from edgeopt.samples import Sample, stack
+from edgeopt_contract.errors import ModelError
+
+__all__ = ["NodeTime", "measure_nodes", "saved_ms"]
+
+_WARM_UP = 5
+_ERRORS_ONLY = 3
+_EVENT = re.compile(r"_kernel_time$")
+_RENAMED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")  # what ONNX Runtime's optimizers append
+_VARIANT_OF = re.compile(r"^(QLinear|Fused|DynamicQuantize|Q)(?=[A-Z])|Integer$")  # QLinearConv, FusedConv, QGemm, …
+_FOR_CONSUMER = frozenset({"QuantizeLinear", "ReorderInput"})
+_CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
+_BYTES = frozenset({"int8", "uint8"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTime:
+    """Microseconds of one run, batch one, that a node of the float graph accounts for.
+
+    ``kernel_us``: the kernels that do its work; ``conversion_us``: what was inserted for it. ``integer``: the kernel
+    reads or writes 8-bit numbers. ``elements``: how many numbers it gives.
+    """
+
+    node: str
+    kernel_us: float
+    conversion_us: float
+    integer: bool
+    elements: int
+
+    @property
+    def total_us(self) -> float:
+        """Both together."""
+        return self.kernel_us + self.conversion_us
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """One node of the optimized graph as the profiler saw it."""
+
+    name: str
+    operator: str
+    microseconds: float
+    types: frozenset[str]
+    elements: int
+
+
+def saved_ms(
+    float_model: bytes, quantized: bytes, samples: Sequence[Sample], *, runs: int = 64, threads: int = 1
+) -> dict[str, float]:
+    """Return for each node of ``float_model`` how many milliseconds one run of ``quantized`` saves there.
+
+    Negative where int8 with its conversions takes longer. Both models run in turn ``runs`` times on ``samples``, batch
+    one. Raises :class:`ModelError` when one cannot be run.
+    """
+    before, after = measure_nodes(float_model, (float_model, quantized), samples, runs=runs, threads=threads)
+    return {
+        name: ((before[name].total_us if name in before else 0.0) - (after[name].total_us if name in after else 0.0))
+        / 1e3
+        for name in dict.fromkeys([*before, *after])
+    }
+
+
+def measure_nodes(
+    float_model: bytes, models: Sequence[bytes], samples: Sequence[Sample], *, runs: int = 64, threads: int = 1
+) -> tuple[dict[str, NodeTime], ...]:
+    """Return for each of ``models``, which are ``float_model`` or quantized forms of it, the time of each node.
+
+    The models run in turn, so that all see the same load. A time is the mean of a kernel's fastest half: what other
+    programs take from it is left out. Nodes that ONNX Runtime folded or fused into others are missing. Raises
+    :class:`ModelError`.
+    """
+    original = onnx.load_model_from_string(_named(float_model)).graph
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+        places = [Path(folder) / str(number) for number, _ in enumerate(models)]
+        sessions = [_profiled(_named(model), place, threads) for model, place in zip(models, places, strict=True)]
+        try:
+            for number in range(_WARM_UP + runs):
+                feeds = stack([samples[number % len(samples)]])
+                for session in sessions:
+                    session.run(None, feeds)
+        except Exception as error:
+            raise ModelError(f"the model failed on the data: {error}") from error
+        reports = [json.loads(Path(session.end_profiling()).read_bytes()) for session in sessions]
+        graphs = [onnx.load_model(str(place.with_suffix(".onnx")), load_external_data=False).graph for place in places]
+    return tuple(_by_node(_kernels(report), graph, original) for report, graph in zip(reports, graphs, strict=True))
+
+
+def _named(model: bytes) -> bytes:
+    """Return ``model`` with a name for each node, as quantizers give them."""
+    try:
+        graph = onnx.load_model_from_string(model)
+    except Exception as error:  # protobuf's error type is its own affair
+        raise ModelError(f"cannot load the model: not ONNX ({error})") from error
+    named: bytes = name_nodes(graph).SerializeToString()
+    return named
+
+
+def _profiled(model: bytes, place: Path, threads: int) -> Any:
+    """Load ``model`` so that its kernels are timed, and leave the optimized graph at ``place``."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.enable_profiling = True
+    options.profile_file_prefix = str(place)
+    options.optimized_model_filepath = str(place.with_suffix(".onnx"))
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
+
+
+def _kernels(report: Sequence[Mapping[str, Any]]) -> list[_Kernel]:
+    """Return the profiler's kernels in the order in which they ran."""
+    spent: dict[str, list[float]] = {}
+    events: dict[str, Mapping[str, Any]] = {}
+    for event in report:
+        if event.get("cat") == "Node" and _EVENT.search(event["name"]):
+            name = _EVENT.sub("", event["name"])
+            spent.setdefault(name, []).append(event["dur"])
+            events[name] = event["args"]
+    return [_kernel(name, args, spent[name][_WARM_UP:]) for name, args in events.items()]
+
+
+def _kernel(name: str, args: Mapping[str, Any], spent: Sequence[float]) -> _Kernel:
+    tensors = [*args["input_type_shape"], *args["output_type_shape"]]
+    outputs = [shape for tensor in args["output_type_shape"] for shape in tensor.values()]
+    fastest = np.sort(spent)[: (len(spent) + 1) // 2]
+    return _Kernel(
+        name=name,
+        operator=args["op_name"],
+        microseconds=float(fastest.mean()),
+        types=frozenset(kind for tensor in tensors for kind in tensor),
+        elements=sum(int(np.prod(shape)) for shape in outputs),
+    )
+
+
+def _by_node(kernels: Sequence[_Kernel], optimized: Any, original: Any) -> dict[str, NodeTime]:
+    """Add up ``kernels`` by the nodes of ``original``. ``optimized`` is the graph that ran."""
+    owners = _Owners(optimized, original)
+    times: dict[str, NodeTime] = {}
+    for kernel in kernels:
+        node = owners.find(kernel.name, kernel.operator)
+        if node is None:
+            raise ModelError(f"kernel '{kernel.name}' ({kernel.operator}) belongs to no node of the float graph")
+        inserted = kernel.operator in _CONVERSIONS and not owners.is_original(kernel.name)
+        known = times.get(node, NodeTime(node=node, kernel_us=0.0, conversion_us=0.0, integer=False, elements=0))
+        times[node] = NodeTime(
+            node=node,
+            kernel_us=known.kernel_us + (0.0 if inserted else kernel.microseconds),
+            conversion_us=known.conversion_us + (kernel.microseconds if inserted else 0.0),
+            integer=known.integer or (not inserted and bool(kernel.types & _BYTES)),
+            elements=known.elements if inserted else kernel.elements,
+        )
+    return times
+
+
+class _Owners:
+    """Which node of the original graph each node of the optimized graph came from, or is there for."""
+
+    def __init__(self, optimized: Any, original: Any) -> None:
+        self._operators = {node.name: node.op_type for node in original.node}
+        self._made_by = {tensor: node for node in original.node for tensor in node.output}
+        self._nodes = {node.name: node for node in optimized.node}
+        self._producers = {tensor: node for node in optimized.node for tensor in node.output}
+        self._consumers: dict[str, list[Any]] = {}
+        for node in optimized.node:
+            for tensor in node.input:
+                self._consumers.setdefault(tensor, []).append(node)
+
+    def is_original(self, name: str) -> bool:
+        """Tell whether the original graph has a node of this name."""
+        return _RENAMED.sub("", name) in self._operators
+
+    def find(self, name: str, operator: str) -> str | None:
+        """Return the name of the original node; ``None`` when nothing leads to one."""
+        own = self._own(name, operator)
+        if own is not None or name not in self._nodes:
+            return own
+        towards_consumer = operator in _FOR_CONSUMER
+        return self._neighbour(name, forward=towards_consumer) or self._neighbour(name, forward=not towards_consumer)
+
+    def _own(self, name: str, operator: str) -> str | None:
+        """Return the original node whose name, or whose output's name, the optimizer kept."""
+        plain = _RENAMED.sub("", name)
+        if plain in self._operators:
+            return plain
+        if operator in _CONVERSIONS:
+            return None
+        node = self._made_by.get(plain) or next(
+            (self._made_by[tensor] for tensor in self._outputs(name) if tensor in self._made_by), None
+        )
+        return None if node is None else self._worker(node, _VARIANT_OF.sub("", operator))
+
+    def _worker(self, last: Any, operator: str) -> str:
+        """Return the nearest node of type ``operator`` before ``last``: what a fused kernel is named after."""
+        node = last
+        while node is not None and node.op_type != operator:
+            node = next((self._made_by[tensor] for tensor in node.input if tensor in self._made_by), None)
+        return str((last if node is None else node).name)
+
+    def _outputs(self, name: str) -> Sequence[str]:
+        return list(self._nodes[name].output) if name in self._nodes else ()
+
+    def _neighbour(self, name: str, *, forward: bool) -> str | None:
+        """Return the first original node on the way along (``forward``) or against the data's direction."""
+        waiting, seen = [self._nodes[name]], {name}
+        while waiting:
+            node = waiting.pop(0)
+            for neighbour in self._next(node, forward=forward):
+                if neighbour.name in seen:
+                    continue
+                own = self._own(neighbour.name, neighbour.op_type)
+                if own is not None:
+                    return own
+                seen.add(neighbour.name)
+                waiting.append(neighbour)
+        return None
+
+    def _next(self, node: Any, *, forward: bool) -> list[Any]:
+        if forward:
+            return [consumer for tensor in node.output for consumer in self._consumers.get(tensor, [])]
+        return [self._producers[tensor] for tensor in node.input if tensor in self._producers]
