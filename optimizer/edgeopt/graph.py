@@ -1,23 +1,26 @@
-"""Making a float ONNX graph ready for quantization: newer opset, constants folded, shapes known.
+"""Making a float ONNX graph ready for quantization: newer opset, constants folded, shapes known, nodes named.
 
 It quantizes nothing. Names of machines and source lines that exporters leave in the file are removed, so equal
-graphs give equal bytes. Example::
+graphs give equal bytes; every node has a name of its own, by which recipes leave it in float. Weights are initializers
+of the main graph, those of LSTM and GRU included, and If nodes whose condition the graph decides are gone; an If that
+depends on the data stays as it is. Example::
 
-    ready = prepare(exported)
+    ready = prepare(exported, shapes={"input": (3, 224, 224)})
     ready.model, ready.notes               # bytes, and what could not be done
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import version_converter
+from onnx import inliner, version_converter
 
+from edgeopt.folding import all_nodes, inline_decided, lift_constants, name_nodes
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
@@ -28,6 +31,8 @@ _MAX_IR = 10  # what it reads
 _MAX_OPSET = 21  # what it reads
 _LEAST_OPSET = 13  # per-channel DequantizeLinear (ONNX operator changelog)
 _OPSET = 17  # where older graphs are taken
+_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))  # what ONNX Runtime has without extensions
+_OUR_WORK = ["eliminate_if_with_const_cond"]  # onnxsim's leaves nodes out of order where branches are nested
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +43,28 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(model: bytes) -> Prepared:
+def prepare(model: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Prepared:
     """Return ``model`` folded and simplified, at an opset at which per-channel quantization is valid.
 
-    Raises :class:`ModelError` when the bytes are not a valid ONNX model or the opset cannot be upgraded.
+    ``shapes`` are those of one sample by input, without batch dimension: where they are given, the axes that the model
+    leaves free are fixed to them (the batch stays free), and what depends on them is decided. Raises
+    :class:`ModelError` when the bytes are not a valid ONNX model, use operators that no device has, or an opset that
+    cannot be upgraded.
     """
     graph = _upgraded(_parse(model))
+    _fix_axes(graph, shapes or {})
+    lift_constants(graph)
+    name_nodes(graph)  # before branches are opened: ONNX Runtime refuses two nodes of one name
     simplified, simplifying = _simplified(graph)
     preprocessed, preprocessing = _preprocessed(simplified)
+    lift_constants(preprocessed)
+    name_nodes(preprocessed)
     return Prepared(stripped(preprocessed), tuple(note for note in (simplifying, preprocessing) if note))
 
 
 def op_types(model: bytes) -> frozenset[str]:
     """Return the operators that the graph and its subgraphs use."""
-    return frozenset(node.op_type for node in _nodes(onnx.load_model_from_string(model).graph))
+    return frozenset(node.op_type for node in all_nodes(onnx.load_model_from_string(model).graph))
 
 
 def input_shapes(model: bytes) -> dict[str, tuple[int | None, ...]]:
@@ -73,7 +86,7 @@ def stripped(model: Any) -> bytes:
     graph = model.graph
     graph.doc_string = ""
     del graph.metadata_props[:]
-    nodes = list(_nodes(graph))
+    nodes = list(all_nodes(graph))
     for item in (*nodes, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]
@@ -88,11 +101,43 @@ def stripped(model: Any) -> bytes:
 def _parse(model: bytes) -> Any:
     try:
         graph = onnx.load_model_from_string(model)
+    except Exception as error:  # protobuf raises errors of its own
+        raise ModelError(f"not a valid ONNX model: {_first_line(error)}") from error
+    _refuse_external(graph)
+    try:
         onnx.checker.check_model(graph)
-    except Exception as error:  # onnx raises whatever protobuf and its C++ checker raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"not a valid ONNX model: {reason}") from error
+        graph = inliner.inline_local_functions(graph) if graph.functions else graph
+    except Exception as error:  # onnx raises whatever its C++ checker raises
+        raise ModelError(f"not a valid ONNX model: {_first_line(error)}") from error
+    foreign = next((node for node in all_nodes(graph.graph) if node.domain not in _DOMAINS), None)
+    if foreign is not None:
+        raise ModelError(
+            f"the model uses the operator {foreign.op_type} of the domain '{foreign.domain}', which ONNX Runtime has "
+            "only with an extension library: a device has none; express it in standard operators, or leave it out of "
+            "the model"
+        )
     return graph
+
+
+def _refuse_external(model: Any) -> None:
+    """Weights beside the file cannot be read from bytes; :func:`edgeopt.models.load_model` reads them from a path."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise ModelError(f"the weight '{tensor.name}' is in the file {place} beside the model: give both as one")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _fix_axes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the free axes of the inputs, but for the batch, the sizes in ``shapes``, in place."""
+    for value in model.graph.input:
+        axes = value.type.tensor_type.shape.dim[1:]
+        for axis, size in zip(axes, shapes.get(value.name, ()), strict=False):
+            if not axis.HasField("dim_value") or axis.dim_value <= 0:
+                axis.dim_value = size
 
 
 def _upgraded(model: Any) -> Any:
@@ -114,15 +159,21 @@ def _upgraded(model: Any) -> Any:
 
 
 def _simplified(model: Any) -> tuple[Any, str]:
-    """Return ``model`` simplified, or as it is with the reason."""
+    """Return ``model`` simplified and without decided If nodes, or as far as that went with the reason."""
     import onnxsim
 
-    try:
-        with silenced():
-            simplified, valid = onnxsim.simplify(model)
-    except Exception as error:  # a graph that onnxsim cannot read is still one that ONNX Runtime can run
-        return model, f"not simplified: onnxsim stopped with {type(error).__name__}: {error}"
-    return (simplified, "") if valid else (model, "not simplified: onnxsim's result differs from the original")
+    while True:
+        try:
+            with silenced():
+                simplified, valid = onnxsim.simplify(model, skipped_optimizers=_OUR_WORK)
+        except Exception as error:  # a graph that onnxsim cannot read is still one that ONNX Runtime can run
+            return model, f"not simplified: onnxsim stopped with {type(error).__name__}: {_first_line(error)}"
+        if not valid:
+            return model, "not simplified: onnxsim's result differs from the original"
+        model = simplified
+        lift_constants(model)
+        if not inline_decided(model):
+            return model, ""
 
 
 def _preprocessed(model: Any) -> tuple[Any, str]:
@@ -130,9 +181,10 @@ def _preprocessed(model: Any) -> tuple[Any, str]:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder, silenced():
-        result = str(Path(folder) / "prepared.onnx")
+        original, result = str(Path(folder) / "original.onnx"), str(Path(folder) / "prepared.onnx")
+        onnx.save_model(model, original)  # a path: given the model itself, a first attempt that fails leaves it changed
         try:
-            quant_pre_process(model, result)
+            quant_pre_process(original, result)
         except OSError:
             raise  # the disk's fault, not the model's
         except Exception as error:
@@ -140,15 +192,7 @@ def _preprocessed(model: Any) -> tuple[Any, str]:
         else:
             return onnx.load_model(result), ""
         try:
-            quant_pre_process(model, result, skip_symbolic_shape=True)
+            quant_pre_process(original, result, skip_symbolic_shape=True)
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot prepare the model for quantization: {error}") from error
         return onnx.load_model(result), note
-
-
-def _nodes(graph: Any) -> Iterable[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for subgraph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(subgraph)
