@@ -82,6 +82,12 @@ class ExportedModel:
         self._names = [*wanted[: self._positional], *keywords.context]
         self._tensors = dict(zip(self._names, tensors, strict=True))
 
+    @property
+    def module(self) -> Any:
+        """The program as a ``torch.nn.Module``; each call unpacks it anew."""
+        with silenced():
+            return self._program.module()
+
     def input_shape(self) -> Shape | None:
         """Return the shape of the only input without batch dimension; ``None`` when there are several."""
         if len(self._names) != 1:
@@ -111,8 +117,7 @@ class ExportedModel:
         """Return the program's outputs in order, one sample at a time where its batch is fixed."""
         free = not any(isinstance(tensor.shape[0], int) for tensor in self._tensors.values())
         size = len(samples) if free else 1
-        with silenced():
-            module = self._program.module()
+        module = self.module
         parts = [self._run(module, stack(chunk)) for chunk in chunks(samples, size)]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 

@@ -24,7 +24,7 @@ from edgeopt.folding import all_nodes, inline_decided, lift_constants, name_node
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["MINIMUM_RUNTIME", "Prepared", "input_shapes", "op_types", "prepare", "stripped"]
+__all__ = ["MINIMUM_RUNTIME", "Prepared", "input_shapes", "op_types", "prepare", "stripped", "with_external_weights"]
 
 MINIMUM_RUNTIME = "1.20"  # the oldest ONNX Runtime on a device
 _MAX_IR = 10  # what it reads
@@ -98,6 +98,25 @@ def stripped(model: Any) -> bytes:
     return data
 
 
+def with_external_weights(model: bytes, path: Path) -> bytes:
+    """Return ``model``, read from ``path``, with the weights that it keeps in files beside it.
+
+    Raises :class:`ModelError` when it is no model, or a file of weights is missing, outside the folder or too short.
+    """
+    try:
+        graph = onnx.load_model_from_string(model)
+        if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer):
+            return model
+    except Exception as error:  # protobuf raises errors of its own
+        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+    try:
+        onnx.load_external_data_for_model(graph, str(path.parent))
+        data: bytes = graph.SerializeToString()
+    except Exception as error:  # onnx checks the paths in C++, and protobuf holds at most 2 GiB
+        raise ModelError(f"cannot read the weights beside {path}: {_first_line(error)}") from error
+    return data
+
+
 def _parse(model: bytes) -> Any:
     try:
         graph = onnx.load_model_from_string(model)
@@ -120,11 +139,11 @@ def _parse(model: bytes) -> Any:
 
 
 def _refuse_external(model: Any) -> None:
-    """Weights beside the file cannot be read from bytes; :func:`edgeopt.models.load_model` reads them from a path."""
+    """Weights beside the file cannot be read from bytes; :func:`with_external_weights` reads them."""
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
-            raise ModelError(f"the weight '{tensor.name}' is in the file {place} beside the model: give both as one")
+            raise ModelError(f"the weight '{tensor.name}' is in the file {place}: give the path of the .onnx beside it")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``), an ``.onnx`` file, or a
 ``.pt2`` file (:mod:`edgeopt.exported`).
-Pickled modules are never unpickled (that would run code from the file), and TorchScript cannot go through the
-exporter; both are refused with the way out. It changes nothing in the graph: that is :mod:`edgeopt.graph`. Example::
+Pickled modules are never unpickled (that would run code from the file), and TorchScript cannot go through the exporter;
+these and other formats are refused with the way out. It changes nothing in the graph: that is :mod:`edgeopt.graph`.
+Example::
 
     model = load_model("examples.digits:model")
     exported = model.to_onnx(sample)                 # bytes
@@ -11,7 +12,7 @@ exporter; both are refused with the way out. It changes nothing in the graph: th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ import numpy as np
 from edgeopt.data import DEFAULT_INPUT
 from edgeopt.exported import OPSET, first_cause, load_exported
 from edgeopt.files.reading import Shape
-from edgeopt.graph import input_shapes
+from edgeopt.graph import input_shapes, op_types, with_external_weights
 from edgeopt.loading import call_user_code, is_reference, load_attribute
 from edgeopt.samples import Array, Sample, stack
 from edgeopt.silence import silenced
@@ -28,17 +29,50 @@ from edgeopt_contract.errors import MissingExtraError, ModelError
 
 __all__ = ["Model", "OnnxModel", "TorchModel", "load_model"]
 
-_REFUSED = {
-    ".ts": "TorchScript cannot be exported",
-    ".pt": "a pickled module or TorchScript file would run code from the file when loaded",
-    ".pth": "a pickled module would run code from the file when loaded",
-    ".pkl": "a pickled module would run code from the file when loaded",
+_INTEGER_OPERATORS = frozenset(
+    (
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+        "MatMulInteger",
+    )
+)
+_FACTORY = "write a function that builds the module and loads its weights, and give it as 'package.module:function'"
+_PICKLED = "a pickled file would run code when loaded, and is never opened"
+_WAY_OUT_OF: dict[str, tuple[str, str]] = {
+    ".ts": ("TorchScript cannot go through torch's exporter", _FACTORY),
+    **dict.fromkeys(
+        (".pt", ".pth", ".ckpt", ".bin"), (_PICKLED, f"{_FACTORY}; torch.load(path, weights_only=True) reads weights")
+    ),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".joblib"),
+        (_PICKLED, f"for a torch module, {_FACTORY}; for scikit-learn, convert the model with skl2onnx"),
+    ),
+    ".safetensors": ("it holds weights without the network", f"{_FACTORY}; safetensors.torch.load_file reads weights"),
+    **dict.fromkeys(
+        (".h5", ".keras", ".pb"),
+        ("it is a TensorFlow or Keras model", "convert it with tf2onnx (opset 17), and give the .onnx"),
+    ),
+    ".tflite": (
+        "a LiteRT file is what edgeopt makes, not what it starts from",
+        "give the float model it was made from, as a torch factory or as .onnx",
+    ),
+    **dict.fromkeys(
+        (".ort", ".xml", ".engine", ".plan", ".mlmodel", ".mlpackage", ".gguf", ".nb", ".param"),
+        ("it is compiled for one runtime", "give the float model it was made from, as a torch factory or as .onnx"),
+    ),
 }
-_WAY_OUT = "write a function that builds the module and loads its weights, and give it as 'package.module:function'"
 
 
 class Model(Protocol):
     """A float model that can be turned into ONNX."""
+
+    @property
+    def module(self) -> Any:
+        """The ``torch.nn.Module``, for converters that start from it; ``None`` when there is none."""
 
     def input_shape(self) -> Shape | None:
         """Return the shape of the only input without batch dimension; ``None`` when that is not known."""
@@ -52,17 +86,10 @@ class Model(Protocol):
 
 def load_model(reference: str) -> Model:
     """Load what the user names. Raises :class:`ModelError`, saying what was expected and what to do."""
-    suffix = Path(reference).suffix.lower()
-    if suffix in _REFUSED:
-        raise ModelError(f"{reference}: {_REFUSED[suffix]}; {_WAY_OUT}")
-    if suffix == ".onnx":
-        return OnnxModel(_read_onnx(Path(reference)))
-    if suffix == ".pt2":
-        return load_exported(Path(reference))
-    if not is_reference(reference):
-        raise ModelError(f"cannot load {reference!r}: expected 'package.module:factory', an .onnx or a .pt2 file")
-    factory = load_attribute(reference, ModelError)
-    return TorchModel(_check_module(call_user_code(factory, f"calling {reference}()", ModelError), reference))
+    for is_meant, load in _LOADERS:
+        if is_meant(reference):
+            return load(reference)
+    raise ModelError(f"cannot load {reference!r}: expected 'package.module:factory', an .onnx or a .pt2 file")
 
 
 class OnnxModel:
@@ -70,6 +97,11 @@ class OnnxModel:
 
     def __init__(self, model: bytes) -> None:
         self._model = model
+
+    @property
+    def module(self) -> None:
+        """``None``: the file is no module."""
+        return
 
     def input_shape(self) -> Shape | None:
         """Return the shape of the only input; ``None`` when there are several. Raises :class:`ModelError`."""
@@ -90,6 +122,11 @@ class TorchModel:
 
     def __init__(self, module: Any) -> None:
         self._module = module
+
+    @property
+    def module(self) -> Any:
+        """The module itself."""
+        return self._module
 
     def input_shape(self) -> None:
         """Return ``None``: a module does not say what it wants."""
@@ -163,22 +200,63 @@ def _tensors(batch: dict[str, Array]) -> dict[str, Any]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
 
+def _suffixed(suffix: str) -> Callable[[str], bool]:
+    return lambda reference: Path(reference).suffix.lower() == suffix
+
+
+def _refuse(reference: str) -> Model:
+    reason, way_out = _WAY_OUT_OF[Path(reference).suffix.lower()]
+    raise ModelError(f"{reference}: {reason}; {way_out}")
+
+
+def _refuse_folder(reference: str) -> Model:
+    kind = "a TensorFlow SavedModel" if (Path(reference) / "saved_model.pb").exists() else "a folder"
+    raise ModelError(
+        f"{reference} is {kind}: expected 'package.module:factory', an .onnx or a .pt2 file; tf2onnx converts "
+        "TensorFlow's models, optimum those of Hugging Face, to ONNX"
+    )
+
+
+def _load_factory(reference: str) -> Model:
+    factory = load_attribute(reference, ModelError)
+    return TorchModel(_check_module(call_user_code(factory, f"calling {reference}()", ModelError), reference))
+
+
 def _check_module(value: Any, reference: str) -> Any:
     try:
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch", "optimizer") from error
     if isinstance(value, torch.jit.ScriptModule):
-        raise ModelError(f"{reference}() gave a TorchScript module, which cannot be exported; {_WAY_OUT}")
+        raise ModelError(
+            f"{reference}() gave a TorchScript module, which cannot go through torch's exporter; {_FACTORY}"
+        )
     if not isinstance(value, torch.nn.Module):
         raise ModelError(f"{reference}() gave {type(value).__name__}: expected a torch.nn.Module")
     return value.eval()
 
 
-def _read_onnx(path: Path) -> bytes:
+def _load_onnx(reference: str) -> Model:
+    path = Path(reference)
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"there is no file {path}: check the path") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    data = with_external_weights(data, path)
+    integers = sorted(op_types(data) & _INTEGER_OPERATORS)
+    if integers:
+        raise ModelError(
+            f"{path} is quantized already (it uses {integers[0]}): give the float model, from which edgeopt starts"
+        )
+    return OnnxModel(data)
+
+
+_LOADERS: tuple[tuple[Callable[[str], bool], Callable[[str], Model]], ...] = (
+    (lambda reference: Path(reference).suffix.lower() in _WAY_OUT_OF, _refuse),
+    (_suffixed(".onnx"), _load_onnx),
+    (_suffixed(".pt2"), lambda reference: load_exported(Path(reference))),
+    (is_reference, _load_factory),
+    (lambda reference: Path(reference).is_dir(), _refuse_folder),
+)

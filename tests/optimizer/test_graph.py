@@ -106,7 +106,7 @@ def test_weights_in_another_file_are_asked_for(tmp_path: Path) -> None:
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weights]))
     path = tmp_path / "model.onnx"
     onnx.save_model(model, path, save_as_external_data=True, location="weights.bin")
-    with pytest.raises(ModelError, match=r"the weight 'w' is in the file weights.bin beside the model"):
+    with pytest.raises(ModelError, match=r"the weight 'w' is in the file weights.bin: give the path"):
         prepare(path.read_bytes())
 
 

@@ -8,11 +8,16 @@ import edgeopt_zoo
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgeopt.data import load_samples
+from edgeopt.folding import lift_constants
 from edgeopt.models import load_model
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt_contract.errors import ModelError
+from tests.optimizer.graphs import old_convolution
+from tests.optimizer.wild_graphs import model as graph_of
+from tests.optimizer.wild_graphs import pictures
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +67,19 @@ def test_an_onnx_file_is_taken_as_it_is(tmp_path: Path, exported: bytes) -> None
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("net.pt", "would run code from the file .* write a function"),
-        ("net.pth", "would run code"),
-        ("net.ts", "TorchScript cannot be exported"),
+        ("net.pt", "would run code .* write a function .* weights_only=True"),
+        ("NET.PTH", "would run code when loaded, and is never opened"),
+        ("net.ckpt", "would run code .* write a function"),
+        ("pytorch_model.bin", "would run code .* write a function"),
+        ("net.pkl", "would run code .* skl2onnx"),
+        ("net.joblib", "would run code .* skl2onnx"),
+        ("net.ts", "TorchScript cannot go through .* write a function"),
+        ("net.safetensors", "weights without the network; write a function .*function'; safetensors.torch.load_file"),
+        ("net.h5", "TensorFlow or Keras .* tf2onnx"),
+        ("net.keras", "TensorFlow or Keras .* tf2onnx"),
+        ("frozen.pb", "TensorFlow or Keras .* tf2onnx"),
+        ("net.tflite", "what edgeopt makes, .* give the float model"),
+        ("net.engine", "compiled for one runtime; give the float model"),
         ("net.onnx", "there is no file net.onnx"),
         ("net", "expected 'package.module:factory', an .onnx or a .pt2 file"),
         ("edgeopt_zoo:absent", "has no function 'absent'"),
@@ -78,6 +93,53 @@ def test_what_cannot_be_loaded(reference: str, message: str) -> None:
     """The reason and the way out."""
     with pytest.raises(ModelError, match=message):
         load_model(reference)
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    """People give what TensorFlow or Hugging Face saved."""
+    with pytest.raises(ModelError, match=r"is a folder: expected .* optimum"):
+        load_model(str(tmp_path))
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelError, match=r"is a TensorFlow SavedModel: .* tf2onnx"):
+        load_model(str(tmp_path))
+
+
+def test_weights_beside_an_onnx_file_are_read(tmp_path: Path) -> None:
+    """Large exports keep them in a file of their own; the path says where that is."""
+    model = onnx.load_model_from_string(old_convolution())
+    lift_constants(model)
+    path = tmp_path / "model.onnx"
+    options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(model, path, **options, convert_attribute=False)
+    samples = pictures(3)
+    loaded = load_model(str(path)).to_onnx(samples[0])
+    (expected,) = OnnxRuntimeSession(old_convolution(), threads=1).predict(samples).values()
+    (actual,) = OnnxRuntimeSession(loaded, threads=1).predict(samples).values()
+    assert np.array_equal(expected, actual)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"cannot read the weights beside .*model\.onnx"):
+        load_model(str(path))
+
+
+def test_a_quantized_file_is_refused(tmp_path: Path) -> None:
+    """What int8 lost, no float baseline could show."""
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "scale"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "scale"], ["y"]),
+    ]
+    scale = onnx.numpy_helper.from_array(np.float32(0.1), "scale")
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(graph_of(nodes, [("x", 1, ["n", 4])], [("y", 1, ["n", 4])], [scale]))
+    with pytest.raises(ModelError, match=r"is quantized already .* give the float model"):
+        load_model(str(path))
+
+
+def test_the_module_behind_a_model(tmp_path: Path) -> None:
+    """Converters that start from torch ask for it; a file of ONNX has none."""
+    assert isinstance(load_model("edgeopt_zoo:tiny").module, torch.nn.Linear)
+    path = tmp_path / "old.onnx"
+    path.write_bytes(old_convolution())
+    assert load_model(str(path)).module is None
 
 
 def test_a_module_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
