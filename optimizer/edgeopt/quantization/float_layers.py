@@ -73,7 +73,7 @@ def _bias(node: Any, weights: dict[str, Any]) -> Array | None:
     """Return the bias of ``node``, zeros when it has none, ``None`` when it is no vector of constants."""
     if len(node.input) > 2 and node.input[2]:
         bias = weights.get(node.input[2])
-        return numpy_helper.to_array(bias) if _is_float(bias) and len(bias.dims) == 1 else None
+        return None if bias is None or not _is_float(bias) or len(bias.dims) != 1 else numpy_helper.to_array(bias)
     shape = tuple(weights[node.input[1]].dims)
     attributes = {item.name: item.i for item in node.attribute if item.type == onnx.AttributeProto.INT}
     if node.op_type == "Conv":

@@ -24,10 +24,11 @@ import onnx
 import onnxruntime as ort
 
 from edgeopt.layers import name_nodes
+from edgeopt.quantization.islands import Link, NodeTime
 from edgeopt.samples import Sample, stack
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["NodeTime", "measure_nodes", "saved_ms"]
+__all__ = ["NodeTime", "dataflow", "measure_nodes", "saved_ms"]
 
 _WARM_UP = 5
 _ERRORS_ONLY = 3
@@ -37,26 +38,6 @@ _VARIANT_OF = re.compile(r"^(QLinear|Fused|DynamicQuantize|Q)(?=[A-Z])|Integer$"
 _FOR_CONSUMER = frozenset({"QuantizeLinear", "ReorderInput"})
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
 _BYTES = frozenset({"int8", "uint8"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeTime:
-    """Microseconds of one run, batch one, that a node of the float graph accounts for.
-
-    ``kernel_us``: the kernels that do its work; ``conversion_us``: what was inserted for it. ``integer``: the kernel
-    reads or writes 8-bit numbers. ``elements``: how many numbers it gives.
-    """
-
-    node: str
-    kernel_us: float
-    conversion_us: float
-    integer: bool
-    elements: int
-
-    @property
-    def total_us(self) -> float:
-        """Both together."""
-        return self.kernel_us + self.conversion_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +90,32 @@ def measure_nodes(
         reports = [json.loads(Path(session.end_profiling()).read_bytes()) for session in sessions]
         graphs = [onnx.load_model(str(place.with_suffix(".onnx")), load_external_data=False).graph for place in places]
     return tuple(_by_node(_kernels(report), graph, original) for report, graph in zip(reports, graphs, strict=True))
+
+
+def dataflow(float_model: bytes, sample: Sample) -> tuple[Link, ...]:
+    """Return the tensors that are computed anew in each run, in the order of the graph.
+
+    Sizes that are not known without running count as zero; an unknown batch is one. Raises :class:`ModelError`.
+    """
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(_named(float_model))).graph
+    sizes = {name: array.size for name, array in sample.inputs.items()}
+    for value in (*graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        known = [dim.dim_value for dim in dims[1:] if dim.HasField("dim_value")]
+        sizes[value.name] = int(np.prod(known)) if len(known) == len(dims) - 1 else 0
+    readers: dict[str, list[str | None]] = {}
+    for node in graph.node:
+        for tensor in node.input:
+            readers.setdefault(tensor, []).append(node.name)
+    for value in graph.output:
+        readers.setdefault(value.name, []).append(None)
+    made: list[tuple[str | None, str]] = [(None, name) for name in sample.inputs]
+    made += [(node.name, tensor) for node in graph.node for tensor in node.output if tensor]
+    return tuple(
+        Link(producer=producer, consumers=tuple(dict.fromkeys(readers[tensor])), elements=sizes.get(tensor, 0))
+        for producer, tensor in made
+        if tensor in readers
+    )
 
 
 def _named(model: bytes) -> bytes:
@@ -170,13 +177,12 @@ def _by_node(kernels: Sequence[_Kernel], optimized: Any, original: Any) -> dict[
         if node is None:
             raise ModelError(f"kernel '{kernel.name}' ({kernel.operator}) belongs to no node of the float graph")
         inserted = kernel.operator in _CONVERSIONS and not owners.is_original(kernel.name)
-        known = times.get(node, NodeTime(node=node, kernel_us=0.0, conversion_us=0.0, integer=False, elements=0))
+        known = times.get(node, NodeTime(node=node, kernel_us=0.0, conversions=(), integer=False))
         times[node] = NodeTime(
             node=node,
             kernel_us=known.kernel_us + (0.0 if inserted else kernel.microseconds),
-            conversion_us=known.conversion_us + (kernel.microseconds if inserted else 0.0),
+            conversions=(*known.conversions, *([(kernel.elements, kernel.microseconds)] if inserted else [])),
             integer=known.integer or (not inserted and bool(kernel.types & _BYTES)),
-            elements=known.elements if inserted else kernel.elements,
         )
     return times
 
