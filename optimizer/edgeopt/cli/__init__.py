@@ -29,6 +29,7 @@ COMMANDS = {
     "quantize": Entry("edgeopt.cli.quantize:quantize", "Turn a model into a certified int8 bundle."),
     "prune": Entry("edgeopt.cli.prune:prune", "Take channels out of a model until it is measurably faster."),
     "verify": Entry("edgeopt.cli.verify:verify", "Check every byte of a bundle."),
+    "emulator": Entry("edgeopt.cli.emulator:emulator", "Prepare this machine to certify for other kinds of CPU."),
     "publish": Entry("edgeopt.cli.operate:publish", "Send a bundle to the fleet server."),
     "bundles": Entry("edgeopt.cli.operate:bundles", "List the bundles that the fleet server holds."),
     "token": Entry("edgeopt.cli.operate:token", "Make one-time tokens with which devices enrol."),

@@ -1,0 +1,35 @@
+"""Become a program that dies when its parent dies, however the parent dies (Linux: PR_SET_PDEATHSIG).
+
+The process id stays. Nothing else is watched. Example::
+
+    python leash.py <pid of the parent> qemu-x86_64-static -cpu Haswell python worker.py
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+__all__ = ["leashed", "main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def leashed(*command: str) -> list[str]:
+    """Return the command line that runs ``command`` on the leash of this process."""
+    return [sys.executable, "-P", __file__, str(os.getpid()), *command]
+
+
+def main(arguments: list[str]) -> None:
+    """Tie this process to its parent and become the program; ends at once if the parent is gone already."""
+    parent, *command = arguments
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() == int(parent):
+        os.execvp(command[0], command)  # noqa: S606  (replacing this process is the purpose)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
