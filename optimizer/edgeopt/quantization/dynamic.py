@@ -1,0 +1,113 @@
+"""Dynamic int8: weights in int8 beforehand, the range of each activation taken anew while the model runs.
+
+Nothing is calibrated, so no activation can leave a range that data once had: what keeps transformers and recurrent nets
+sound, where static ranges fail. Matrix products with constant weights become MatMulInteger, an LSTM becomes
+DynamicQuantizeLSTM (ONNX Runtime's quantizer writes both). Looked-up tables and the weights of a GRU, for which ONNX
+Runtime has no integer kernel, are kept in int8 and computed in float (:mod:`edgeopt.quantization.weights`).
+Convolutions stay in float: their integer form, ConvInteger, is slower than float on every CPU that was tried. Example::
+
+    small = quantize_dynamic(prepared.model, Recipe(precision=Precision.INT8_DYNAMIC))
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgeopt.folding import name_nodes
+from edgeopt.graph import stripped
+from edgeopt.quantization.weights import compress_weights, compressible_weights
+from edgeopt.recipe import Precision, Recipe
+from edgeopt.silence import silenced
+from edgeopt_contract.errors import ModelError
+
+__all__ = ["DYNAMIC_OPERATORS", "dynamic_weights", "quantize_dynamic"]
+
+_COMPUTED = ("MatMul", "Gemm", "LSTM")
+_STORED = ("Gather", "GRU")
+DYNAMIC_OPERATORS = (*_COMPUTED, *_STORED)
+
+
+def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
+    """Return ``model`` with ``recipe.operators`` (all of :data:`DYNAMIC_OPERATORS` if empty) in dynamic int8.
+
+    Weights have one scale for each output channel, and seven bits if ``recipe.reduced_weights`` names any: ONNX
+    Runtime's quantizer knows only all or none, and products of u8 by s8 saturate on x86 without VNNI. Products of two
+    activations (attention scores), and Gemm nodes with alpha or beta other than one, stay in float. The same arguments
+    give the same bytes. Raises :class:`ModelError` when nothing can be quantized, or an LSTM's weights are computed
+    while it runs.
+    """
+    graph = _named(model)
+    chosen = _chosen(graph.graph, recipe)
+    stored = tuple(kind for kind in _STORED if kind in (recipe.operators or _STORED))
+    weights_only = Recipe(precision=Precision.INT8_WEIGHTS, operators=stored, float_nodes=recipe.float_nodes)
+    if not chosen:
+        raise ModelError(
+            f"nothing to quantize dynamically: expected {', '.join(_COMPUTED)} with constant weights; "
+            "weights alone (int8-weights) may still make the file smaller"
+        )
+    quantized = _by_onnxruntime(graph, chosen, reduce_range=bool(recipe.reduced_weights))
+    return compress_weights(quantized, weights_only) if compressible_weights(quantized, weights_only) else quantized
+
+
+def dynamic_weights(model: bytes, recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the weights that :func:`quantize_dynamic` multiplies in int8, in the graph's order."""
+    graph = _named(model).graph
+    names = [name for node in _chosen(graph, recipe) for name in _weights(node)]
+    return tuple(dict.fromkeys(names))
+
+
+def _named(model: bytes) -> Any:
+    graph = onnx.load_model_from_string(model)
+    name_nodes(graph)
+    return graph
+
+
+def _chosen(graph: Any, recipe: Recipe) -> list[Any]:
+    """Return the nodes that get integer kernels. Raises :class:`ModelError` for an LSTM without constant weights."""
+    constants = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    operators = set(recipe.operators or _COMPUTED) & set(_COMPUTED)
+    nodes = []
+    for node in graph.node:
+        if node.op_type not in operators or node.name in recipe.float_nodes:
+            continue
+        if constants.issuperset(_weights(node)):
+            nodes.append(node)
+        elif node.op_type == "LSTM":
+            raise ModelError(
+                f"the weights of LSTM '{node.name}' are computed while it runs, so quantizers skip it: prepare the "
+                "model first (edgeopt.graph.prepare folds them)"
+            )
+    return nodes
+
+
+def _weights(node: Any) -> list[str]:
+    return list(node.input[1:3] if node.op_type == "LSTM" else node.input[1:2])
+
+
+def _by_onnxruntime(model: Any, chosen: list[Any], *, reduce_range: bool) -> bytes:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    # Its first step replaces each Gemm by a MatMul of this name and an Add.
+    names = [f"{node.name}_MatMul" if node.op_type == "Gemm" else node.name for node in chosen]
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder, silenced():
+        result = Path(folder) / "dynamic.onnx"
+        try:
+            quantize(
+                model,
+                str(result),
+                op_types_to_quantize=["MatMul", "LSTM"],
+                nodes_to_quantize=names,
+                per_channel=True,
+                reduce_range=reduce_range,
+                weight_type=QuantType.QInt8,
+            )
+        except OSError:
+            raise  # the disk's fault, not the model's
+        except Exception as error:  # whatever a model can do to ONNX Runtime's Python code
+            raise ModelError(f"ONNX Runtime cannot quantize the model dynamically: {error}") from error
+        return stripped(onnx.load_model(str(result)))
