@@ -22,7 +22,18 @@ from edgeopt_contract.manifest import MANIFEST_NAME, FileEntry, Manifest, Role, 
 from edgeopt_contract.storage import new_directory, storage_errors, write_durably
 from edgeopt_contract.values import check_relative_path, digest_of
 
-__all__ = ["MANIFEST_NAME", "Bundle", "BundleContents", "check_file", "open_bundle", "read_manifest", "write_bundle"]
+__all__ = [
+    "CHECKSUM_NAME",
+    "MANIFEST_NAME",
+    "Bundle",
+    "BundleContents",
+    "check_file",
+    "open_bundle",
+    "read_manifest",
+    "write_bundle",
+]
+
+CHECKSUM_NAME = "manifest.sha256"  # the digest beside the manifest, as sha256sum writes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +66,12 @@ class Bundle:
 def write_bundle(directory: Path, contents: BundleContents, beside: Mapping[str, bytes] | None = None) -> Bundle:
     """Write ``contents`` as a bundle; equal contents give equal bytes. Raises :class:`StorageError`.
 
-    ``beside`` are files for people, by plain name, that lie in the same directory without being part of the bundle:
-    the manifest does not list them. Raises ``ValueError`` when one has the name of a listed file.
+    The digest is written beside the manifest, so that damage to the manifest itself can be found. ``beside`` are files
+    for people, by plain name, that lie in the same directory without being part of the bundle: the manifest does not
+    list them. Raises ``ValueError`` when one has the name of a listed file.
     """
     loose = {check_relative_path(name): data for name, data in (beside or {}).items()}
-    if taken := sorted(set(loose) & {MANIFEST_NAME, *contents.files}):
+    if taken := sorted(set(loose) & {MANIFEST_NAME, CHECKSUM_NAME, *contents.files}):
         raise ValueError(f"{taken[0]} is part of the bundle, so it cannot stand beside it")
     entries = tuple(
         FileEntry(path=path, role=role, size=len(data), sha256=digest_of(data), blocks=cut(data))
@@ -81,6 +93,7 @@ def write_bundle(directory: Path, contents: BundleContents, beside: Mapping[str,
             write_durably(temporary / path, data)
         for path, data in loose.items():
             write_durably(temporary / path, data)
+        write_durably(temporary / CHECKSUM_NAME, f"{digest_of(encoded)}  {MANIFEST_NAME}\n".encode())
         write_durably(temporary / MANIFEST_NAME, encoded)
     return Bundle(directory, manifest, digest_of(encoded))
 

@@ -9,7 +9,15 @@ import pytest
 
 from edgeopt_contract import bundle as bundle_module
 from edgeopt_contract.blocks import cut
-from edgeopt_contract.bundle import MANIFEST_NAME, BundleContents, check_file, open_bundle, read_manifest, write_bundle
+from edgeopt_contract.bundle import (
+    CHECKSUM_NAME,
+    MANIFEST_NAME,
+    BundleContents,
+    check_file,
+    open_bundle,
+    read_manifest,
+    write_bundle,
+)
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import BundleError, MessageError, StorageError
 from edgeopt_contract.manifest import Role
@@ -39,7 +47,7 @@ def test_manifest_lists_every_file_with_its_blocks(tmp_path: Path, contents: Bun
     for entry in manifest.files:
         data = (tmp_path / "out" / entry.path).read_bytes()
         assert (len(data), digest_of(data), cut(data)) == (entry.size, entry.sha256, entry.blocks)
-    assert {*contents.files, MANIFEST_NAME} == set(files_in(tmp_path / "out"))
+    assert {*contents.files, MANIFEST_NAME, CHECKSUM_NAME} == set(files_in(tmp_path / "out"))
 
 
 def test_equal_contents_give_equal_bytes(tmp_path: Path, contents: BundleContents) -> None:
@@ -148,4 +156,4 @@ def test_an_old_bundle_is_replaced_as_a_whole(tmp_path: Path, contents: BundleCo
     target = tmp_path / "out"
     write_bundle(target, dataclasses.replace(contents, files={**contents.files, "old.txt": (Role.EVIDENCE, b"old")}))
     write_bundle(target, contents)
-    assert {*contents.files, MANIFEST_NAME} == set(files_in(target))
+    assert {*contents.files, MANIFEST_NAME, CHECKSUM_NAME} == set(files_in(target))
