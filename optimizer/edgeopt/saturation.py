@@ -24,7 +24,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from edgeopt.layers import name_nodes
-from edgeopt.patches import Window, patches
+from edgeopt.windows import Window, window_rows
 from edgeopt.samples import Array, Sample, stack
 from edgeopt_contract.errors import ModelError
 
@@ -182,7 +182,7 @@ def _rows(values: Array, layer: _Layer) -> Rows:
     if values.dtype == np.int8:
         values = (values.astype(np.int16) + 128).astype(np.uint8)
     if layer.window is not None:
-        return patches(values, layer.window, len(layer.weights), _POSITIONS)
+        return window_rows(values, layer.window, len(layer.weights), _POSITIONS)
     flat = values.reshape(-1, values.shape[-1])
     return flat[None, :: max(1, len(flat) // _POSITIONS)]
 

@@ -3,7 +3,7 @@
 It computes no convolution. Batch and channels come first in what goes in (ONNX's layout). Pure. Example::
 
     window = Window.of({"pads": [1, 1, 1, 1]}, (3, 3), fill=128)
-    patches(activations, window, groups=1, most=256).shape        # (1, rows, 9 * channels)
+    window_rows(activations, window, groups=1, most=256).shape        # (1, rows, 9 * channels)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeopt.samples import Array
 
-__all__ = ["Window", "patches"]
+__all__ = ["Window", "window_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Window:
         return halves if self.same == "SAME_LOWER" else [(after, before) for before, after in halves]
 
 
-def patches(values: Array, window: Window, groups: int, most: int) -> Array:
+def window_rows(values: Array, window: Window, groups: int, most: int) -> Array:
     """Return rows (groups, positions, window x channels of a group) of ``values`` (n, channels, ...).
 
     Of more than ``most`` positions about so many are taken, evenly.
