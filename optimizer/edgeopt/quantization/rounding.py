@@ -25,7 +25,8 @@ from edgeopt.samples import Array, Sample
 
 __all__ = ["Gain", "Learned", "learn_rounding"]
 
-_POSITIONS = 12_000  # of all samples together that a layer learns from
+_NUMBERS = 2**24  # that a layer learns from: positions x inputs of all groups
+_POSITIONS = 12_000  # of all samples together, at most
 _HELD_OUT = 4  # one sample in so many judges
 _DAMPING = 0.01  # of the mean of X'X's diagonal: what the positions do not show stays as it was
 _BLOCK = 64  # columns between two updates of all that follow
@@ -72,7 +73,8 @@ def learn_rounding(float_model: bytes, quantized: bytes, samples: Sequence[Sampl
 
 def _learn(view: View, seed: int) -> tuple[Array | None, Gain | None]:
     """Return new integers for one layer, or nothing when they are no better."""
-    patches = patches_of(view, _POSITIONS, seed)
+    inputs = view.weights.size // max(rows_of(view, view.weights).shape[1], 1)
+    patches = patches_of(view, min(_POSITIONS, max(_NUMBERS // inputs, 1)), seed)
     if patches is None:
         return None, None
     held = patches.samples % _HELD_OUT == _HELD_OUT - 1
@@ -192,16 +194,19 @@ def _improved(quadratic: _Quadratic, grid: _Grid, integers: Array) -> Array:
     diagonal = np.diagonal(quadratic.damped(values).hessian, axis1=1, axis2=2)
     for _ in range(_SWEEPS):
         slope = values @ quadratic.hessian - quadratic.cross
-        moved = False
-        for column in range(values.shape[2]):
-            old = values[:, :, column].copy()
-            target = old - slope[:, :, column] / diagonal[:, None, column]
-            integers[:, :, column] = grid.nearest(target, column)
-            values[:, :, column] = (integers[:, :, column] - grid.zero[:, :, column]) * grid.scale[:, :, column]
-            step = values[:, :, column] - old
-            if step.any():
-                moved = True
-                slope += step[:, :, None] * quadratic.hessian[:, None, column, :]
-        if not moved:
+        before = values.copy()
+        for start in range(0, values.shape[2], _BLOCK):
+            block = slice(start, min(start + _BLOCK, values.shape[2]))
+            old = values[:, :, block].copy()
+            for column in range(block.start, block.stop):
+                target = values[:, :, column] - slope[:, :, column] / diagonal[:, None, column]
+                integers[:, :, column] = grid.nearest(target, column)
+                new = (integers[:, :, column] - grid.zero[:, :, column]) * grid.scale[:, :, column]
+                step = new - values[:, :, column]
+                values[:, :, column] = new
+                slope[:, :, block] += step[:, :, None] * quadratic.hessian[:, None, column, block]
+            rest = slice(block.stop, None)
+            slope[:, :, rest] += (values[:, :, block] - old) @ quadratic.hessian[:, block, rest]
+        if np.array_equal(values, before):
             break
     return integers
