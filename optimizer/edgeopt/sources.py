@@ -1,6 +1,7 @@
 """From what the user gives as data to three splits that share no sample.
 
-One source is split by content; three are taken as they are, and refused when they overlap. Example::
+One source is split by content, near-duplicates together; three are taken as they are, and refused when they share a
+sample or one that is nearly the same. Example::
 
     splits = read_splits(DataSources(single="examples.digits:data"), seed=0, metric=metric)
     len(splits.certification), splits.roots
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 from edgeopt.data import Dataset, fit_to, load_dataset, need_labels
 from edgeopt.files.reading import Reading, Shape
+from edgeopt.near_duplicates import near_duplicates
 from edgeopt.samples import Sample
 from edgeopt.scoring import Metric
 from edgeopt.splits import MAX_CALIBRATION, Split, assign, merkle_root, overlap, sample_digest, seeded_order
@@ -70,22 +73,25 @@ class DataSources:
 
 @dataclass(frozen=True, slots=True)
 class SplitData:
-    """The samples of each split, its Merkle root over their contents and labels, and the names of the classes."""
+    """The samples of each split, its Merkle root over their contents and labels, and the names of the classes.
+
+    ``near_duplicates`` counts the samples that edgeopt kept in one split with others that are nearly the same.
+    """
 
     calibration: Sequence[Sample]
     selection: Sequence[Sample]
     certification: Sequence[Sample]
     roots: Mapping[Split, str]
     classes: tuple[str, ...] = ()
+    near_duplicates: int = 0
 
     def fitted(self, inputs: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> SplitData:
         """Return the same with the names and dtypes of a model's ``inputs``; see :func:`edgeopt.data.fit_to`."""
-        return SplitData(
-            fit_to(self.calibration, inputs),
-            fit_to(self.selection, inputs),
-            fit_to(self.certification, inputs),
-            self.roots,
-            self.classes,
+        return replace(
+            self,
+            calibration=fit_to(self.calibration, inputs),
+            selection=fit_to(self.selection, inputs),
+            certification=fit_to(self.certification, inputs),
         )
 
     def sizes(self) -> dict[Split, int]:
@@ -102,7 +108,8 @@ def read_splits(sources: DataSources, seed: int, metric: Metric, shape: Shape | 
 
     Raises :class:`DataError` for data that is too small, overlaps, lacks labels or names its classes differently.
     """
-    samples, classes = _split_one(sources, seed, shape) if sources.single else _read_three(sources, seed, shape)
+    read = _split_one if sources.single else _read_three
+    samples, classes, near = read(sources, seed, shape)
     if metric.needs_labels:
         for split in (Split.SELECTION, Split.CERTIFICATION):
             need_labels(samples[split], metric.name)
@@ -112,26 +119,28 @@ def read_splits(sources: DataSources, seed: int, metric: Metric, shape: Shape | 
         samples[Split.CERTIFICATION],
         {split: merkle_root([_leaf(sample) for sample in members]) for split, members in samples.items()},
         classes,
+        near,
     )
 
 
-def _split_one(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...]]:
+def _split_one(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...], int]:
     source = str(sources.single)
     dataset = sources.read(source, shape)
     samples = dataset.samples
     digests = [sample_digest(sample.inputs) for sample in samples]
+    groups = near_duplicates([sample.inputs for sample in samples])
     try:
-        splits = assign(digests, seed)
+        splits = assign(digests, seed, groups)
     except ValueError as error:
         raise DataError(f"{source} is too small to split: {error}") from error
     members: Members = {split: [] for split in Split}
     for sample, split in zip(samples, splits, strict=True):
         members[split].append(sample)
     members[Split.CALIBRATION] = _drawn(members[Split.CALIBRATION], seed)
-    return members, dataset.classes
+    return members, dataset.classes, len(set(digests)) - len(set(groups))
 
 
-def _read_three(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...]]:
+def _read_three(sources: DataSources, seed: int, shape: Shape | None) -> tuple[Members, tuple[str, ...], int]:
     named = {
         Split.CALIBRATION: sources.calibration,
         Split.SELECTION: sources.selection,
@@ -146,8 +155,32 @@ def _read_three(sources: DataSources, seed: int, shape: Shape | None) -> tuple[M
     if shared:
         found = "; ".join(f"{a} and {b} share {count}" for (a, b), count in shared.items())
         raise DataError(f"the splits overlap: {found} samples; remove them from one, or a pass would prove nothing")
+    _refuse_near(samples, named)
     samples[Split.CALIBRATION] = _drawn(samples[Split.CALIBRATION], seed)
-    return samples, classes
+    return samples, classes, 0
+
+
+def _refuse_near(samples: Members, named: Mapping[Split, str | None]) -> None:
+    """Raise :class:`DataError` when a sample of one split is nearly the same as one of another."""
+    places = [(split, index) for split, members in samples.items() for index in range(len(members))]
+    groups = near_duplicates([sample.inputs for members in samples.values() for sample in members])
+    met: dict[int, dict[Split, int]] = {}  # by group, the first sample of each split
+    for (split, index), group in zip(places, groups, strict=True):
+        met.setdefault(group, {}).setdefault(split, index)
+    shared: dict[tuple[Split, Split], list[tuple[int, int]]] = {}
+    for firsts in met.values():
+        for a, b in combinations(firsts, 2):
+            shared.setdefault((a, b), []).append((firsts[a], firsts[b]))
+    if shared:
+        found = "; ".join(
+            f"{a} and {b} share {len(pairs)}, for instance sample {pairs[0][0]} of {named[a]} and sample {pairs[0][1]} "
+            f"of {named[b]}"
+            for (a, b), pairs in shared.items()
+        )
+        raise DataError(
+            f"the splits overlap in samples that are nearly the same (copies that were brightened, compressed or "
+            f"shifted): {found} (the first sample is 0); remove them from one, or give all as --data"
+        )
 
 
 def _same_classes(classes: Mapping[str | None, tuple[str, ...]]) -> tuple[str, ...]:

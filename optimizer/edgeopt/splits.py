@@ -1,7 +1,8 @@
 """Which sample serves which purpose: calibration, selection and certification never share one.
 
-A split is decided by the content of a sample and a seed alone: the same data gives the same splits in any order,
-and identical samples always land together. Calibration sets the ranges, selection chooses between candidates,
+A split is decided by the content of a sample and a seed alone: the same data gives the same splits in any order, and
+samples that are identical, or grouped as near-duplicates (:mod:`edgeopt.near_duplicates`), always land together.
+Calibration sets the ranges, selection chooses between candidates,
 certification judges the one that was chosen, and so gets the most.
 
 Pure: no I/O; a digest is made from arrays in memory. Example::
@@ -55,21 +56,41 @@ def sample_digest(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
     return sha.hexdigest()
 
 
-def assign(digests: Sequence[str], seed: int) -> list[Split]:
-    """Return the split of each sample, given its digest.
+def assign(digests: Sequence[str], seed: int, groups: Sequence[int] | None = None) -> list[Split]:
+    """Return the split of each sample, given its digest; samples with the same number in ``groups`` stay together.
 
-    Of the distinct digests, a fifth (at most 512) goes to calibration, a fifth (at most 2,000) to selection, the
-    rest to certification. Raises ``ValueError`` for fewer than three distinct samples: each split needs one.
+    Of the distinct digests, at most a fifth (and 512) goes to calibration, a fifth (and 2,000) to selection, the rest
+    to certification; a group that is too large for the first two certifies. Raises ``ValueError`` for fewer than three
+    groups of distinct samples: each split needs one.
     """
-    order = seeded_order(sorted(set(digests)), seed)
+    members: dict[Any, set[str]] = {}
+    for digest, group in zip(digests, digests if groups is None else groups, strict=True):
+        members.setdefault(group, set()).add(digest)
+    named = {min(together): together for together in members.values()}  # by content: numbers depend on the order
+    order = seeded_order(sorted(named), seed)
     if len(order) < len(Split):
-        raise ValueError(f"expected at least {len(Split)} distinct samples, got {len(order)}")
-    calibration = min(MAX_CALIBRATION, max(1, int(SHARE * len(order))))
-    selection = min(MAX_SELECTION, max(1, int(SHARE * len(order))))
-    split_of = dict.fromkeys(order, Split.CERTIFICATION)
-    split_of.update(dict.fromkeys(order[:calibration], Split.CALIBRATION))
-    split_of.update(dict.fromkeys(order[calibration : calibration + selection], Split.SELECTION))
+        alike = " that are not nearly the same" if len(set(digests)) >= len(Split) else ""
+        raise ValueError(f"expected at least {len(Split)} distinct samples{alike}, got {len(order)}")
+    sizes = {name: len(together) for name, together in named.items()}
+    share = max(1, int(SHARE * sum(sizes.values())))
+    calibration = _taken(order, sizes, min(MAX_CALIBRATION, share), leave=2)
+    rest = [name for name in order if name not in calibration]
+    selection = _taken(rest, sizes, min(MAX_SELECTION, share), leave=1)
+    split_of = dict.fromkeys(set(digests), Split.CERTIFICATION)
+    for names, split in ((calibration, Split.CALIBRATION), (selection, Split.SELECTION)):
+        split_of.update({digest: split for name in names for digest in named[name]})
     return [split_of[digest] for digest in digests]
+
+
+def _taken(order: Sequence[str], sizes: Mapping[str, int], quota: int, leave: int) -> set[str]:
+    """Return the first groups of ``order`` that fit into ``quota`` samples, at least the smallest one."""
+    taken: set[str] = set()
+    count = 0
+    for name in order:
+        if count + sizes[name] <= quota and len(taken) < len(order) - leave:
+            taken.add(name)
+            count += sizes[name]
+    return taken or {min(order, key=lambda name: sizes[name])}
 
 
 def seeded_order(digests: Sequence[str], seed: int) -> list[str]:

@@ -84,6 +84,36 @@ def test_one_shared_sample_is_refused(save: Save) -> None:
         read_splits(sources, 0, ACCURACY)
 
 
+def _pictures(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((count, 1, 16, 16)).astype(np.float32)
+
+
+def test_near_duplicates_land_together_and_are_counted(save: Save) -> None:
+    """A brighter copy of a calibration picture would let the certification see what calibration saw."""
+    pictures = _pictures(60)
+    copies = np.clip(pictures * 1.05, 0, 1)
+    splits = read_splits(DataSources(single=save("all", np.concatenate([pictures, copies]))), 0, ACCURACY)
+    for name in ("calibration", "selection", "certification"):
+        members = [sample.inputs["input"] for sample in getattr(splits, name)]
+        held = {picture.tobytes() for picture in members}
+        pairs = [(one.tobytes() in held, other.tobytes() in held) for one, other in zip(pictures, copies, strict=True)]
+        assert {(True, True), (False, False)} == set(pairs)
+    assert 60 == splits.near_duplicates
+    assert 0 == read_splits(DataSources(single=save("b", pictures)), 0, ACCURACY).near_duplicates
+
+
+def test_near_duplicates_across_given_splits_are_refused(save: Save) -> None:
+    """How many, and one pair to look at."""
+    pictures = _pictures(30)
+    others = np.concatenate([_pictures(20, 1), np.clip(pictures[4:7] * 1.05, 0, 1)])
+    sources = DataSources(
+        calibration=save("a", pictures), selection=save("b", _pictures(20, 2)), certification=save("c", others)
+    )
+    expected = r"calibration and certification share 3, for instance sample 4 of .*a.npz and sample 20 of .*c.npz"
+    with pytest.raises(DataError, match=expected):
+        read_splits(sources, 0, ACCURACY)
+
+
 def test_too_little_data_is_refused(save: Save) -> None:
     """Two samples cannot be three splits."""
     with pytest.raises(DataError, match="too small to split: expected at least 3 distinct samples, got 2"):

@@ -110,3 +110,40 @@ class TestMerkleRoot:
         assert one.hex() == merkle_root([_digest(1)])
         assert hashlib.sha256(b"\x01" + first + second).hexdigest() == merkle_root([_digest(1), _digest(2)])
         assert hashlib.sha256(b"").hexdigest() == merkle_root([])
+
+
+class TestGroups:
+    """Samples that are nearly the same."""
+
+    @given(drawn=numbers, seed=st.integers(0, 5), order=st.randoms(), modulus=st.integers(3, 60))
+    def test_a_group_stays_together_in_any_order(
+        self, drawn: list[int], seed: int, order: object, modulus: int
+    ) -> None:
+        """Whatever number a group has, its samples share one split, and no split is empty."""
+        if len({number % modulus for number in drawn}) < 3:
+            return
+        shuffled = list(drawn)
+        order.shuffle(shuffled)
+        found = []
+        for numbered, shift in ((drawn, 0), (shuffled, 1000)):
+            groups = [number % modulus + shift for number in numbered]
+            splits = assign([_digest(number) for number in numbered], seed, groups)
+            assert set(Split) == set(splits)
+            assert len(set(groups)) == len(set(zip(groups, splits, strict=True)))
+            found.append(dict(zip(numbered, splits, strict=True)))
+        assert found[0] == found[1]
+
+    def test_groups_of_one_change_nothing(self) -> None:
+        """Data without near-duplicates is split as ever."""
+        digests = [_digest(number) for number in range(500)]
+        assert assign(digests, 3) == assign(digests, 3, range(500))
+
+    def test_a_giant_group_certifies(self) -> None:
+        """Calibration and selection keep their sizes, in samples."""
+        splits = assign([_digest(number) for number in range(100)], 0, [max(0, number - 60) for number in range(100)])
+        assert [20, 19, 61] == [splits.count(split) for split in Split]
+
+    def test_too_few_groups_are_refused(self) -> None:
+        """Copies of two pictures cannot make three splits."""
+        with pytest.raises(ValueError, match="at least 3 distinct samples that are not nearly the same, got 2"):
+            assign([_digest(number) for number in range(10)], 0, [number % 2 for number in range(10)])
