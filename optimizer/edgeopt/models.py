@@ -1,7 +1,7 @@
 """Loading the user's model and exporting it to ONNX.
 
-MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``), an ``.onnx`` file, or a
-``.pt2`` file (:mod:`edgeopt.exported`).
+MODEL is ``package.module:factory`` (called without arguments, gives a ``torch.nn.Module``), an ``.onnx`` file, a
+``.pt2`` file (:mod:`edgeopt.exported`), or ``models:/name/version`` of MLflow (:mod:`edgeopt.tracking.registry`).
 Pickled modules are never unpickled (that would run code from the file), and TorchScript cannot go through the exporter;
 these and other formats are refused with the way out. It changes nothing in the graph: that is :mod:`edgeopt.graph`.
 Example::
@@ -253,7 +253,14 @@ def _load_onnx(reference: str) -> Model:
     return OnnxModel(data)
 
 
+def _load_registered(reference: str) -> Model:
+    from edgeopt.tracking.registry import load_registered
+
+    return load_registered(reference, load_model)
+
+
 _LOADERS: tuple[tuple[Callable[[str], bool], Callable[[str], Model]], ...] = (
+    (lambda reference: reference.startswith("models:/"), _load_registered),
     (lambda reference: Path(reference).suffix.lower() in _WAY_OUT_OF, _refuse),
     (_suffixed(".onnx"), _load_onnx),
     (_suffixed(".pt2"), lambda reference: load_exported(Path(reference))),

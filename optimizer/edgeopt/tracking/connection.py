@@ -49,11 +49,7 @@ def connected(uri: str) -> Iterator[Any]:
     """
     place = absolute_uri(uri)
     forbid_telemetry()
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
-    if not _scheme(place) or _scheme(place) == "file":
-        os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # the user asked for a folder, knowing of no other switch
-    with silenced():
+    with _environment(place), silenced():
         try:
             from mlflow.tracking import MlflowClient
 
@@ -68,6 +64,25 @@ def connected(uri: str) -> Iterator[Any]:
         except Exception as error:  # MLflow passes on what requests, SQLAlchemy and clouds raise
             kind = UnreachableError if _scheme(place) in _REMOTE else StorageError
             raise kind(f"MLflow at {shown(uri)}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _environment(place: str) -> Iterator[None]:
+    """Say to MLflow, inside, what it takes from the environment only: some calls make a client of their own."""
+    wanted = {name: os.environ.get(name, value) for name, value in _PATIENCE.items()}
+    wanted |= dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"), place)
+    if _scheme(place) == "file":
+        wanted["MLFLOW_ALLOW_FILE_STORE"] = "true"  # who names a folder wants a folder
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def absolute_uri(uri: str) -> str:

@@ -11,7 +11,6 @@ reproduced is better made from a version. Example::
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 
 from edgeopt.tracking.connection import absolute_uri, connected, default_uri, shown
 from edgeopt_contract.bundle import MANIFEST_NAME, open_bundle
-from edgeopt_contract.errors import MissingExtraError, ModelError
+from edgeopt_contract.errors import ModelError
 
 __all__ = ["PREFIX", "find_model", "load_registered", "resolve"]
 
@@ -92,9 +91,11 @@ def _from_bundle(directory: Path, reference: str, digest: str | None) -> Path:
 def _fetch(match: re.Match[str], uri: str, folder: Path) -> tuple[Path, str | None]:
     """Return where the version's files were put, and the bundle's digest if the version has one."""
     with connected(uri) as client:
+        from mlflow.artifacts import download_artifacts
+
         found = _version(client, match, uri)
         source = client.get_model_version_download_uri(found.name, found.version)
-        path = _download(source, absolute_uri(uri), folder)
+        path = Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=absolute_uri(uri)))
     return path, found.tags.get("digest")
 
 
@@ -111,24 +112,6 @@ def _version(client: Any, match: re.Match[str], uri: str) -> Any:
         versions = sorted(int(one.version) for one in client.search_model_versions(f"name='{match['name']}'"))
         there = f"it has the versions {', '.join(map(str, versions))}" if versions else "no model has this name"
         raise ModelError(f"{match[0]} is not in the registry at {shown(uri)}: {there}") from error
-
-
-def _download(source: str, uri: str, folder: Path) -> Path:
-    """Fetch ``source`` into ``folder``; MLflow finds some sources by its environment only."""
-    try:
-        from mlflow.artifacts import download_artifacts
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "mlflow", "mlflow") from error
-    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    os.environ.update(dict.fromkeys(before, uri))
-    try:
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=uri))
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _flavours(folder: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["sqlite:///{}/runs.db", "{}/mlruns"], ids=["sqlite", "folder"])
-def store(request: pytest.FixtureRequest, here: Path) -> Iterator[str]:
-    """A store of each local kind; what is set for MLflow is taken back."""
-    before = dict(os.environ)
-    yield request.param.format(here)
-    os.environ.clear()
-    os.environ.update(before)
+def store(request: pytest.FixtureRequest, here: Path) -> str:
+    """A store of each local kind."""
+    return str(request.param.format(here))
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,16 @@ def output(here: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracked(store: str, output: Path) -> runs.Tracked:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of the first run."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def tracked(store: str, output: Path, elsewhere: Path) -> runs.Tracked:
     """The first run in the store, recorded and registered."""
-    return track(a_run(), output, open_bundle(output).digest, store)
+    with contextlib.chdir(elsewhere):
+        return track(a_run(), output, open_bundle(output).digest, store)
 
 
 def test_a_pass_is_a_run_with_its_bundle_and_a_model_version(
@@ -74,6 +78,13 @@ def test_a_pass_is_a_run_with_its_bundle_and_a_model_version(
     assert digest == open_bundle(downloaded).digest
     assert ("1", tracked.run_id) == (tracked.model_version, version.run_id)
     assert (digest, "PASS", "raspberry-pi-4") == tuple(version.tags[key] for key in ("digest", "verdict", "targets"))
+
+
+def test_nothing_is_written_or_set_elsewhere(tracked: runs.Tracked, store: str, elsewhere: Path) -> None:
+    """MLflow makes clients of its own on the way, which must not open a store in the working directory."""
+    assert tracked.run_id
+    assert [] == list(elsewhere.iterdir())
+    assert absolute_uri(store) != os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def test_what_was_registered_can_be_quantized_again(tracked: runs.Tracked, store: str, output: Path) -> None:
