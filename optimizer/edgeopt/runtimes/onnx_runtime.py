@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import onnxruntime as ort
 
-from edgeopt.samples import Array, Sample, chunks, stack
+from edgeopt.runtimes.batches import Batches
+from edgeopt.samples import Array
 from edgeopt_contract.errors import ModelError
-from edgeopt_contract.manifest import TensorSpec
 
 __all__ = ["OnnxRuntimeSession"]
 
@@ -37,7 +36,7 @@ _DTYPES = {
 }
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Batches):
     """A loaded model. The first axis of every input and output is the batch."""
 
     def __init__(self, model: bytes, *, threads: int, simulated: bool = False) -> None:
@@ -50,33 +49,26 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        # As on the device; and a thread that spins while another model is timed would slow that one down.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if simulated:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
-        self._inputs = {node.name: (_dtype(node.type, node.name), node.shape) for node in self._session.get_inputs()}
-        self._outputs = tuple(node.name for node in self._session.get_outputs())
-        self._batch = self._check_batch()
-
-    @property
-    def inputs(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-        """Dtype and shape of each input without batch dimension; ``None`` is any length."""
-        return {
-            name: (dtype, tuple(size if isinstance(size, int) else None for size in shape[1:]))
-            for name, (dtype, shape) in self._inputs.items()
-        }
-
-    def predict(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        """Return each output for all ``samples``, first axis samples. Raises :class:`ModelError`."""
-        parts = [self._run(stack(chunk), len(chunk)) for chunk in chunks(samples, self._batch)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
-
-    def predict_singly(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        """Return the same, one sample at a time: exactly what a device computes."""
-        parts = [self._run(stack([sample]), 1) for sample in samples]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        super().__init__(
+            {
+                node.name: (
+                    _dtype(node.type, node.name),
+                    tuple(size if isinstance(size, int) else None for size in node.shape[1:]),
+                )
+                for node in self._session.get_inputs()
+            },
+            [node.name for node in self._session.get_outputs()],
+            _batch_size(shapes),
+        )
 
     def call_on(self, feeds: dict[str, Array]) -> Callable[[], object]:
         """Return a function that runs ``feeds`` (from :func:`~edgeopt.samples.stack`) and does nothing else.
@@ -87,35 +79,16 @@ class OnnxRuntimeSession:
         run, outputs = self._session.run, list(self._outputs)
         return lambda: run(outputs, feeds)
 
-    def specs(self, sample: Sample) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        """Return the model's inputs and outputs as they are for ``sample``."""
-        outputs = self._run(stack([sample]), 1)
-        return _specs(sample.inputs), _specs({name: array[0] for name, array in outputs.items()})
-
-    def _run(self, feeds: Mapping[str, Array], count: int) -> dict[str, Array]:
-        try:
-            results = self._session.run(list(self._outputs), dict(feeds))
-        except Exception as error:
-            raise ModelError(f"the model failed on the data: {error}") from error
-        for name, result in zip(self._outputs, results, strict=True):
-            if not isinstance(result, np.ndarray) or result.ndim == 0 or len(result) != count:
-                shape = getattr(result, "shape", type(result).__name__)
-                raise ModelError(f"output '{name}' is {shape} for {count} samples: its first axis must be the batch")
-        return dict(zip(self._outputs, results, strict=True))
-
-    def _check_batch(self) -> int:
-        """Return how many samples go into one run: one when the model's batch dimension is fixed at one."""
-        for name, (_, shape) in self._inputs.items():
-            if not shape or (isinstance(shape[0], int) and shape[0] != 1):
-                raise ModelError(f"input '{name}' is {shape}: expected a first dimension of 1 or of any length")
-        fixed = any(isinstance(shape[0], int) for _, shape in self._inputs.values())
-        return 1 if fixed else _BATCH
+    def _run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        return dict(zip(self._outputs, self._session.run(list(self._outputs), feeds), strict=True))
 
 
-def _specs(tensors: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name=name, dtype=array.dtype.name, shape=tuple(array.shape)) for name, array in tensors.items()
-    )
+def _batch_size(inputs: Mapping[str, Sequence[object]]) -> int:
+    """Return how many samples go into one run: one when the model's batch dimension is fixed at one."""
+    for name, shape in inputs.items():
+        if not shape or (isinstance(shape[0], int) and shape[0] != 1):
+            raise ModelError(f"input '{name}' is {shape}: expected a first dimension of 1 or of any length")
+    return 1 if any(isinstance(shape[0], int) for shape in inputs.values()) else _BATCH
 
 
 def _dtype(kind: str, name: str) -> str:

@@ -8,14 +8,23 @@ One adapter for each runtime stands beside this file; :func:`open_session` choos
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from typing import Protocol
 
 from edgeopt.recipe import RuntimeName
 from edgeopt.samples import Array, Sample
+from edgeopt_contract.errors import ModelError
 from edgeopt_contract.manifest import TensorSpec
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "available", "open_session"]
+
+_PACKAGES = {
+    RuntimeName.ONNXRUNTIME: "onnxruntime",
+    RuntimeName.OPENVINO: "openvino",
+    RuntimeName.LITERT: "ai-edge-litert",
+}
 
 
 class Session(Protocol):
@@ -38,14 +47,34 @@ class Session(Protocol):
         """Return the model's inputs and outputs as they are for ``sample``."""
 
 
-def open_session(model: bytes, runtime: RuntimeName, *, threads: int, simulated: bool = False) -> Session:
+def open_session(
+    model: bytes, runtime: RuntimeName, *, threads: int, simulated: bool = False, bfloat16: bool = False
+) -> Session:
     """Load ``model`` (ONNX, or a ``.tflite`` for LiteRT) with ``runtime``.
 
     ``simulated`` computes quantized layers as what they stand for instead of with this CPU's integer kernels; only ONNX
-    Runtime can. Raises :class:`ModelError`, or :class:`MissingExtraError` when the runtime is not installed.
+    Runtime can. ``bfloat16``: the target computes float layers in it, and OpenVINO may do so here. Raises
+    :class:`ModelError`, or :class:`MissingExtraError` when the runtime is not installed.
     """
-    if runtime is RuntimeName.ONNXRUNTIME:
-        from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
+    if simulated and runtime is not RuntimeName.ONNXRUNTIME:
+        raise ModelError(f"{runtime} cannot simulate the integer kernels of another kind of CPU; only onnxruntime can")
+    if runtime is RuntimeName.OPENVINO:
+        from edgeopt.runtimes.openvino import OpenVinoSession
 
-        return OnnxRuntimeSession(model, threads=threads, simulated=simulated)
-    raise NotImplementedError(runtime)
+        return OpenVinoSession(model, threads=threads, bfloat16=bfloat16)
+    if runtime is RuntimeName.LITERT:
+        from edgeopt.runtimes.litert import LiteRtSession
+
+        return LiteRtSession(model, threads=threads)
+    from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(model, threads=threads, simulated=simulated)
+
+
+def available() -> dict[RuntimeName, str]:
+    """Return the runtimes installed here with their versions; nothing is imported for it."""
+    found = {}
+    for runtime, package in _PACKAGES.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[runtime] = metadata.version(package)
+    return found
