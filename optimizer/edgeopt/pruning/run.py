@@ -24,7 +24,7 @@ from edgeopt.pruning.answers import build
 from edgeopt.pruning.plan import PruningPlan
 from edgeopt.pruning.saved import check_output, recipe_of, write_pruned
 from edgeopt.pruning.search import NotFaster, OnProgress, Pruned, prune
-from edgeopt.pruning.speed import Timer
+from edgeopt.pruning.speed import Bench
 from edgeopt.pruning.training import distill, load_training
 from edgeopt.recipe import RuntimeName
 from edgeopt.runtimes.port import open_session
@@ -99,7 +99,7 @@ class PruneOutcome:
         return None if self.pruned is None else self.pruned.speed
 
 
-def run(request: PruneRequest, on_progress: OnProgress, timer: Timer | None = None) -> PruneOutcome:
+def run(request: PruneRequest, on_progress: OnProgress, bench: Bench | None = None) -> PruneOutcome:
     """Do all of it. Raises errors of :mod:`edgeopt_contract.errors`; a slow result is a verdict, not an error."""
     check_output(request.output)
     metric = load_metric(request.metric)
@@ -108,7 +108,7 @@ def run(request: PruneRequest, on_progress: OnProgress, timer: Timer | None = No
     network = build(request.model)
     splits = read_splits(request.data, request.plan.seed, metric)
     training = training_samples(splits, request.data, request.train_data)
-    pruned = prune(network, training.samples, request.plan, train=train, timer=timer, on_progress=on_progress)
+    pruned = prune(network, training.samples, request.plan, train=train, bench=bench, on_progress=on_progress)
     notes = tuple(note for note in (training.note, *pruned.notes) if note)
     if isinstance(pruned, NotFaster):
         return PruneOutcome(verdict=Verdict.FAIL, reasons=(pruned.reason, "nothing is written"), notes=notes)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from edgeopt.pruning.answers import Feeds, answers, tensors
 from edgeopt.pruning.channels import Structure, count_macs, find_groups, remove
 from edgeopt.pruning.plan import RATIOS, Importance, PruningPlan, least_important, least_pruned
-from edgeopt.pruning.speed import Timer, compiled, timer_on
+from edgeopt.pruning.speed import Bench, OnnxBench
 from edgeopt.pruning.training import Train, TrainingJob, distill, train_checked
 from edgeopt.samples import Sample, chunks
 from edgeopt.timing import Speed
@@ -82,12 +82,12 @@ def prune(
     plan: PruningPlan,
     *,
     train: Train = distill,
-    timer: Timer | None = None,
+    bench: Bench | None = None,
     on_progress: OnProgress = _silent,
 ) -> Pruned | NotFaster:
     """Prune a copy of ``network`` (in evaluation mode) and train it on ``samples`` until it is worth having.
 
-    ``timer`` measures (:func:`~edgeopt.pruning.speed.timer_on` unless given). Raises :class:`ModelError` when nothing
+    ``bench`` measures (:class:`~edgeopt.pruning.speed.OnnxBench` unless given). Raises :class:`ModelError` when nothing
     can be pruned or training fails, :class:`DataError` for less than two samples.
     """
     if len(samples) < 2:
@@ -95,7 +95,7 @@ def prune(
     example = tensors(samples[:2])
     on_progress("finding the channels that go together", 0, 0)
     structure = _structure(network, samples, plan)
-    hunt = _Hunt(network, samples[0], example, plan, timer or timer_on(samples, plan.threads), on_progress)
+    hunt = _Hunt(network, example, plan, bench or OnnxBench(samples, plan.threads), on_progress)
     attempts = _distinct(structure, plan)
     found = hunt.least(attempts)
     if found is None:
@@ -103,14 +103,14 @@ def prune(
     student = hunt.without(found)
     _train(student, network, samples, plan, _Teaching(train, on_progress))
     on_progress("timing the original and the pruned model in turn", 0, 0)
-    onnx = compiled(student, samples[0])
+    onnx = hunt.bench.compiled(student)
     return Pruned(
         network=student,
         onnx=onnx,
         original_onnx=hunt.original,
         ratio=found.ratio,
         removed=found.removed,
-        speed=hunt.timer(hunt.original, onnx, plan.timing),
+        speed=hunt.bench.time(hunt.original, onnx, plan.timing),
         macs_before=count_macs(copy.deepcopy(network), example),
         macs_after=count_macs(copy.deepcopy(student), example),
         attempts=tuple(hunt.tried),
@@ -122,18 +122,13 @@ class _Hunt:
     """The search for the least pruning that is fast enough; remembers what it tried."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        sample: Sample,
-        example: Feeds,
-        plan: PruningPlan,
-        timer: Timer,
-        on_progress: OnProgress,
+        self, network: nn.Module, example: Feeds, plan: PruningPlan, bench: Bench, on_progress: OnProgress
     ) -> None:
-        self._network, self._sample, self._example = network, sample, example
-        self._plan, self.timer, self._on_progress = plan, timer, on_progress
-        self.original = compiled(network, sample)
+        self._network, self._example, self._plan = network, example, plan
+        self.bench, self._on_progress = bench, on_progress
+        self.original = bench.compiled(network)
         self.tried: list[Attempt] = []
+        self._compiled: dict[float, bytes] = {}
 
     def least(self, attempts: Sequence[Attempt]) -> Attempt | None:
         """Return the least pruned attempt that is fast enough by the long measurement too."""
@@ -151,8 +146,10 @@ class _Hunt:
 
     def _fast_enough(self, attempt: Attempt, *, long: bool) -> bool:
         self._on_progress(f"timing with {attempt.ratio:.0%} of the channels removed", 0, 0)
-        pruned = compiled(self.without(attempt), self._sample)
-        speed = self.timer(self.original, pruned, self._plan.timing if long else self._plan.screen)
+        if attempt.ratio not in self._compiled:
+            self._compiled[attempt.ratio] = self.bench.compiled(self.without(attempt))
+        pruned = self._compiled[attempt.ratio]
+        speed = self.bench.time(self.original, pruned, self._plan.timing if long else self._plan.screen)
         self.tried.append(Attempt(attempt.ratio, attempt.removed, speed))
         return speed.ratio_low >= self._plan.speedup * _SPARE
 

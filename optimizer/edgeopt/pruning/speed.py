@@ -2,16 +2,16 @@
 
 Example::
 
-    timer = timer_on(samples, threads=1)
-    timer(compiled(original, samples[0]), compiled(pruned, samples[0]), Plan()).ratio
+    bench = OnnxBench(samples, threads=1)
+    bench.time(bench.compiled(original), bench.compiled(pruned), Plan()).ratio
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeopt.data import fit_to
 from edgeopt.graph import prepare
@@ -24,38 +24,39 @@ from edgeopt.timing import Plan, Run, Speed, estimate, measure
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Timer", "compiled", "timer_on"]
+__all__ = ["Bench", "OnnxBench"]
 
 _TIMED_SAMPLES = 8
 
-Timer = Callable[[bytes, bytes, Plan], Speed]  # (original, pruned, how long) -> the ratio of their times
+
+class Bench(Protocol):
+    """What makes networks ready to run, and times two of them."""
+
+    def compiled(self, network: nn.Module) -> bytes:
+        """Return ``network`` as the ONNX that a device would run. Raises :class:`ModelError`."""
+
+    def time(self, original: bytes, pruned: bytes, plan: Plan) -> Speed:
+        """Run both in turn and return the ratio of their times."""
 
 
-def compiled(network: nn.Module, sample: Sample) -> bytes:
-    """Return ``network`` as the ONNX that a device would run. Raises :class:`ModelError`."""
-    return prepare(TorchModel(network).to_onnx(sample)).model
+class OnnxBench:
+    """ONNX Runtime with a number of threads, on a few of ``samples``; ``clock`` gives seconds."""
 
+    def __init__(self, samples: Sequence[Sample], threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._samples, self._threads, self._clock = samples[:_TIMED_SAMPLES], threads, clock
 
-@dataclass(frozen=True, slots=True)
-class _Stopwatch:
-    samples: Sequence[Sample]
-    threads: int
-    clock: Callable[[], float]
+    def compiled(self, network: nn.Module) -> bytes:
+        """Export and prepare a copy of ``network``: the exporter leaves tensors behind that cannot be trained."""
+        return prepare(TorchModel(copy.deepcopy(network)).to_onnx(self._samples[0])).model
 
-    def __call__(self, original: bytes, pruned: bytes, plan: Plan) -> Speed:
+    def time(self, original: bytes, pruned: bytes, plan: Plan) -> Speed:
         """Load both afresh for each repetition, now one first and now the other, and run them in turn."""
         models = (original, pruned)
 
         def load(repetition: int) -> list[tuple[Run, Run]]:
             order = (0, 1) if repetition % 2 else (1, 0)
-            sessions = {at: open_session(models[at], RuntimeName.ONNXRUNTIME, threads=self.threads) for at in order}
-            fitted = fit_to(self.samples, sessions[0].inputs)
-            feeds = [stack([sample]) for sample in fitted]
+            sessions = {at: open_session(models[at], RuntimeName.ONNXRUNTIME, threads=self._threads) for at in order}
+            feeds = [stack([sample]) for sample in fit_to(self._samples, sessions[0].inputs)]
             return [(sessions[0].call_on(one), sessions[1].call_on(one)) for one in feeds]
 
-        return estimate(measure(load, self.clock, plan))
-
-
-def timer_on(samples: Sequence[Sample], threads: int, clock: Callable[[], float] = time.perf_counter) -> Timer:
-    """Return what times two ONNX models on a few of ``samples`` with ``threads`` of ONNX Runtime."""
-    return _Stopwatch(samples[:_TIMED_SAMPLES], threads, clock)
+        return estimate(measure(load, self._clock, plan))
