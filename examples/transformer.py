@@ -43,10 +43,10 @@ class _Block(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy 
             nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, 4 * _WIDTH), nn.GELU(), nn.Linear(4 * _WIDTH, _WIDTH)
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         normal = self.before_attention(x)
         query, key, value = (_heads(project(normal)) for project in (self.query, self.key, self.value))
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         x = x + self.mix(attended.transpose(1, 2).flatten(2))
         return x + self.feed_forward(x)
 
@@ -55,14 +55,24 @@ class _Transformer(nn.Module):  # type: ignore[misc]  # torch is not followed by
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(_COLUMNS * _VALUES, _WIDTH)
-        self.blocks = nn.Sequential(*(_Block() for _ in range(_LAYERS)))
+        self.blocks = nn.ModuleList(_Block() for _ in range(_LAYERS))
         self.normal = nn.LayerNorm(_WIDTH)
         self.classify = nn.Linear(_WIDTH, _LETTERS)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        words = x + _VALUES * torch.arange(_COLUMNS)
-        logits: torch.Tensor = self.classify(self.normal(self.blocks(self.embedding(words))).mean(1))
-        return logits
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the logits; ``mask`` (bool, shaped like ``x``) is false where a row was padded to a common length."""
+        words = x + _VALUES * torch.arange(x.shape[1])
+        if mask is None:
+            return self.classify(self.normal(self._encoded(words, None)).mean(1))
+        encoded = self._encoded(words * mask, mask[:, None, None, :])
+        mean = (self.normal(encoded) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return self.classify(mean)
+
+    def _encoded(self, words: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        x = self.embedding(words)
+        for block in self.blocks:
+            x = block(x, seen)
+        return x
 
 
 def untrained() -> nn.Module:

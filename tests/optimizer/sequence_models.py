@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgeopt.data import load_samples
 from edgeopt.gate import Judgement, judge
@@ -17,6 +18,7 @@ from edgeopt.models import load_model
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Array, Sample
 from edgeopt.splits import Split, assign, sample_digest
+from examples.fashion_mnist import FOLDER
 
 NAMES = ("transformer", "lstm", "gru")
 
@@ -50,10 +52,17 @@ class Trained:
 @functools.cache
 def trained(name: str) -> Trained:
     """Return the example called ``name``."""
+    if name != "transformer" and not FOLDER.exists():
+        pytest.skip("needs the Debian package dataset-fashion-mnist")
     samples = load_samples(f"examples.{name}:data")
     purposes = assign([sample_digest(sample.inputs) for sample in samples], seed=0)
     parts: dict[Any, list[Sample]] = {split: [] for split in Split}
     for sample, purpose in zip(samples, purposes, strict=True):
         parts[purpose].append(sample)
-    exported = load_model(f"examples.{name}:model").to_onnx(samples[0])
-    return Trained(exported, prepare(exported).model, parts[Split.CALIBRATION], parts[Split.CERTIFICATION])
+    return exported(name, parts[Split.CALIBRATION], parts[Split.CERTIFICATION])
+
+
+def exported(name: str, calibration: Sequence[Sample], certification: Sequence[Sample]) -> Trained:
+    """Return the example called ``name`` as it is exported for these samples, and prepared."""
+    model = load_model(f"examples.{name}:model").to_onnx(certification[0])
+    return Trained(model, prepare(model).model, calibration, certification)

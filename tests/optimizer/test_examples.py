@@ -13,7 +13,7 @@ from examples.missing_data import MissingDataError
 from examples.npz_weights import WEIGHTS, load, save
 from examples.training import Recipe, accuracy, train
 
-_BYTES_TO_COMMIT = 1_000_000  # all weights together stay a small part of a clone
+_BYTES_TO_COMMIT = 2_500_000  # all weights together stay a small part of a clone
 
 
 @pytest.fixture(autouse=True)
