@@ -24,8 +24,8 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from edgeopt.layers import name_nodes
-from edgeopt.windows import Window, window_rows
 from edgeopt.samples import Array, Sample, stack
+from edgeopt.windows import Window, window_rows
 from edgeopt_contract.errors import ModelError
 
 __all__ = [
@@ -96,6 +96,9 @@ def saturating_layers(model: bytes, prepared: bytes, samples: Sequence[Sample]) 
     if not layers:
         return ()
     names = _weight_names(prepared)
+    unknown = sorted(layer.node for layer in layers if layer.node not in names)
+    if unknown:
+        raise ModelError(f"the int8 model was not made of this float model, which has no layer {', '.join(unknown)}")
     rows: dict[str, list[Rows]] = {layer.node: [] for layer in layers}
     spread: dict[str, list[float]] = {layer.node: [] for layer in layers}
     for values in _inner_values(model, layers, samples):
