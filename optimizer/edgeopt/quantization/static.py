@@ -31,7 +31,7 @@ from edgeopt.samples import Array
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["depthwise_weights", "quantize_static", "reducible_weights"]
+__all__ = ["depthwise_weights", "quantize_static", "reducible_weights", "weighted_layers"]
 
 _LEAST_OPSET = 13  # DequantizeLinear has an axis from there on (ONNX operator changelog)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -95,13 +95,18 @@ def reducible_weights(model: bytes) -> tuple[str, ...]:
     Those are what x86 without VNNI multiplies in pairs that can saturate; depthwise kernels add products in 32 bits.
     """
     depthwise = set(depthwise_weights(model))
-    weights = (use.constant for use in _uses(onnx.load_model_from_string(model)) if use.weight)
-    return tuple(name for name in dict.fromkeys(weights) if name not in depthwise)
+    return tuple(name for name in dict.fromkeys(name for _, name in weighted_layers(model)) if name not in depthwise)
 
 
 def depthwise_weights(model: bytes) -> tuple[str, ...]:
     """Return the weights of depthwise convolutions, in the graph's order."""
     return tuple(dict.fromkeys(layer.weight for layer in convolutions(model) if layer.depthwise))
+
+
+def weighted_layers(model: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the node and the weight of each convolution and matrix product with constant weights, in order."""
+    graph = name_nodes(onnx.load_model_from_string(model))
+    return tuple((use.node, use.constant) for use in _uses(graph) if use.weight)
 
 
 def _check(graph: Any, recipe: Recipe) -> None:
