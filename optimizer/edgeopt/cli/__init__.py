@@ -30,6 +30,7 @@ COMMANDS = {
     "prune": Entry("edgeopt.cli.prune:prune", "Take channels out of a model until it is measurably faster."),
     "verify": Entry("edgeopt.cli.verify:verify", "Check every byte of a bundle."),
     "emulator": Entry("edgeopt.cli.emulator:emulator", "Prepare this machine to certify for other kinds of CPU."),
+    "reproduce": Entry("edgeopt.cli.reproduce:reproduce", "Build a bundle again from its lineage, and compare."),
     "publish": Entry("edgeopt.cli.operate:publish", "Send a bundle to the fleet server."),
     "bundles": Entry("edgeopt.cli.operate:bundles", "List the bundles that the fleet server holds."),
     "token": Entry("edgeopt.cli.operate:token", "Make one-time tokens with which devices enrol."),
