@@ -24,9 +24,7 @@ from edgeopt_contract.errors import MissingExtraError, ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Removals", "Structure", "count_macs", "find_groups", "remove"]
-
-Removals = Mapping[str, Sequence[int]]  # layer: the output channels to remove
+__all__ = ["Structure", "count_macs", "find_groups", "remove"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def find_groups(network: nn.Module, example: Feeds, importance: Importance) -> S
     return Structure(tuple(groups), tuple(notes))
 
 
-def remove(network: nn.Module, example: Feeds, removals: Removals) -> None:
+def remove(network: nn.Module, example: Feeds, removals: Mapping[str, Sequence[int]]) -> None:
     """Remove output channels of layers, and all that depend on them, in place. Raises :class:`ModelError`."""
     graph = _graph(network, example)
     layers = dict(network.named_modules())

@@ -1,16 +1,18 @@
-"""What pruning is asked for, how wide a pruned layer is, and which ratio is the least that is fast enough.
+"""What pruning is asked for, which channels go in which order, and how many are the least that is fast enough.
 
-Pure: no model, no clock. Kernels of CPUs work on blocks of channels, so widths are multiples of ``round_to``; a width
-that is none gains nothing. Speed is a question put to the caller, because it is measured and not computed. Example::
+Pure: no model, no clock. Kernels of CPUs work on blocks of channels, so channels go by blocks: a width between two
+multiples of ``round_to`` gains nothing. Each group of channels loses about the same share of its importance, which is
+relative, so that groups of different size and place can be compared. Speed is a question put to the caller, because it
+is measured and not computed. Example::
 
-    kept_width(64, ratio=0.3, step=8)                        # 48
-    least_pruned([(0.1, ...), (0.2, ...)], fast_enough)      # the first that is, by bisection
+    steps = removal_steps(groups, round_to=8, most=40)       # from the least to the most pruned
+    least_pruned(steps, fast_enough)                         # the first that is, by bisection
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -18,9 +20,9 @@ from typing import TypeVar
 from edgeopt.timing import Plan
 from edgeopt_contract.errors import UsageError
 
-__all__ = ["RATIOS", "ChannelGroup", "Importance", "PruningPlan", "kept_width", "least_important", "least_pruned"]
+__all__ = ["ChannelGroup", "Importance", "PruningPlan", "Removals", "least_pruned", "removal_steps"]
 
-RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+Removals = Mapping[str, tuple[int, ...]]  # layer: the output channels that go, ascending
 _SCREEN = Plan(seconds=2.0, repetitions=9)
 T = TypeVar("T")
 
@@ -83,24 +85,64 @@ class ChannelGroup:
     importance: tuple[float, ...]
 
 
-def kept_width(width: int, ratio: float, step: int) -> int:
-    """Return the multiple of ``step`` nearest to ``width * (1 - ratio)``, at least ``step``.
+def removal_steps(groups: Sequence[ChannelGroup], round_to: int, most: int) -> list[Removals]:
+    """Return what to remove, from one block of channels to all but one block of every group; at most ``most`` steps.
 
-    A width of at most ``step`` stays as it is. Halves round up: rather a channel too many.
+    Each step takes the block whose loss leaves its group with the least share of importance gone; ties go to the first
+    group. Widths of at most a block stay as they are.
     """
-    if width <= step:
-        return width
-    nearest = math.floor(width * (1 - ratio) / step + 0.5) * step
-    return width if nearest >= width else max(step, nearest)
+    rows = [_Row.of(group, round_to) for group in groups]
+    steps: list[Removals] = []
+    while any(row.open for row in rows):
+        min((row for row in rows if row.open), key=_Row.next_share).taken += 1
+        steps.append({row.group.layer: row.removed() for row in rows if row.taken})
+    if len(steps) <= most:
+        return steps
+    return [steps[round((at + 1) * len(steps) / most) - 1] for at in range(most)]
 
 
-def least_important(group: ChannelGroup, ratio: float, round_to: int) -> tuple[int, ...]:
-    """Return the channels of ``group`` to remove, ascending; each part loses the same positions."""
-    step = math.lcm(round_to, group.parts)
-    kept = kept_width(group.width, ratio, step)
-    size = group.width // group.parts
-    positions = sorted(range(size), key=lambda at: (group.importance[at], at))[: size - kept // group.parts]
-    return tuple(sorted(part * size + at for part in range(group.parts) for at in positions))
+@dataclass(slots=True)
+class _Row:
+    """A group, its positions from the least to the most important, and how many blocks of them are gone.
+
+    The first block is the rest above a whole number of blocks, if there is any; ``block`` counts positions in a part.
+    """
+
+    group: ChannelGroup
+    order: tuple[int, ...]
+    block: int
+    taken: int = 0
+
+    @classmethod
+    def of(cls, group: ChannelGroup, round_to: int) -> _Row:
+        size = group.width // group.parts
+        order = sorted(range(size), key=lambda at: (group.importance[at], at))
+        return cls(group, tuple(order), math.lcm(round_to, group.parts) // group.parts)
+
+    @property
+    def open(self) -> bool:
+        """Whether a block can go and one is left."""
+        return self._kept(self.taken) > self.block
+
+    def next_share(self) -> float:
+        """Return the share of the group's importance that would be gone after the next block."""
+        gone = self.order[: len(self.order) - self._kept(self.taken + 1)]
+        total = sum(self.group.importance)
+        return sum(self.group.importance[at] for at in gone) / total if total else len(gone) / len(self.order)
+
+    def removed(self) -> tuple[int, ...]:
+        """Return the channels that are gone, ascending; each part has lost the same positions."""
+        size = len(self.order)
+        gone = self.order[: size - self._kept(self.taken)]
+        return tuple(sorted(part * size + at for part in range(self.group.parts) for at in gone))
+
+    def _kept(self, taken: int) -> int:
+        """Return how many positions of a part are left after ``taken`` blocks."""
+        size = len(self.order)
+        if not taken or size <= self.block:
+            return size
+        rest = size % self.block or self.block
+        return max(self.block, size - rest - (taken - 1) * self.block)
 
 
 def least_pruned(candidates: Sequence[T], fast_enough: Callable[[T], bool]) -> T | None:

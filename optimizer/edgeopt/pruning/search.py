@@ -1,7 +1,7 @@
 """Pruning a network until it is as fast as asked, then training it again.
 
-Speed does not depend on weights, so the ratio is found first, by bisection over the distinct widths, each exported and
-timed; the fine-tuning comes once. The network that is given is not changed. Example::
+Speed does not depend on weights, so the widths are found first, by bisection, each exported and timed; the fine-tuning
+comes once. The network that is given is not changed. Example::
 
     result = prune(network, samples, PruningPlan(speedup=1.6))
     if isinstance(result, Pruned):
@@ -11,13 +11,13 @@ timed; the fine-tuning comes once. The network that is given is not changed. Exa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeopt.pruning.answers import Feeds, answers, tensors
 from edgeopt.pruning.channels import Structure, count_macs, find_groups, remove
-from edgeopt.pruning.plan import RATIOS, Importance, PruningPlan, least_important, least_pruned
+from edgeopt.pruning.plan import Importance, PruningPlan, Removals, least_pruned, removal_steps
 from edgeopt.pruning.speed import Bench, OnnxBench
 from edgeopt.pruning.training import Train, TrainingJob, distill, train_checked
 from edgeopt.samples import Sample, chunks
@@ -27,9 +27,10 @@ from edgeopt_contract.errors import DataError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Attempt", "NotFaster", "OnProgress", "Pruned", "prune"]
+__all__ = ["STEPS", "Attempt", "NotFaster", "OnProgress", "Pruned", "prune"]
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all (0: not known)
+STEPS = 40  # sets of widths between which the search chooses
 _TAYLOR_SAMPLES = 512
 _TAYLOR_BATCH = 64
 _SPARE = 1.03  # so that the measurement after training holds too, on a machine that is never quite the same
@@ -37,10 +38,10 @@ _SPARE = 1.03  # so that the measurement after training holds too, on a machine 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A ratio that was tried: which channels went, and how much faster that was."""
+    """Channels that were taken out for a trial, their share of all that could go, and how much faster that was."""
 
     ratio: float
-    removed: Mapping[str, tuple[int, ...]]
+    removed: Removals
     speed: Speed | None = None
 
 
@@ -55,7 +56,7 @@ class Pruned:
     onnx: bytes
     original_onnx: bytes
     ratio: float
-    removed: Mapping[str, tuple[int, ...]]
+    removed: Removals
     speed: Speed
     macs_before: int
     macs_after: int
@@ -96,7 +97,7 @@ def prune(
     on_progress("finding the channels that go together", 0, 0)
     structure = _structure(network, samples, plan)
     hunt = _Hunt(network, example, plan, bench or OnnxBench(samples, plan.threads), on_progress)
-    attempts = _distinct(structure, plan)
+    attempts = _attempts(structure, plan)
     found = hunt.least(attempts)
     if found is None:
         return NotFaster(_too_slow(hunt.tried, plan.speedup), tuple(hunt.tried), structure.notes)
@@ -185,15 +186,11 @@ def _add_gradients(network: nn.Module, samples: Sequence[Sample]) -> None:
             loss.backward()
 
 
-def _distinct(structure: Structure, plan: PruningPlan) -> list[Attempt]:
-    """Return what each ratio removes, once for each set of widths, from the least to the most."""
-    attempts: dict[tuple[int, ...], Attempt] = {}
-    for ratio in RATIOS:
-        removed = {group.layer: least_important(group, ratio, plan.round_to) for group in structure.groups}
-        key = tuple(map(len, removed.values()))
-        if any(key):
-            attempts.setdefault(key, Attempt(ratio, {name: gone for name, gone in removed.items() if gone}))
-    return list(attempts.values())
+def _attempts(structure: Structure, plan: PruningPlan) -> list[Attempt]:
+    """Return what may be removed, from the least to the most."""
+    channels = sum(group.width for group in structure.groups)
+    steps = removal_steps(structure.groups, plan.round_to, STEPS)
+    return [Attempt(sum(map(len, removed.values())) / channels, removed) for removed in steps]
 
 
 def _train(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from edgeopt.pruning.plan import ChannelGroup, Removals, removal_steps
 from edgeopt.samples import Sample
 
 
@@ -16,6 +17,11 @@ def samples(count: int = 24, seed: int = 1) -> list[Sample]:
     random = np.random.default_rng(seed)
     pictures = random.standard_normal((count, 3, 8, 8)).astype(np.float32)
     return [Sample({"input": picture}, int(random.integers(10))) for picture in pictures]
+
+
+def half(groups: Sequence[ChannelGroup]) -> Removals:
+    """Return about half of the channels of each group, in blocks of eight."""
+    return {one.layer: (steps := removal_steps([one], 8, 40))[(len(steps) - 1) // 2][one.layer] for one in groups}
 
 
 def _ready(network: nn.Module) -> nn.Module:

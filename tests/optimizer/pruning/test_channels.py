@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from pruning_networks import PRUNABLE, fixed_width, residual, samples, single_layer
+from pruning_networks import PRUNABLE, fixed_width, half, residual, samples, single_layer
 from torch import nn
 
 from edgeopt.pruning.answers import tensors
 from edgeopt.pruning.channels import count_macs, find_groups, remove
-from edgeopt.pruning.plan import Importance, least_important
+from edgeopt.pruning.plan import Importance
 from edgeopt_contract.errors import ModelError
 
 EXAMPLE = tensors(samples(2))
@@ -42,7 +42,7 @@ def test_a_pruned_network_computes_what_the_original_does_with_these_channels_si
     network = PRUNABLE[name]()
     original, pruned = copy.deepcopy(network), copy.deepcopy(network)
     groups = find_groups(network, EXAMPLE, Importance.MAGNITUDE).groups
-    by_layer = {group.layer: least_important(group, 0.5, 8) for group in groups}
+    by_layer = half(groups)
     compared = {layer: gone for layer, gone in by_layer.items() if layer in CONSUMERS[name]}
     assert set(CONSUMERS[name]) == set(compared)
     for layer, channels in compared.items():
@@ -57,9 +57,9 @@ def test_a_pruned_network_computes_what_the_original_does_with_these_channels_si
 def test_a_grouped_convolution_keeps_its_groups() -> None:
     """And each of them the same number of channels."""
     network = PRUNABLE["grouped"]()
-    groups = {group.layer: group for group in find_groups(network, EXAMPLE, Importance.MAGNITUDE).groups}
-    assert {("0", 32, 4), ("2", 64, 4)} == {(group.layer, group.width, group.parts) for group in groups.values()}
-    remove(network, EXAMPLE, {name: least_important(group, 0.5, 8) for name, group in groups.items()})
+    groups = find_groups(network, EXAMPLE, Importance.MAGNITUDE).groups
+    assert {("0", 32, 4), ("2", 64, 4)} == {(group.layer, group.width, group.parts) for group in groups}
+    remove(network, EXAMPLE, half(groups))
     conv = dict(network.named_modules())["2"]
     assert (16, 32, 4) == (conv.in_channels, conv.out_channels, conv.groups)
 
@@ -76,7 +76,7 @@ def test_the_outputs_and_the_inputs_keep_their_width() -> None:
     network = residual()
     structure = find_groups(network, EXAMPLE, Importance.MAGNITUDE)
     assert ("head keeps its width: the outputs depend on it",) == structure.notes
-    remove(network, EXAMPLE, {group.layer: least_important(group, 0.9, 8) for group in structure.groups})
+    remove(network, EXAMPLE, half(structure.groups))
     assert (3, 10) == (network.stem[0].in_channels, network.head.out_features)
 
 

@@ -3,72 +3,69 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.pruning.plan import RATIOS, ChannelGroup, PruningPlan, kept_width, least_important, least_pruned
+from edgeopt.pruning.plan import ChannelGroup, PruningPlan, least_pruned, removal_steps
 from edgeopt_contract.errors import UsageError
 
 
-class TestWidth:
-    """What CPU kernels like: whole blocks of channels."""
-
-    @pytest.mark.parametrize(
-        ("width", "ratio", "step", "expected"),
-        [
-            (64, 0.3, 8, 48),  # 44.8 lies nearer to 48 than to 40
-            (64, 0.95, 8, 8),  # one block stays
-            (64, 0.05, 8, 64),  # 60.8 lies nearer to 64
-            (32, 0.5, 16, 16),
-            (8, 0.9, 8, 8),  # a width of one block stays
-            (20, 0.1, 8, 16),  # an odd width becomes a multiple
-            (6, 0.5, 8, 6),
-            (10, 0.5, 1, 5),
-        ],
-    )
-    def test_widths_are_the_nearest_multiples(self, width: int, ratio: float, step: int, expected: int) -> None:
-        """Worked by hand."""
-        assert expected == kept_width(width, ratio, step)
-
-    @given(width=st.integers(1, 2048), ratio=st.sampled_from(RATIOS), step=st.sampled_from([1, 4, 8, 16, 24]))
-    def test_a_changed_width_is_a_multiple_and_none_grows_or_vanishes(
-        self, width: int, ratio: float, step: int
-    ) -> None:
-        """For every width."""
-        kept = kept_width(width, ratio, step)
-        assert 1 <= kept <= width
-        assert kept == width or 0 == kept % step
-
-    @given(width=st.integers(1, 512), step=st.sampled_from([1, 8, 16]))
-    def test_a_greater_ratio_never_keeps_more(self, width: int, step: int) -> None:
-        """The bisection relies on it."""
-        widths = [kept_width(width, ratio, step) for ratio in RATIOS]
-        assert sorted(widths, reverse=True) == widths
+def group(layer: str, importance: list[float], parts: int = 1) -> ChannelGroup:
+    """Return a group with an importance for each position in a part."""
+    return ChannelGroup(layer, parts * len(importance), parts, tuple(importance))
 
 
-class TestLeastImportant:
-    """The channels that go."""
+@st.composite
+def groups(draw: st.DrawFn) -> list[ChannelGroup]:
+    """Draw one to four groups of any width."""
+    sizes = draw(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 4])), min_size=1, max_size=4))
+    numbers = st.floats(0, 10)
+    return [
+        group(str(at), draw(st.lists(numbers, min_size=size, max_size=size)), parts)
+        for at, (size, parts) in enumerate(sizes)
+    ]
 
-    def test_the_smallest_go_and_ties_by_place(self) -> None:
-        """Four of eight."""
-        group = ChannelGroup("conv", 8, 1, (5.0, 1.0, 4.0, 1.0, 9.0, 1.0, 0.5, 7.0))
-        assert (1, 3, 5, 6) == least_important(group, 0.5, 4)
 
-    @given(
-        parts=st.sampled_from([1, 2, 4]),
-        size=st.integers(1, 32),
-        ratio=st.sampled_from(RATIOS),
-        round_to=st.sampled_from([1, 8]),
-    )
-    def test_parts_lose_the_same_positions(self, parts: int, size: int, ratio: float, round_to: int) -> None:
-        """A grouped convolution stays one, with a width that fits both blocks and parts."""
-        group = ChannelGroup("conv", parts * size, parts, tuple(float(-at % 7) for at in range(size)))
-        gone = least_important(group, ratio, round_to)
-        by_part = [{at - part * size for at in gone if at // size == part} for part in range(parts)]
-        assert 1 == len({frozenset(positions) for positions in by_part})
-        assert not gone or 0 == (parts * size - len(gone)) % math.lcm(parts, round_to)
+class TestSteps:
+    """Which channels go, in which order."""
+
+    def test_the_least_important_go_first_and_ties_by_place(self) -> None:
+        """Worked by hand: blocks of two of eight channels, until two are left."""
+        steps = removal_steps([group("conv", [5.0, 1.0, 4.0, 1.0, 9.0, 1.0, 0.5, 7.0])], 2, 40)
+        assert [{"conv": (1, 6)}, {"conv": (1, 3, 5, 6)}, {"conv": (0, 1, 2, 3, 5, 6)}] == steps
+
+    def test_the_group_that_loses_the_least_share_comes_first(self) -> None:
+        """Half of the first group matters nothing, so it goes before any of the second."""
+        steps = removal_steps([group("even", [1.0] * 4), group("idle", [0.0, 0.0, 30.0, 30.0])], 2, 40)
+        assert [{"idle": (0, 1)}, {"even": (0, 1), "idle": (0, 1)}] == steps
+
+    def test_an_odd_width_first_becomes_a_multiple(self) -> None:
+        """20 channels: 16, then 8."""
+        steps = removal_steps([group("conv", [float(at) for at in range(20)])], 8, 40)
+        assert [4, 12] == [len(step["conv"]) for step in steps]
+
+    def test_few_steps_are_spread_evenly_and_end_with_the_last(self) -> None:
+        """Seven steps thinned out to three."""
+        whole = removal_steps([group("conv", [1.0] * 64)], 8, 40)
+        assert [8, 16, 24, 32, 40, 48, 56] == [len(step["conv"]) for step in whole]
+        assert [16, 40, 56] == [len(step["conv"]) for step in removal_steps([group("conv", [1.0] * 64)], 8, 3)]
+
+    @given(groups=groups(), round_to=st.sampled_from([1, 4, 8, 16]))
+    def test_widths_are_multiples_and_never_grow(self, groups: list[ChannelGroup], round_to: int) -> None:
+        """For every step and group: whole blocks, one at least, and each part loses the same positions."""
+        steps = removal_steps(groups, round_to, 1000)
+        for one in groups:
+            size, block = one.width // one.parts, math.lcm(round_to, one.parts)
+            gone = [set(step.get(one.layer, ())) for step in steps]
+            assert all(before <= after for before, after in pairwise(gone))
+            for channels in gone:
+                kept = one.width - len(channels)
+                assert kept == one.width or (0 == kept % block and kept >= block)
+                positions = {frozenset(at % size for at in channels if at // size == part) for part in range(one.parts)}
+                assert 1 == len(positions)
 
 
 class TestLeastPruned:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruning_networks import PRUNABLE, residual, samples
+from pruning_networks import PRUNABLE, half, residual, samples
 
 from edgeopt.pruning.answers import tensors
 from edgeopt.pruning.channels import count_macs, find_groups, remove
-from edgeopt.pruning.plan import Importance, least_important
+from edgeopt.pruning.plan import Importance
 from edgeopt.pruning.saved import (
     ONNX,
     RECIPE,
@@ -38,7 +38,7 @@ def pruned(name: str) -> Pruned:
     """Return a network of the zoo without half of its channels."""
     network = PRUNABLE[name]()
     groups = find_groups(network, EXAMPLE, Importance.MAGNITUDE).groups
-    removed = {group.layer: least_important(group, 0.5, 8) for group in groups}
+    removed = half(groups)
     remove(network, EXAMPLE, removed)
     speed = Speed(baseline_ms=2, variant_ms=1, ratio=2, ratio_low=2, ratio_high=2, confidence=0.95, rounds=1)
     return Pruned(
