@@ -1,9 +1,9 @@
 """What pruning wins and costs: the residual network on Fashion-MNIST, in float and in int8, in one run.
 
-It prunes ``examples.resnet`` with the code of ``edgeopt prune``, quantizes the original and the pruned network in the same
-way (ONNX Runtime's static int8, per channel), and times all of them with the stopwatch of ``edgeopt quantize``. It prints
-the figures, writes JSON, and holds the claims: twice fewer multiplications, half a point, 1.6 times as fast, and in int8
-faster than int8 alone. About four minutes; times need a quiet machine. Example::
+It prunes ``examples.resnet`` with the code of ``edgeopt prune``, quantizes the original and the pruned network in the
+same way (ONNX Runtime's static int8, per channel), and times all of them with the stopwatch of ``edgeopt quantize``. It
+prints the figures, writes JSON, and holds the claims: twice fewer multiplications, half a point, 1.6 times as fast, and
+in int8 faster than int8 alone. About four minutes; times need a quiet machine. Example::
 
     python -m benchmarks.optimizer.pruning --output pruning.json
 """
@@ -167,8 +167,10 @@ def _score(original: bytes, variant: bytes, samples: Sequence[Sample]) -> Score:
 
 @click.command()
 @click.option("--speedup", default=1.6, show_default=True)
-@click.option("--epochs", default=8, show_default=True)
-@click.option("--importance", default="taylor", show_default=True, type=click.Choice([str(one) for one in Importance]))
+@click.option("--epochs", default=3, show_default=True)
+@click.option(
+    "--importance", default="magnitude", show_default=True, type=click.Choice([str(one) for one in Importance])
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(speedup: float, epochs: int, importance: str, seed: int, output: Path | None) -> None:

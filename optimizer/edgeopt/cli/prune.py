@@ -60,8 +60,8 @@ _EXIT_CODES = {"PASS": ExitCode.GOOD, "FAIL": ExitCode.GATE_FAIL, "INCONCLUSIVE"
 @click.option("--round-to", default=8, show_default=True, help="Widths are multiples of this: 8 or 16 suit CPUs.")
 @click.option(
     "--importance",
-    type=click.Choice(["taylor", "magnitude", "bn-scale"]),
-    default="taylor",
+    type=click.Choice(["magnitude", "taylor", "bn-scale"]),
+    default="magnitude",
     show_default=True,
     help="How channels are ranked.",
 )

@@ -45,7 +45,7 @@ class PruningPlan:
     """
 
     speedup: float = 1.6
-    importance: Importance = Importance.TAYLOR
+    importance: Importance = Importance.MAGNITUDE
     round_to: int = 8
     epochs: int = 5
     batch: int = 128
