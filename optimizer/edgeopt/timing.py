@@ -13,17 +13,37 @@ repetitions: no distribution is assumed, and nothing is drawn at random. Example
 
     times = measure(load_both, clock=time.perf_counter, plan=Plan(seconds=5))
     estimate(times).ratio_low > 1          # faster, at 95 % confidence
+
+For a first look at many variants, :func:`measure_many` times them all in one series, with :data:`SCREENING` in a few
+seconds. Its rounds follow a Williams design ("Experimental designs balanced for the estimation of residual effects of
+treatments", 1949): each model comes as often in each place, and as often after each other one. What is chosen then is
+measured alone against fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["Plan", "Run", "Speed", "Times", "estimate", "measure"]
+from edgeopt.samples import Array
+
+__all__ = [
+    "SCREENING",
+    "Plan",
+    "Run",
+    "Speed",
+    "Timed",
+    "Times",
+    "estimate",
+    "loader",
+    "measure",
+    "measure_many",
+    "williams",
+]
 
 Run = Callable[[], object]
 
@@ -31,14 +51,24 @@ _ROUND = (0, 1, 1, 0, 1, 0, 0, 1)  # Thue-Morse: no drift up to the second order
 _LEAST_REPETITIONS = 6  # fewer give no two-sided interval at 95 %
 
 
+class Timed(Protocol):
+    """A loaded model; every :class:`edgeopt.runtimes.port.Session` is one."""
+
+    def call_on(self, feeds: dict[str, Array]) -> Run:
+        """Return a function that runs ``feeds`` and does nothing else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How long to measure: ``seconds`` in all, shared by the repetitions, and at least some rounds in each."""
 
     seconds: float = 6.0
-    repetitions: int = 15
+    repetitions: int = 16  # even, so each order of loading comes as often; 2.1 % of A/A intervals miss one, not 3.5
     warm_up: int = 3  # runs of each model on each sample
     least_rounds: int = 4
+
+
+SCREENING = Plan(seconds=2.0, repetitions=6, warm_up=2, least_rounds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +92,24 @@ class Speed:
     rounds: int
 
 
-def measure(load: Callable[[int], Sequence[tuple[Run, Run]]], clock: Callable[[], float], plan: Plan) -> Times:
+def loader(
+    openers: Sequence[Callable[[], Timed]], feeds: Sequence[dict[str, Array]]
+) -> Callable[[int], list[tuple[Run, ...]]]:
+    """Return what :func:`measure` and :func:`measure_many` call to load all models afresh, each time in another order.
+
+    ``openers`` load one model each, the baseline first; all run the same arrays ``feeds``, one for each sample.
+    """
+
+    def load(repetition: int) -> list[tuple[Run, ...]]:
+        count = len(openers)
+        order = [(repetition + place) % count for place in range(count)]
+        sessions = {which: openers[which]() for which in (order if repetition // count % 2 else order[::-1])}
+        return [tuple(sessions[which].call_on(one) for which in range(count)) for one in feeds]
+
+    return load
+
+
+def measure(load: Callable[[int], Sequence[Sequence[Run]]], clock: Callable[[], float], plan: Plan) -> Times:
     """Time both models; ``clock`` gives seconds.
 
     ``load(repetition)`` loads both afresh and gives, for each sample, a function that runs the baseline on it and one
@@ -72,7 +119,7 @@ def measure(load: Callable[[int], Sequence[tuple[Run, Run]]], clock: Callable[[]
     for repetition in range(plan.repetitions):
         runs = load(repetition)
         for pair in runs:
-            for run in pair * plan.warm_up:
+            for run in (*pair,) * plan.warm_up:
                 run()
         rounds: list[tuple[float, float]] = []
         end = clock() + plan.seconds / plan.repetitions
@@ -84,7 +131,7 @@ def measure(load: Callable[[int], Sequence[tuple[Run, Run]]], clock: Callable[[]
     return Times(tuple(baseline), tuple(variant))
 
 
-def _round(pair: tuple[Run, Run], clock: Callable[[], float], *, first: int) -> tuple[float, float]:
+def _round(pair: Sequence[Run], clock: Callable[[], float], *, first: int) -> tuple[float, float]:
     """Return the mean seconds of one run of each model; ``first`` says which of them begins."""
     spent = [0.0, 0.0]
     for turn in _ROUND:
@@ -94,6 +141,53 @@ def _round(pair: tuple[Run, Run], clock: Callable[[], float], *, first: int) -> 
         run()
         spent[which] += clock() - begin
     return spent[0] / 4, spent[1] / 4
+
+
+def measure_many(
+    load: Callable[[int], Sequence[Sequence[Run]]], clock: Callable[[], float], plan: Plan
+) -> tuple[Times, ...]:
+    """Time one baseline and several variants in one series; return the times of each variant beside the baseline's.
+
+    ``load(repetition)`` loads all afresh, in an order that it changes from one repetition to the next, and gives for
+    each sample the baseline's run and one for each variant. ``plan.seconds`` are for all of them together. With one
+    variant, :func:`measure` has the better balanced rounds.
+    """
+    series: list[list[tuple[float, ...]]] = []
+    for repetition in range(plan.repetitions):
+        samples = load(repetition)
+        for runs in samples:
+            for run in (*runs,) * plan.warm_up:
+                run()
+        order = williams(len(samples[0]))
+        rounds: list[tuple[float, ...]] = []
+        end = clock() + plan.seconds / plan.repetitions
+        while len(rounds) < plan.least_rounds or clock() < end:
+            number = len(rounds)
+            rounds.append(_design(samples[number % len(samples)], clock, order, start=repetition + number))
+        series.append(rounds)
+    by_model = [tuple(tuple(one[model] for one in rounds) for rounds in series) for model in range(len(order[0]))]
+    return tuple(Times(by_model[0], variant) for variant in by_model[1:])
+
+
+def williams(models: int) -> tuple[tuple[int, ...], ...]:
+    """Return orders of ``models`` numbers: in all together each has each place, and each predecessor, equally often."""
+    first = [number // 2 if number % 2 == 0 else models - (number + 1) // 2 for number in range(models)]
+    rows = [tuple((number + shift) % models for number in first) for shift in range(models)]
+    return (*rows, *(row[::-1] for row in rows)) if models % 2 else tuple(rows)
+
+
+def _design(
+    runs: Sequence[Run], clock: Callable[[], float], order: Sequence[Sequence[int]], *, start: int
+) -> tuple[float, ...]:
+    """Return the mean seconds of one run of each model over the whole design, which begins with row ``start``."""
+    spent = [0.0] * len(runs)
+    for row in range(len(order)):
+        for which in order[(start + row) % len(order)]:
+            run = runs[which]
+            begin = clock()
+            run()
+            spent[which] += clock() - begin
+    return tuple(seconds / len(order) for seconds in spent)
 
 
 def estimate(times: Times, confidence: float = 0.95) -> Speed:
