@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,7 @@ import click
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from benchmarks.optimizer.machine import machine
 from edgeopt.graph import prepare
 from edgeopt.models import load_model
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
@@ -44,7 +43,6 @@ RATIO_ON_VNNI = 1.6  # of EfficientNet-Lite0; without VNNI no such claim is made
 _ROOT = Path(__file__).resolve().parents[2]
 _SPLITS = ("calibration", "selection", "certification")
 _TIMED_SAMPLES = 8
-_PACKAGES = ("edgeopt", "numpy", "onnx", "onnxruntime", "onnxsim", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +185,7 @@ def main(only: str | None, output: Path | None, seconds: float) -> None:
     looked_at = claims(rows, vnni=host_target().has_vnni)
     click.echo("\n".join(looked_at))
     if output is not None:
-        result = {"machine": _machine(), "claims": looked_at, "rows": [dataclasses.asdict(row) for row in rows]}
+        result = {"machine": machine(), "claims": looked_at, "rows": [dataclasses.asdict(row) for row in rows]}
         output.write_text(json.dumps(result, indent=2) + "\n")
     if any(claim.startswith("MISSED") for claim in looked_at):
         raise SystemExit(1)
@@ -261,24 +259,6 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime publi
         """Return the next sample as a batch of one; ``None`` at the end."""
         sample = next(self._samples, None)
         return None if sample is None else stack([sample])
-
-
-def _machine() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    target = host_target()
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True, check=False)
-    return {
-        "cpu": names[0] if names else target.arch,
-        "features": list(target.features),
-        "cores": target.cores,
-        "load_average": os.getloadavg()[0],  # far above one: other work shared the machine, and the times show it
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in _PACKAGES},
-        "commit": git.stdout.strip() or None,
-    }
 
 
 if __name__ == "__main__":
