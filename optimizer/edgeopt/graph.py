@@ -11,6 +11,7 @@ depends on the data stays as it is. Example::
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,7 +200,8 @@ def _preprocessed(model: Any) -> tuple[Any, str]:
     """Return ``model`` after ONNX Runtime's own preparation, without symbolic shapes where those crash it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder, silenced():
+    # chdir: where symbolic shape inference gives up, it leaves what it has in the working directory
+    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder, contextlib.chdir(folder), silenced():
         original, result = str(Path(folder) / "original.onnx"), str(Path(folder) / "prepared.onnx")
         onnx.save_model(model, original)  # a path: given the model itself, a first attempt that fails leaves it changed
         try:

@@ -154,6 +154,15 @@ def test_silero_vad_whose_ifs_depend_on_shapes(file: str) -> None:
             np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
 
 
+def test_preparing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap 6: symbolic shape inference stops at this file, and would write what it has where the user works."""
+    monkeypatch.chdir(tmp_path)
+    original = Path(package_file("silero-vad", "silero_vad_16k_op15.onnx")).read_bytes()
+    assert any("symbolic shape inference left out" in note for note in prepare(original).notes)
+    assert [] == list(tmp_path.iterdir())
+    assert tmp_path == Path.cwd()
+
+
 def _run(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Run ONNX Runtime directly: the state's batch is its second axis."""
     import onnxruntime as ort
