@@ -2,11 +2,13 @@
 
 Nagel et al. 2020 ("Up or Down? Adaptive Rounding", AdaRound) pose the problem: per layer, find integers whose output on
 what the quantized network feeds it is nearest to the float layer's. For a linear layer that error is a quadratic in the
-weights, known from the sums X'X and X'Y over some thousand positions; here it is solved as Frantar et al. 2022
+weights, known from the sums X'X and X'Y over some thousand positions. Here it is solved as Frantar et al. 2022
 ("Optimal Brain Compression" and GPTQ) do: round one column, spread its error over those still open, then improve single
-integers until none gains. That takes seconds where gradient descent takes minutes (ADR 0010), and draws nothing but the
-positions, by ``seed``. An output keeps its integers unless the new ones are better on samples held out for that, and no
-integer leaves the range that the layer used: 7-bit weights stay 7-bit. Example::
+integers until none gains, at two costs for leaving the float weights. That is as near as AdaRound comes, in seconds
+where gradient descent takes minutes (ADR 0010); nothing is drawn but the positions, by ``seed``.
+
+An output keeps its integers unless the new ones are better on samples held out for that, and no integer leaves the
+range that the layer used: 7-bit weights stay 7-bit. Example::
 
     learned = learn_rounding(float_model, quantized, samples[:64], seed=0)
     learned.model, [gain.layer for gain in learned.gains]
@@ -28,7 +30,7 @@ __all__ = ["Gain", "Learned", "learn_rounding"]
 _NUMBERS = 2**24  # that a layer learns from: positions x inputs of all groups
 _POSITIONS = 12_000  # of all samples together, at most
 _HELD_OUT = 4  # one sample in so many judges
-_DAMPING = 0.01  # of the mean of X'X's diagonal: what the positions do not show stays as it was
+_DAMPING = (0.1, 1.0)  # of the mean of X'X's diagonal: how hard it is to leave the float weights; both are tried
 _BLOCK = 64  # columns between two updates of all that follow
 _SWEEPS = 3  # over single integers, at most
 
@@ -83,16 +85,20 @@ def _learn(view: View, seed: int) -> tuple[Array | None, Gain | None]:
     fit, judge = _Quadratic.of(patches.where(~held)), _Quadratic.of(patches.where(held))
     grid = _Grid.of(view)
     old = rows_of(view, view.integers.astype(np.float64))
-    new = _improved(fit, grid, _rounded(fit, grid, rows_of(view, view.weights.astype(np.float64))))
-    before, after = judge.errors(grid.values(old)), judge.errors(grid.values(new))
-    better = after < before  # an output's error depends on its own weights alone, so each is decided by itself
-    if not better.any():
+    new, before = old, judge.errors(grid.values(old))
+    after = before
+    for strength in _DAMPING:
+        damped = fit.damped(rows_of(view, view.weights.astype(np.float64)), strength)
+        tried = _improved(damped, grid, _rounded(damped, grid))
+        errors = judge.errors(grid.values(tried))
+        better = errors < after  # an output's error depends on its own weights alone, so each is decided by itself
+        new, after = np.where(better[:, :, None], tried, new), np.minimum(after, errors)
+    if not (after < before).any():
         return None, None
     places = rows_of(view, np.arange(view.integers.size).reshape(view.integers.shape)).reshape(-1)
     integers = np.empty(view.integers.size, view.integers.dtype)
-    integers[places] = np.where(better[:, :, None], new, old).reshape(-1)
-    gain = Gain(view.name, float(before.sum()), float(np.minimum(before, after).sum()))
-    return integers.reshape(view.integers.shape), gain
+    integers[places] = new.reshape(-1)
+    return integers.reshape(view.integers.shape), Gain(view.name, float(before.sum()), float(after.sum()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,23 +157,22 @@ class _Quadratic:
         """Return the mean squared error of each output, (groups, outputs)."""
         return np.asarray((weights * (weights @ self.hessian - 2 * self.cross)).sum(axis=2) + self.constant)
 
-    def damped(self, weights: Array) -> _Quadratic:
-        """Return the same plus a cost for leaving ``weights``."""
+    def damped(self, weights: Array, strength: float) -> _Quadratic:
+        """Return the same plus a cost for leaving ``weights``, ``strength`` times the inputs' mean square."""
         size = self.hessian.shape[-1]
         diagonal = np.diagonal(self.hessian, axis1=1, axis2=2).mean(axis=1)
-        strength = np.maximum(_DAMPING * diagonal, 1e-12)[:, None, None]
-        return _Quadratic(self.hessian + strength * np.eye(size), self.cross + strength * weights, self.constant)
+        cost = np.maximum(strength * diagonal, 1e-12)[:, None, None]
+        return _Quadratic(self.hessian + cost * np.eye(size), self.cross + cost * weights, self.constant)
 
 
-def _rounded(quadratic: _Quadratic, grid: _Grid, weights: Array) -> Array:
+def _rounded(quadratic: _Quadratic, grid: _Grid) -> Array:
     """Return integers near the best weights, each column's rounding error made good by the columns after it.
 
     The order is by the size of the inputs, the greatest first (GPTQ's "act-order").
     """
-    damped = quadratic.damped(weights)
-    order = np.argsort(-np.diagonal(damped.hessian, axis1=1, axis2=2).mean(axis=0), kind="stable")
-    hessian = damped.hessian[:, order][:, :, order]
-    best = np.linalg.solve(damped.hessian, damped.cross.transpose(0, 2, 1)).transpose(0, 2, 1)
+    order = np.argsort(-np.diagonal(quadratic.hessian, axis1=1, axis2=2).mean(axis=0), kind="stable")
+    hessian = quadratic.hessian[:, order][:, :, order]
+    best = np.linalg.solve(quadratic.hessian, quadratic.cross.transpose(0, 2, 1)).transpose(0, 2, 1)
     rest = best[:, :, order]
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
     part = _Grid(grid.scale[:, :, order], grid.zero[:, :, order], grid.low, grid.high)
@@ -191,7 +196,7 @@ def _rounded(quadratic: _Quadratic, grid: _Grid, weights: Array) -> Array:
 def _improved(quadratic: _Quadratic, grid: _Grid, integers: Array) -> Array:
     """Return ``integers`` after sweeps that set each to its best while the others stand still."""
     values = grid.values(integers)
-    diagonal = np.diagonal(quadratic.damped(values).hessian, axis1=1, axis2=2)
+    diagonal = np.diagonal(quadratic.hessian, axis1=1, axis2=2)
     for _ in range(_SWEEPS):
         slope = values @ quadratic.hessian - quadratic.cross
         before = values.copy()
