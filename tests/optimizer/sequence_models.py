@@ -23,7 +23,7 @@ from examples.fashion_mnist import FOLDER
 NAMES = ("transformer", "lstm", "gru")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trained:
     """One of the examples: as exported, as prepared, and its test data in two of the three splits."""
 
@@ -34,7 +34,7 @@ class Trained:
 
     def outputs(self, model: bytes) -> dict[str, Array]:
         """Return what ``model`` answers to the certification samples."""
-        return OnnxRuntimeSession(model, threads=1).predict(self.certification)
+        return _outputs(self, model)
 
     def scores(self, model: bytes) -> np.ndarray:
         """Return 1 for each certification sample that ``model`` answers rightly, else 0."""
@@ -47,6 +47,11 @@ class Trained:
     def agreement(self, variant: bytes) -> float:
         """Return the share of certification samples that ``variant`` answers like the float model."""
         return float(agreement(self.outputs(self.model), self.outputs(variant)).mean())
+
+
+@functools.lru_cache(maxsize=16)  # the float model is asked for each variant again
+def _outputs(one: Trained, model: bytes) -> dict[str, Array]:
+    return OnnxRuntimeSession(model, threads=1).predict(one.certification)
 
 
 @functools.cache
