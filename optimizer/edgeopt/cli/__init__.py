@@ -30,6 +30,7 @@ COMMANDS = {
     "prune": Entry("edgeopt.cli.prune:prune", "Take channels out of a model until it is measurably faster."),
     "verify": Entry("edgeopt.cli.verify:verify", "Check every byte of a bundle."),
     "emulator": Entry("edgeopt.cli.emulator:emulator", "Prepare this machine to certify for other kinds of CPU."),
+    "explain": Entry("edgeopt.cli.explain:explain", "Show what a run found and what to try next."),
     "reproduce": Entry("edgeopt.cli.reproduce:reproduce", "Build a bundle again from its lineage, and compare."),
     "publish": Entry("edgeopt.cli.operate:publish", "Send a bundle to the fleet server."),
     "bundles": Entry("edgeopt.cli.operate:bundles", "List the bundles that the fleet server holds."),
