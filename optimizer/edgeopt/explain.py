@@ -81,8 +81,8 @@ def _parts(run: RunResult) -> Iterator[str]:
     for target in run.targets:
         yield _verdict(target)
         yield _block("variants", _variants(target, words))
-        if target.trials:
-            yield _block("what each rung gave (selection split)", _rungs(target.trials))
+        if len(rungs := _rungs(target.trials)) > 1:
+            yield _block("what each rung gave (selection split)", rungs)
         if plot := pareto_plot(target.trials):
             yield f"answers as fp32, against speed\n{plot}"
         if target.stages:
