@@ -55,7 +55,7 @@ def find_groups(network: nn.Module, example: Feeds, importance: Importance) -> S
         groups.append(ChannelGroup(layer, len(scores), parts, tuple(map(float, averaged))))
     if not groups:
         reasons = "; ".join(notes) or "it has no convolution or linear layer"
-        raise ModelError(f"nothing in the model can be pruned: {reasons}")
+        raise ModelError(f"nothing in the model can be pruned, only convolutions and linear layers can: {reasons}")
     return Structure(tuple(groups), tuple(notes))
 
 

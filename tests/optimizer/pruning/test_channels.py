@@ -91,7 +91,7 @@ def test_a_width_that_the_code_knows_is_left_alone_with_a_note() -> None:
 
 def test_a_network_of_one_layer_is_refused() -> None:
     """With the reason."""
-    with pytest.raises(ModelError, match=r"nothing in the model can be pruned: 1 keeps its width: the outputs"):
+    with pytest.raises(ModelError, match=r"nothing in the model can be pruned, .*: 1 keeps its width: the outputs"):
         find_groups(single_layer(), EXAMPLE, Importance.MAGNITUDE)
 
 
@@ -120,3 +120,26 @@ def test_multiplications_are_those_of_the_layers() -> None:
     """Worked by hand: 64 places times 3 x 3 x 3 x 8, bias and all left out by a convolution without one."""
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)).eval()
     assert 64 * 27 * 8 == count_macs(network, EXAMPLE)
+
+
+def test_inputs_by_name_reach_the_network() -> None:
+    """Two named inputs, one of whole numbers: both are passed by keyword, and what reads them is pruned."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.wide = nn.Embedding(20, 16), nn.Linear(4, 16)
+            self.middle, self.head = nn.Linear(16, 32), nn.Linear(32, 5)
+
+        def forward(self, tokens: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+            both = self.words(tokens).mean(1) + self.wide(numbers)
+            return self.head(torch.relu(self.middle(torch.relu(both))))
+
+    torch.manual_seed(1)
+    example = {"tokens": torch.randint(20, (2, 7)), "numbers": torch.randn(2, 4)}
+    network = Two().eval()
+    groups = find_groups(network, example, Importance.MAGNITUDE).groups
+    assert {16, 32} == {group.width for group in groups}
+    remove(network, example, half(groups))
+    assert (8, 8, 16) == (network.words.embedding_dim, network.wide.out_features, network.middle.out_features)
+    assert (2, 5) == network(**example).shape
