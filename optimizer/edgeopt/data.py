@@ -1,9 +1,10 @@
 """Reading the user's data and checking it, before any work is done with it.
 
 DATA is ``package.module:factory`` (called without arguments, gives an iterable of ``(inputs, label)``; inputs are an
-array, or a dict of arrays, without batch dimension), or an ``.npz`` file with the arrays ``x`` and, if there are
-labels, ``y``; or a folder or table, which :mod:`edgeopt.files` reads. All samples are kept in memory. It splits
-nothing: that is :mod:`edgeopt.splits`. Example::
+array, or a dict of arrays, without batch dimension), or an ``.npz`` file with the array ``x``, or one for each input by
+its name, and, if there are labels, ``y``; or a folder or table, which :mod:`edgeopt.files` reads. All samples are kept
+in memory. It splits nothing: that is :mod:`edgeopt.splits`.
+Example::
 
     samples = load_samples("examples.digits:data")
     load_dataset("pictures", Reading(shape=(3, 224, 224))).classes        # ("cat", "dog")
@@ -22,6 +23,7 @@ import numpy as np
 from edgeopt.files.folders import read_folder
 from edgeopt.files.reading import Labelled, Reading
 from edgeopt.files.tables import TABLES, read_table
+from edgeopt.files.tokens import TOKEN_FILES, read_tokens
 from edgeopt.loading import call_user_code, is_reference, load_attribute
 from edgeopt.samples import Array, Sample
 from edgeopt_contract.errors import DataError
@@ -109,6 +111,12 @@ def _open(source: str, reading: Reading) -> Labelled:
     path = Path(source)
     if path.suffix.lower() == ".npz":
         return Labelled(_read_npz(path))
+    if reading.tokens is not None and path.suffix.lower() in TOKEN_FILES:
+        return read_tokens(path, reading.tokens, reading)
+    if path.suffix.lower() == ".jsonl":
+        raise DataError(
+            f"{source}: a .jsonl file holds token ids; say in which column, such as --tokens input_ids,pad=0"
+        )
     if path.suffix.lower() in TABLES:
         return read_table(path, reading)
     if is_reference(source):
@@ -140,18 +148,25 @@ def _read_npz(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DataError(f"there is no file {path}: check the path") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path} as .npz: {error}") from error
-    if "x" not in arrays:
-        raise DataError(f"{path} has the arrays {', '.join(arrays) or 'none'}: expected 'x' and, with labels, 'y'")
-    x, y = arrays["x"], arrays.get("y")
-    if x.ndim == 0 or (y is not None and len(y) != len(x)):
-        lengths = (
-            "a single number" if x.ndim == 0 else f"{len(x)} samples in 'x' and {0 if y is None else len(y)} in 'y'"
+    labels = arrays.pop("y", None)
+    if not arrays:
+        raise DataError(f"{path} has no array of inputs: expected 'x', or one by the name of each input, and 'y'")
+    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    lengths.update({} if labels is None else {"y": len(labels) if labels.ndim else None})
+    if None in lengths.values() or len(set(lengths.values())) != 1:
+        said = " and ".join(
+            f"a single number in '{name}'" if length is None else f"{length} samples in '{name}'"
+            for name, length in lengths.items()
         )
-        raise DataError(f"{path} has {lengths}: expected one label for each sample")
-    labels: Iterable[Any] = (
-        [None] * len(x) if y is None else (label.item() if label.ndim == 0 else label for label in y)
-    )
-    yield from zip(x, labels, strict=True)
+        raise DataError(f"{path} has {said}: expected one entry of each for every sample")
+    count = next(iter(lengths.values())) or 0
+    for index in range(count):
+        inputs = {name: array[index] for name, array in arrays.items()}
+        yield inputs["x"] if list(inputs) == ["x"] else inputs, None if labels is None else _label(labels[index])
+
+
+def _label(entry: Any) -> Any:
+    return entry.item() if entry.ndim == 0 else entry
 
 
 def _to_sample(pair: Any, where: str) -> Sample:

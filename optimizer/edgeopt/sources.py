@@ -10,7 +10,7 @@ sample or one that is nearly the same. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -64,6 +64,8 @@ class DataSources:
             given["input_shape"] = list(self.reading.shape or ())
         if self.reading.label_column != usual.label_column:
             given["label_column"] = self.reading.label_column
+        if self.reading.tokens is not None:
+            given["tokens"] = asdict(self.reading.tokens)
         return given
 
     def read(self, source: str, shape: Shape | None) -> Dataset:

@@ -42,6 +42,7 @@ def test_inputs_by_name_keep_their_dtypes() -> None:
         ("no_such_module:data", "cannot find the module 'no_such_module'"),
         ("pictures/", "expected 'package.module:factory', an .npz, .csv or .parquet file, or a folder"),
         ("missing.npz", "there is no file missing.npz"),
+        ("reviews.jsonl", "holds token ids; say in which column, such as --tokens"),
     ],
 )
 def test_wrong_data_is_refused_with_the_sample_and_the_reason(source: str, message: str) -> None:
@@ -63,11 +64,27 @@ class TestNpz:
         np.savez(path, x=np.zeros((2, 2)))
         assert [None, None] == [sample.label for sample in load_samples(str(path))]
 
+    def test_inputs_by_name_keep_their_dtypes(self, tmp_path: Path) -> None:
+        """Token ids and a mask, as a tokenizer gives them; no number is made a float."""
+        path = tmp_path / "d.npz"
+        ids, mask = np.arange(12, dtype=np.int32).reshape(3, 4), np.ones((3, 4), bool)
+        np.savez(path, input_ids=ids, attention_mask=mask, y=np.array([1, 0, 1]))
+        samples = load_samples(str(path))
+        assert [1, 0, 1] == [sample.label for sample in samples]
+        assert ids[1].tolist() == samples[1].inputs["input_ids"].tolist()
+        wanted = {"input_ids": ("int64", (4,)), "attention_mask": ("bool", (None,))}
+        fitted = fit_to(samples, wanted)[0].inputs
+        assert {"input_ids": np.int64, "attention_mask": np.bool_} == {name: a.dtype for name, a in fitted.items()}
+        np.savez(path, x=ids)
+        assert np.int32 == load_samples(str(path))[0].inputs["input"].dtype
+
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"pictures": np.zeros(3)}, "has the arrays pictures: expected 'x'"),
-            ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "3 samples in 'x' and 2 in 'y'"),
+            ({"y": np.zeros(3)}, "has no array of inputs: expected 'x', or one by the name of each input"),
+            ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, "3 samples in 'x' and 2 samples in 'y'"),
+            ({"x": np.float32(1)}, "a single number in 'x'"),
+            ({"ids": np.zeros((3, 2)), "mask": np.zeros((4, 2))}, "3 samples in 'ids' and 4 samples in 'mask'"),
             ({"x": np.zeros((0, 2))}, "is empty"),
             ({"x": np.array(["a", "b"])}, "expected an array of numbers"),
         ],

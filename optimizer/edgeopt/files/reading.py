@@ -13,9 +13,23 @@ from typing import Any
 
 from edgeopt_contract.errors import DataError
 
-__all__ = ["Labelled", "Reading", "Shape", "in_words"]
+__all__ = ["Labelled", "Reading", "Shape", "TokenIds", "in_words"]
 
 Shape = tuple[int | None, ...]  # of one sample, without batch dimension; None is any length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIds:
+    """Which column holds token ids; see :mod:`edgeopt.files.tokens`.
+
+    ``pad`` is the id that fills short rows, ``length`` how many ids the model takes, ``mask`` the name of the input
+    that gets 1 for a token and 0 for padding; then ``column`` is the name of the ids' input as well.
+    """
+
+    column: str
+    pad: int | None = None
+    length: int | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +37,13 @@ class Reading:
     """What the files do not say themselves: the model's input, a table's label column, the order of the classes.
 
     ``shape`` is that of one sample, ``None`` when nobody knows it; ``labels`` are the names of the model's classes in
-    the order of its outputs, empty when they were not given.
+    the order of its outputs, empty when they were not given. ``tokens`` are declared when a table holds token ids.
     """
 
     shape: Shape | None = None
     label_column: str = "label"
     labels: tuple[str, ...] = ()
+    tokens: TokenIds | None = None
 
     def indices(self, classes: Sequence[str], source: str) -> Mapping[str, int]:
         """Return the label of each of the ``classes`` (sorted names) that ``source`` has.

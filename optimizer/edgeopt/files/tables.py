@@ -23,7 +23,7 @@ import numpy as np
 from edgeopt.files.reading import Labelled, Reading
 from edgeopt_contract.errors import DataError, MissingExtraError
 
-__all__ = ["TABLES", "read_table"]
+__all__ = ["TABLES", "Columns", "labels_of", "read_columns", "read_table"]
 
 TABLES = frozenset((".csv", ".parquet"))
 _MISSING = frozenset(("", "na", "n/a", "nan", "null"))
@@ -33,12 +33,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 def read_table(path: Path, reading: Reading) -> Labelled:
     """Return the rows of ``path``, in order. Raises :class:`DataError`, naming column and row."""
-    try:
-        columns = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}: check the path") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    columns = read_columns(path)
     if reading.label_column not in columns:
         raise DataError(
             f"{path} has no column {reading.label_column!r}, it has {', '.join(columns)}: name the column of the "
@@ -48,8 +43,18 @@ def read_table(path: Path, reading: Reading) -> Labelled:
     if not names:
         raise DataError(f"{path} has the label column only: expected at least one column of numbers")
     rows = np.stack([_features(columns[name], name, path) for name in names], axis=1)
-    labels, classes = _labels(columns[reading.label_column], path, reading)
+    labels, classes = labels_of(columns[reading.label_column], path, reading)
     return Labelled(zip(rows, labels, strict=True), classes)
+
+
+def read_columns(path: Path) -> Columns:
+    """Return the cells of a CSV or Parquet file by column; those of CSV are text. Raises :class:`DataError`."""
+    try:
+        return _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}: check the path") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_csv(path: Path) -> Columns:
@@ -101,6 +106,8 @@ def _features(cells: Sequence[Any], name: str, path: Path) -> Any:
         where = f"{path}: column {name!r}, row {row}"
         if value is None and _is_missing(cell):
             raise DataError(f"{where} has no value: fill it in, or remove the row")
+        if value is None and isinstance(cell, list):
+            raise DataError(f"{where} holds a list: if these are token ids, say so with --tokens {name}")
         if value is None:
             raise DataError(f"{where} holds {cell!r}: expected a number; encode the column as numbers, or remove it")
         if not abs(value) <= float(np.finfo(np.float32).max):
@@ -109,8 +116,8 @@ def _features(cells: Sequence[Any], name: str, path: Path) -> Any:
     return np.asarray(values, dtype=np.float32)
 
 
-def _labels(cells: Sequence[Any], path: Path, reading: Reading) -> tuple[list[Any], tuple[str, ...]]:
-    """Return a label for each row, and the names of the classes when labels are text."""
+def labels_of(cells: Sequence[Any], path: Path, reading: Reading) -> tuple[list[Any], tuple[str, ...]]:
+    """Return a label for each row, and the names of the classes when labels are text. Raises :class:`DataError`."""
     for row, cell in enumerate(cells, 1):
         if _is_missing(cell):
             raise DataError(
