@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeopt.quantization.walking import Change, View, walk
+from edgeopt.quantization.walking import Change, walk
 from edgeopt.samples import Sample
 
 __all__ = ["correct_bias"]
@@ -23,10 +23,4 @@ def correct_bias(float_model: bytes, quantized: bytes, samples: Sequence[Sample]
     ``float_model`` must be the one that was quantized (the equalized one, if it was). A layer that shares its weights
     or biases, or is not in int8, is left alone. Raises :class:`ModelError` when a model cannot be run.
     """
-    return walk(float_model, quantized, samples, _correction)
-
-
-def _correction(view: View) -> Change:
-    """Return the shift that takes away the mean error of each channel."""
-    axes = (0, *range(2, view.expected.ndim))
-    return Change(shift=(view.expected - view.actual).mean(axis=axes, dtype="float64"))
+    return walk(float_model, quantized, samples, lambda _: Change(centred=True))

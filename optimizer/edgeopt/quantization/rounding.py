@@ -7,7 +7,8 @@ weights, known from the sums X'X and X'Y over some thousand positions. Here it i
 integers until none gains, at two costs for leaving the float weights. That is as near as AdaRound comes, in seconds
 where gradient descent takes minutes (ADR 0010); nothing is drawn but the positions, by ``seed``.
 
-An output keeps its integers unless the new ones are better on samples held out for that, and no integer leaves the
+Biases take up the mean error, as in :mod:`edgeopt.quantization.bias_correction`, which need not be run as well. An
+output keeps its integers unless the new ones are better on samples held out for that, and no integer leaves the
 range that the layer used: 7-bit weights stay 7-bit. Example::
 
     learned = learn_rounding(float_model, quantized, samples[:64], seed=0)
@@ -55,19 +56,18 @@ class Learned:
 def learn_rounding(float_model: bytes, quantized: bytes, samples: Sequence[Sample], *, seed: int = 0) -> Learned:
     """Return ``quantized`` with better integers in the weights of its convolutions and Gemms.
 
-    ``float_model`` must be the one that was quantized (the equalized one, if it was). Scales, zero points and biases
-    stay; correct the biases afterwards. The cost is bounded: one inference for each sample, and for each layer work
-    that grows with outputs x inputs^2 of its kernel. At least two samples. Raises :class:`ModelError` when a model
-    cannot be run.
+    ``float_model`` must be the one that was quantized (the equalized one, if it was). Scales and zero points stay;
+    biases are corrected too, as learned weights assume it. The cost is bounded: one inference for each sample, and for
+    each layer work that grows with outputs x inputs^2 of its kernel. From less than four samples no weight is learned.
+    Raises :class:`ModelError` when a model cannot be run.
     """
     gains: list[Gain] = []
 
     def visit(view: View) -> Change:
         integers, gain = _learn(view, seed)
-        if integers is None or gain is None:
-            return Change()
-        gains.append(gain)
-        return Change(integers=integers)
+        if gain is not None:
+            gains.append(gain)
+        return Change(integers=integers, centred=True)
 
     model = walk(float_model, quantized, samples, visit)
     return Learned(model, tuple(gains))

@@ -1,8 +1,8 @@
 """What it costs to quantize each node alone: which layers int8 really hurts, found in one run for each of them.
 
 For each quantized node a float model is made in which only that node's inputs and weights are rounded, with the scales
-of the quantized model; its outputs are held against the float model's. Rounding a tensor so counts for the node that
-reads it, as leaving that node in float takes the rounding away. It chooses nothing: that is
+of the quantized model; its outputs are held against the float model's. The rounding of a tensor counts for each node
+that reads it; it goes away only when the node that makes it is left in float too. It chooses nothing: that is
 :mod:`edgeopt.quantization.mixed`. Example::
 
     ranking = rank(float_model, int8_model, samples[:64], saved_ms(float_model, int8_model, samples))
@@ -26,6 +26,8 @@ from edgeopt.samples import Array, Sample
 from edgeopt_contract.errors import ModelError
 
 __all__ = ["rank"]
+
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def rank(
@@ -75,7 +77,7 @@ def _roundings(original: Any, quantized: Any) -> dict[str, list[_Rounding]]:
     nodes = {node.name: node for node in original.node}
     found: dict[str, list[_Rounding]] = {}
     for node in quantized.node:
-        if node.name not in nodes or nodes[node.name].op_type != node.op_type:
+        if node.name not in nodes or nodes[node.name].op_type != node.op_type or _in_float(node, constants):
             continue
         places = zip(range(len(nodes[node.name].input)), node.input, strict=False)
         roundings = [_rounding(place, dequantized[name], constants) for place, name in places if name in dequantized]
@@ -86,6 +88,12 @@ def _roundings(original: Any, quantized: Any) -> dict[str, list[_Rounding]]:
         if output in dequantized and producers.get(output) in found:
             found[producers[output]].append(_rounding(-1, dequantized[output], constants))
     return found
+
+
+def _in_float(node: Any, constants: Mapping[str, Any]) -> bool:
+    """Tell whether ``node`` has weights and they are float: then what it reads is rounded for its neighbours' sake."""
+    weights = constants.get(node.input[1]) if node.op_type in _LAYERS else None
+    return weights is not None and weights.data_type == onnx.TensorProto.FLOAT
 
 
 def _rounding(place: int, dequantize: Any, constants: Mapping[str, Any]) -> _Rounding:

@@ -5,7 +5,7 @@ own, and may change the layer's integers; later layers see the change. So a rung
 one pass over the samples, not one for each layer. Quantized nodes are computed as what they stand for (dequantize,
 float, quantize), the same on every CPU. It decides nothing. Example::
 
-    better = walk(float_model, quantized, samples[:64], lambda view: Change(shift=mean_error(view)))
+    better = walk(float_model, quantized, samples[:64], lambda view: Change(centred=True))
 """
 
 from __future__ import annotations
@@ -52,10 +52,13 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """New weights in the dtype of the old ones, and what is added to each output channel; ``None``: as it is."""
+    """New weights in the dtype of the old ones, or ``None`` for those.
+
+    ``centred``: the mean error that each output channel then has is taken off the layer's bias.
+    """
 
     integers: Array | None = None
-    shift: Array | None = None
+    centred: bool = False
 
 
 def walk(float_model: bytes, quantized: bytes, samples: Sequence[Sample], visit: Callable[[View], Change]) -> bytes:
@@ -80,8 +83,9 @@ def walk(float_model: bytes, quantized: bytes, samples: Sequence[Sample], visit:
         if change.integers is not None:
             graph.store(layer, change.integers)
             have = _output(graph, layer, inputs)
-        if change.shift is not None:
-            have = have + _along_channels(graph.shift_bias(layer, change.shift), have)
+        if change.centred:
+            shift = graph.shift_bias(layer, _mean_error(want, have))
+            have = have + shift.reshape(1, -1, *(1,) * (have.ndim - 2)).astype(have.dtype)
         floats.keep(index, want)
         integers.keep(index, have)
     return graph.serialized()
@@ -104,9 +108,10 @@ def _view(graph: Int8Graph, layer: Int8Layer, inputs: Array, outputs: tuple[Arra
     )
 
 
-def _along_channels(values: Array, outputs: Array) -> Array:
-    """Return ``values`` (channels,) in a shape that adds to ``outputs`` (samples, channels, …)."""
-    return values.reshape(1, -1, *(1,) * (outputs.ndim - 2)).astype(outputs.dtype)
+def _mean_error(expected: Array, actual: Array) -> Array:
+    """Return how much is missing in each channel on average, float64 (channels,)."""
+    axes = (0, *range(2, expected.ndim))
+    return np.asarray((expected - actual).mean(axis=axes, dtype=np.float64))
 
 
 def _output(graph: Int8Graph, layer: Int8Layer, inputs: Array) -> Array:
