@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeopt.data import DEFAULT_INPUT
-from edgeopt.loading import call_user_code, is_reference, load_attribute
+from edgeopt.loading import is_reference
 from edgeopt.samples import Sample, stack
-from edgeopt_contract.errors import MissingExtraError, ModelError
+from edgeopt_contract.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -28,19 +28,14 @@ Feeds = Mapping[str, "torch.Tensor"]
 
 def build(reference: str) -> nn.Module:
     """Return what the factory ``reference`` builds, in evaluation mode. Raises :class:`ModelError`."""
-    try:
-        from torch import nn
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("torch", "optimizer") from error
+    from edgeopt.models import load_model
+
     if not is_reference(reference):
         raise ModelError(
             f"{reference!r} cannot be pruned: channels are taken out of a torch.nn.Module, so give the function that "
             "builds it as 'package.module:function'"
         )
-    module = call_user_code(load_attribute(reference, ModelError), f"calling {reference}()", ModelError)
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{reference}() gave {type(module).__name__}: expected a torch.nn.Module")
-    return module.eval()
+    return load_model(reference).module
 
 
 def tensors(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:

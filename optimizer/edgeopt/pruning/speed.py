@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from edgeopt.data import fit_to
@@ -19,7 +20,7 @@ from edgeopt.models import TorchModel
 from edgeopt.recipe import RuntimeName
 from edgeopt.runtimes.port import open_session
 from edgeopt.samples import Sample, stack
-from edgeopt.timing import Plan, Run, Speed, estimate, measure
+from edgeopt.timing import Plan, Speed, estimate, loader, measure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,12 +52,7 @@ class OnnxBench:
 
     def time(self, original: bytes, pruned: bytes, plan: Plan) -> Speed:
         """Load both afresh for each repetition, now one first and now the other, and run them in turn."""
-        models = (original, pruned)
-
-        def load(repetition: int) -> list[tuple[Run, Run]]:
-            order = (0, 1) if repetition % 2 else (1, 0)
-            sessions = {at: open_session(models[at], RuntimeName.ONNXRUNTIME, threads=self._threads) for at in order}
-            feeds = [stack([sample]) for sample in fit_to(self._samples, sessions[0].inputs)]
-            return [(sessions[0].call_on(one), sessions[1].call_on(one)) for one in feeds]
-
-        return estimate(measure(load, self._clock, plan))
+        opened = partial(open_session, runtime=RuntimeName.ONNXRUNTIME, threads=self._threads)
+        openers = [partial(opened, model) for model in (original, pruned)]
+        feeds = [stack([sample]) for sample in fit_to(self._samples, openers[0]().inputs)]
+        return estimate(measure(loader(openers, feeds), self._clock, plan))
