@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -146,7 +146,15 @@ def _work(tool: str, count: int, folder: Path) -> dict[str, float]:
         else:
             _onnxruntime(tool, folder, samples)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> float:
+    """Return the peak of this process's memory; ru_maxrss would begin with what the parent had when it started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise SystemExit("this system does not tell the peak of a process's memory (VmHWM in /proc/self/status)")
+    return int(found[1]) / 1024
 
 
 def _onnxruntime(tool: str, folder: Path, samples: Sequence[Sample]) -> None:
