@@ -2,9 +2,9 @@
 
 Nothing is calibrated, so no activation can leave a range that data once had: what keeps transformers and recurrent nets
 sound, where static ranges fail. Matrix products with constant weights become MatMulInteger, an LSTM becomes
-DynamicQuantizeLSTM (ONNX Runtime's quantizer writes both). Looked-up tables and the weights of a GRU, for which ONNX
-Runtime has no integer kernel, are kept in int8 and computed in float (:mod:`edgeopt.quantization.weights`).
-Convolutions stay in float: their integer form, ConvInteger, is slower than float on every CPU that was tried. Example::
+DynamicQuantizeLSTM (ONNX Runtime's quantizer writes both). Looked-up tables, the weights of a GRU, for which ONNX
+Runtime has no integer kernel, and those of convolutions, whose ConvInteger is no match for the float kernels, are kept
+in int8 and computed in float (:mod:`edgeopt.quantization.weights`). Example::
 
     small = quantize_dynamic(prepared.model, Recipe(precision=Precision.INT8_DYNAMIC))
 """
@@ -27,7 +27,7 @@ from edgeopt_contract.errors import ModelError
 __all__ = ["DYNAMIC_OPERATORS", "dynamic_weights", "quantize_dynamic"]
 
 _COMPUTED = ("MatMul", "Gemm", "LSTM")
-_STORED = ("Gather", "GRU")
+_STORED = ("Gather", "GRU", "Conv", "ConvTranspose")
 DYNAMIC_OPERATORS = (*_COMPUTED, *_STORED)
 
 

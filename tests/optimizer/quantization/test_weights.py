@@ -103,11 +103,19 @@ def test_onnxruntime_expands_the_weights_while_it_loads(tmp_path: Path) -> None:
 
 
 def test_nodes_in_float_and_other_operators_keep_their_weights() -> None:
-    """The recipe says what is compressed; a weight that a float node reads, too, stays."""
+    """The recipe says what is compressed."""
     model = one_node("MatMul", uneven(32, 24, axis=1), [32])
     assert ("w",) == compressible_weights(model, WEIGHTS)
     assert () == compressible_weights(model, Recipe(precision=Precision.INT8_WEIGHTS, float_nodes=("only",)))
     assert () == compressible_weights(model, Recipe(precision=Precision.INT8_WEIGHTS, operators=("Conv",)))
+
+
+def test_a_weight_that_a_float_node_reads_too_stays() -> None:
+    """Rounding it for one reader would round it for both."""
+    nodes = [onnx.helper.make_node("MatMul", [left, "w"], [right], name) for left, right, name in ("xha", "hyb")]
+    model = graph(nodes, {"x": (onnx.TensorProto.FLOAT, [32])}, {"w": uneven(32, 32, axis=1)})
+    assert ("w",) == compressible_weights(model, WEIGHTS)
+    assert () == compressible_weights(model, Recipe(precision=Precision.INT8_WEIGHTS, float_nodes=("b",)))
 
 
 def test_what_would_grow_is_refused() -> None:
