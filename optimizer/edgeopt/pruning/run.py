@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeopt.criteria import Criterion, Limits, Name, PairedScores, judge_all
+from edgeopt.criteria import Classes, Criterion, Limits, Name, PairedScores, judge_all
 from edgeopt.data import fit_to
 from edgeopt.gate import Verdict
 from edgeopt.pruning.answers import build
@@ -142,8 +142,13 @@ def training_samples(splits: SplitData, sources: DataSources, train_data: str | 
     return TrainingSamples(samples, _root(samples))
 
 
-def judge_pruned(pruned: Pruned, certification: Sequence[Sample], metric: Metric, limits: Limits) -> Scores:
-    """Hold the pruned ONNX against the original's, sample by sample, with the paired gate."""
+def judge_pruned(
+    pruned: Pruned, certification: Sequence[Sample], metric: Metric, limits: Limits, classes: Classes | None = None
+) -> Scores:
+    """Hold the pruned ONNX against the original's, sample by sample, with the paired gate.
+
+    ``classes`` are needed if ``limits`` ask for the worst class.
+    """
     sessions = [
         open_session(model, RuntimeName.ONNXRUNTIME, threads=1) for model in (pruned.original_onnx, pruned.onnx)
     ]
@@ -151,7 +156,9 @@ def judge_pruned(pruned: Pruned, certification: Sequence[Sample], metric: Metric
     before, after = (session.predict(samples) for session in sessions)
     baseline, variant = metric.scores(before, after, [sample.label for sample in samples])
     agreement = metric.agreement(before, after)
-    paired = PairedScores(baseline=baseline, variant=variant, agreement=agreement, ceiling=metric.is_agreement)
+    paired = PairedScores(
+        baseline=baseline, variant=variant, agreement=agreement, ceiling=metric.is_agreement, classes=classes
+    )
     judgement = judge_all(paired, limits)
     return Scores(
         baseline=float(baseline.mean()),
