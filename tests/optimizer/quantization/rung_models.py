@@ -24,6 +24,8 @@ def network(nodes: str, weights: Weights, inputs: str = "float[n,3,8,8] x", outp
         numpy_helper.from_array(np.asarray(array, array.dtype if array.dtype.kind == "i" else np.float32), name)
         for name, array in weights.items()
     )
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")  # to be inferred
     for node in model.graph.node:
         node.name = f"make_{node.output[0]}"
     model = onnx.shape_inference.infer_shapes(model)
