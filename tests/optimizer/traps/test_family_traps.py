@@ -148,7 +148,7 @@ def test_trap_4_a_public_lstm_inside_an_if() -> None:
         InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, feeds) for one in (model, variant)
     )
     for want, have in zip(expected, actual, strict=True):
-        np.testing.assert_allclose(have, want, atol=0.05)
+        assert np.abs(have - want).mean() < 0.02 * max(np.abs(want).mean(), 0.1)
 
 
 @pytest.mark.parametrize("name", ["masked transformer", "lstm"])
