@@ -24,11 +24,11 @@ import onnx
 import onnxruntime as ort
 
 from edgeopt.layers import name_nodes
-from edgeopt.quantization.islands import Link, NodeTime
+from edgeopt.quantization.islands import Link, NodeTime, islands
 from edgeopt.samples import Sample, stack
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["NodeTime", "dataflow", "measure_nodes", "saved_ms"]
+__all__ = ["NodeTime", "costly_islands", "dataflow", "measure_nodes", "saved_ms"]
 
 _WARM_UP = 5
 _ERRORS_ONLY = 3
@@ -65,6 +65,18 @@ def saved_ms(
         / 1e3
         for name in dict.fromkeys([*before, *after])
     }
+
+
+def costly_islands(
+    float_model: bytes, quantized: bytes, samples: Sequence[Sample], *, runs: int = 64, threads: int = 1
+) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of nodes that had better be left in float, as measured; none when int8 pays everywhere.
+
+    They belong into the recipe's ``float_nodes``; the model made from it may have others, and has to be timed. Raises
+    :class:`ModelError`.
+    """
+    before, after = measure_nodes(float_model, (float_model, quantized), samples, runs=runs, threads=threads)
+    return islands(before, after, dataflow(float_model, samples[0]))
 
 
 def measure_nodes(

@@ -23,7 +23,12 @@ Inputs = Mapping[str, tuple[str, tuple[int | None, ...]]]  # dtype, shape withou
 
 
 class Batches(ABC):
-    """A loaded model. The first axis of every input and output is the batch, of at most ``batch`` samples."""
+    """A loaded model. The first axis of every input and output is the batch, of at most ``batch`` samples.
+
+    ``converted`` are pairs of dtypes (expected, came) that the adapter converts itself, and checks.
+    """
+
+    converted: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, inputs: Inputs, outputs: Sequence[str], batch: int) -> None:
         self._expected = dict(inputs)
@@ -80,7 +85,8 @@ class Batches(ABC):
             fits = came.ndim == len(shape) + 1 and all(
                 size in (None, length) for size, length in zip(shape, came.shape[1:], strict=True)
             )
-            if came.dtype.name != dtype or not fits:
+            known = came.dtype.name == dtype or (dtype, came.dtype.name) in self.converted
+            if not (known and fits):
                 wanted = " x ".join("any" if size is None else str(size) for size in shape)
                 raise ModelError(
                     f"the model failed on the data: expected {dtype} of shape ({wanted}) for input '{name}', "

@@ -2,7 +2,8 @@
 
 Inputs and outputs have the names of the model's signature, which :mod:`edgeopt.runtimes.litert_convert` makes those of
 the ONNX model. Where they are 8-bit numbers with a scale, floats go in and come out here, as they do for every other
-runtime. The shapes are fixed when the model is converted; the layout is the module's (NCHW). Example::
+runtime. Whole numbers of 64 bits, of which the converter makes 32, may still come as 64 bits. The shapes are fixed when
+the model is converted; the layout is the module's (NCHW). Example::
 
     session = LiteRtSession(Path("int8.tflite").read_bytes(), threads=1)
     session.predict(samples)["logits"].shape          # (n, 10)
@@ -25,6 +26,8 @@ __all__ = ["LiteRtSession"]
 
 class LiteRtSession(Batches):
     """A loaded model. The first axis of every input and output is the batch, which is one."""
+
+    converted = frozenset({("int32", "int64")})
 
     def __init__(self, model: bytes, *, threads: int) -> None:
         """Load ``model``, which must have one signature. Raises :class:`ModelError`."""
@@ -53,13 +56,15 @@ class LiteRtSession(Batches):
         Quantizing the inputs belongs to it where the model takes 8-bit numbers: a device does it for each sample.
         """
         self._check(feeds)
+        for name, array in feeds.items():
+            _check_range(name, array, self._in[name]["dtype"])
         tensors = [(self._in[name], array) for name, array in feeds.items()]
         put, invoke, take = self._interpreter.set_tensor, self._interpreter.invoke, self._interpreter.get_tensor
         results = [tensor["index"] for tensor in self._out.values()]
 
         def run() -> object:
             for tensor, array in tensors:
-                put(tensor["index"], _quantized(array, tensor))
+                put(tensor["index"], _inside(array, tensor))
             invoke()
             return [take(index) for index in results]
 
@@ -95,9 +100,21 @@ def _outside(tensor: Mapping[str, Any]) -> str:
     return "float32" if _scaled(tensor) else np.dtype(tensor["dtype"]).name
 
 
-def _quantized(array: Array, tensor: Mapping[str, Any]) -> Array:
+def _check_range(name: str, array: Array, dtype: Any) -> None:
+    """Refuse whole numbers that would not survive being made smaller."""
+    if array.dtype.kind == "i" and np.dtype(dtype).kind == "i" and array.size:
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ModelError(
+                f"input '{name}' has numbers from {array.min()} to {array.max()}: the .tflite model takes "
+                f"{np.dtype(dtype).name} only"
+            )
+
+
+def _inside(array: Array, tensor: Mapping[str, Any]) -> Array:
+    """Return ``array`` in the type that the model takes."""
     if not _scaled(tensor):
-        return array
+        return array if array.dtype == tensor["dtype"] else array.astype(tensor["dtype"])
     scale, zero = tensor["quantization"]
     limits = np.iinfo(tensor["dtype"])
     quantized: Array = np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(tensor["dtype"])

@@ -10,7 +10,7 @@ from edgeopt.graph import prepare
 from edgeopt.layers import name_nodes
 from edgeopt.models import TorchModel
 from edgeopt.quantization.float_layers import keep_float
-from edgeopt.quantization.kernels import measure_nodes, saved_ms
+from edgeopt.quantization.kernels import costly_islands, dataflow, measure_nodes, saved_ms
 from edgeopt.samples import Sample
 from edgeopt_contract.errors import ModelError
 from tests.optimizer.edgeopt_zoo import pictures
@@ -87,6 +87,23 @@ def test_graphs_from_torch_with_unnamed_nodes_are_followed() -> None:
     before, after = measure_nodes(model, (model, plain_int8(model, samples)), samples, runs=4)
     assert {"Conv", "Gemm"} <= {_nodes(model)[name] for name in before}
     assert "HardSigmoid" in {_nodes(model)[name] for name in after}
+
+
+def test_the_data_flow_has_each_tensor_with_its_readers_and_size(images: list[Sample]) -> None:
+    """From the world into the first layer, from node to node, and out of the last; weights do not flow."""
+    model = prepare(convolution_chain(2)).model
+    first, relu, last = _nodes(model)
+    expected = [(None, (first,), 192), (first, (relu,), 384), (relu, (last,), 384), (last, (None,), 384)]
+    actual = [(link.producer, link.consumers, link.elements) for link in dataflow(model, images[0])]
+    assert expected == actual
+
+
+def test_costly_islands_are_nodes_of_the_float_graph(images: list[Sample]) -> None:
+    """Whatever this machine finds dear can be left in float by name; quantizing it all away leaves no island."""
+    model = prepare(convolution_chain(4)).model
+    found = [name for island in costly_islands(model, plain_int8(model, images), images, runs=8) for name in island]
+    assert set(found) <= set(_nodes(model))
+    assert () == costly_islands(model, model, images, runs=8)
 
 
 def test_what_cannot_be_loaded_or_run_is_said(images: list[Sample]) -> None:
