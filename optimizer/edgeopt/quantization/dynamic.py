@@ -17,8 +17,8 @@ from typing import Any
 
 import onnx
 
-from edgeopt.folding import name_nodes
 from edgeopt.graph import stripped
+from edgeopt.layers import name_nodes
 from edgeopt.quantization.weights import compress_weights, compressible_weights
 from edgeopt.recipe import Precision, Recipe
 from edgeopt.silence import silenced
@@ -40,7 +40,7 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
     give the same bytes. Raises :class:`ModelError` when nothing can be quantized, or an LSTM's weights are computed
     while it runs.
     """
-    graph = _named(model)
+    graph = name_nodes(onnx.load_model_from_string(model))
     chosen = _chosen(graph.graph, recipe)
     stored = tuple(kind for kind in _STORED if kind in (recipe.operators or _STORED))
     weights_only = Recipe(precision=Precision.INT8_WEIGHTS, operators=stored, float_nodes=recipe.float_nodes)
@@ -55,15 +55,9 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
 
 def dynamic_weights(model: bytes, recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the weights that :func:`quantize_dynamic` multiplies in int8, in the graph's order."""
-    graph = _named(model).graph
+    graph = name_nodes(onnx.load_model_from_string(model)).graph
     names = [name for node in _chosen(graph, recipe) for name in _weights(node)]
     return tuple(dict.fromkeys(names))
-
-
-def _named(model: bytes) -> Any:
-    graph = onnx.load_model_from_string(model)
-    name_nodes(graph)
-    return graph
 
 
 def _chosen(graph: Any, recipe: Recipe) -> list[Any]:

@@ -55,7 +55,8 @@ def store_half(model: bytes) -> bytes:
     Raises :class:`ModelError` when there is no weight to store.
     """
     graph = onnx.load_model_from_string(model)
-    weights = [one for one in graph.graph.initializer if _fits(one)]
+    given = {value.name for value in graph.graph.input}  # what a caller may replace is no constant
+    weights = [one for one in graph.graph.initializer if one.name not in given and _fits(one)]
     if not weights:
         raise ModelError(f"no weights to store in fp16: expected constants of at least {_LEAST_ELEMENTS} floats")
     for weight in weights:

@@ -24,8 +24,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeopt.folding import all_nodes, name_nodes
+from edgeopt.folding import all_nodes
 from edgeopt.graph import stripped
+from edgeopt.layers import name_nodes
 from edgeopt.recipe import Recipe
 from edgeopt.samples import Array
 from edgeopt_contract.errors import ModelError
@@ -53,11 +54,11 @@ def compress_weights(model: bytes, recipe: Recipe) -> bytes:
     for a model that is quantized in part: what is left in float is compressed. The same arguments give the same bytes.
     Raises :class:`ModelError` when there is no weight to compress.
     """
-    graph = _named(model)
+    graph = name_nodes(onnx.load_model_from_string(model))
     uses = _uses(graph.graph, recipe)
     if not uses:
         raise ModelError(
-            f"no weights to compress: expected large constant weights of {', '.join(_operators(recipe))}; "
+            f"no weights to compress: expected large constant weights of {', '.join(WEIGHT_OPERATORS)}; "
             "prepare the model first if its weights are computed while it runs"
         )
     readers = _reader_counts(graph.graph)
@@ -68,22 +69,18 @@ def compress_weights(model: bytes, recipe: Recipe) -> bytes:
 
 def compressible_weights(model: bytes, recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the weights that :func:`compress_weights` puts into int8, in the graph's order."""
-    return tuple(_uses(_named(model).graph, recipe))
-
-
-def _named(model: bytes) -> Any:
-    graph = onnx.load_model_from_string(model)
-    name_nodes(graph)
-    return graph
+    return tuple(_uses(name_nodes(onnx.load_model_from_string(model)).graph, recipe))
 
 
 def _operators(recipe: Recipe) -> tuple[str, ...]:
-    return recipe.operators or WEIGHT_OPERATORS
+    return tuple(kind for kind in recipe.operators or WEIGHT_OPERATORS if kind in WEIGHT_OPERATORS)
 
 
 def _uses(graph: Any, recipe: Recipe) -> dict[str, list[_Use]]:
     """Return where each float weight that pays is used as one; those of nodes that stay in float are left out."""
-    weights = {one.name: one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    given = {value.name for value in graph.input}  # what a caller may replace is no constant
+    floats = [one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
+    weights = {one.name: one for one in floats if one.name not in given}
     found: dict[str, list[_Use]] = defaultdict(list)
     kept: set[str] = set()
     for node in graph.node:

@@ -118,6 +118,21 @@ def test_a_weight_that_a_float_node_reads_too_stays() -> None:
     assert () == compressible_weights(model, Recipe(precision=Precision.INT8_WEIGHTS, float_nodes=("b",)))
 
 
+def test_a_weight_that_callers_may_replace_stays() -> None:
+    """Old exporters list every weight among the inputs as well: such a one is a default value, and no constant."""
+    model = onnx.load_model_from_string(one_node("MatMul", uneven(32, 24, axis=1), [32]))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [32, 24]))
+    assert () == compressible_weights(model.SerializeToString(), WEIGHTS)
+
+
+def test_operators_without_weights_are_no_error() -> None:
+    """A recipe may name operators that only another precision knows."""
+    weight = uneven(32, 24, axis=1)
+    both = Recipe(precision=Precision.INT8_WEIGHTS, operators=("Add", "MatMul"))
+    assert ("w",) == compressible_weights(one_node("MatMul", weight, [32]), both)
+    assert () == compressible_weights(one_node("Add", weight, [32, 24]), both)
+
+
 def test_what_would_grow_is_refused() -> None:
     """A weight whose scales take more than int8 saves is left alone, and a model of only such weights is refused."""
     with pytest.raises(ModelError, match="no weights to compress"):
