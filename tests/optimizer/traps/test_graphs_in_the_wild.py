@@ -15,6 +15,8 @@ import pytest
 
 from edgeopt.folding import all_nodes
 from edgeopt.graph import prepare
+from edgeopt.preprocess import bind
+from edgeopt.preprocess_steps import Preprocessing
 from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
@@ -152,6 +154,29 @@ def test_silero_vad_whose_ifs_depend_on_shapes(file: str) -> None:
     for prepared in (free, fixed):
         for want, have in zip(expected, _run(prepared, feeds), strict=True):
             np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+
+
+def test_silero_vad_with_its_rate_fixed_takes_samples() -> None:
+    """Rate and state would be no samples: bound, the file runs sample by sample, in batches, and in the main graph."""
+    original = Path(package_file("silero-vad", "silero_vad_16k_op15.onnx")).read_bytes()
+    steps = Preprocessing(constants={"sr": 16000}, batch_axes={"state": 1, "stateN": 1})
+    prepared = prepare(bind(original, steps), {"input": (576,), "state": (2, 128)}).model
+    assert {"If": 0, "LSTM": 1} == {kind: _operators(prepared)[kind] for kind in ("If", "LSTM")}
+    graph = onnx.load_model_from_string(prepared).graph
+    (recurrent,) = [node for node in graph.node if node.op_type == "LSTM"]
+    assert set(recurrent.input[1:4]) <= {tensor.name for tensor in graph.initializer}
+    random = np.random.default_rng(0)
+    sounds = random.uniform(-0.1, 0.1, (4, 576)).astype(np.float32)
+    states = random.uniform(-0.5, 0.5, (4, 2, 128)).astype(np.float32)
+    session = OnnxRuntimeSession(prepared, threads=1)
+    assert {"input": ("float32", (576,)), "state": ("float32", (2, 128))} == session.inputs
+    samples = [Sample({"input": sound, "state": state}, None) for sound, state in zip(sounds, states, strict=True)]
+    answers, next_states = session.predict(samples).values()
+    for index, sample in enumerate(samples):
+        feeds = {"input": sample.inputs["input"][None], "state": sample.inputs["state"][:, None], "sr": np.array(16000)}
+        answer, state = _run(original, feeds)
+        np.testing.assert_allclose(answers[index], answer[0], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(next_states[index], state[:, 0], rtol=1e-3, atol=1e-4)
 
 
 def test_preparing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
