@@ -99,8 +99,15 @@ def reducible_weights(model: bytes) -> tuple[str, ...]:
 
 
 def depthwise_weights(model: bytes) -> tuple[str, ...]:
-    """Return the weights of depthwise convolutions, in the graph's order."""
-    return tuple(dict.fromkeys(layer.weight for layer in convolutions(model) if layer.depthwise))
+    """Return the weights of depthwise convolutions with one output for each input, in the graph's order.
+
+    With more outputs (a channel multiplier) ONNX Runtime takes the kernel of dense ones, which saturates.
+    """
+    graph = onnx.load_model_from_string(model).graph
+    outputs = {constant.name: constant.dims[0] for constant in graph.initializer if constant.dims}
+    groups = {node.input[_WEIGHT_INPUT]: _attribute(node, "group", 1) for node in graph.node if node.op_type == "Conv"}
+    weights = dict.fromkeys(layer.weight for layer in convolutions(model) if layer.depthwise)
+    return tuple(name for name in weights if groups[name] == outputs[name])
 
 
 def weighted_layers(model: bytes) -> tuple[tuple[str, str], ...]:
@@ -142,8 +149,11 @@ def _uses(graph: Any) -> Iterator[_Use]:
 def _axis(node: Any, rank: int) -> int | None:
     if node.op_type == "MatMul" and rank != 2:
         return None  # QLinearMatMul takes columns of one matrix only
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return 0 if transposed else _AXES[node.op_type]
+    return 0 if _attribute(node, "transB", 0) else _AXES[node.op_type]
+
+
+def _attribute(node: Any, name: str, default: int) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
 
 
 def _quantized(graph: Any, recipe: Recipe) -> list[_Use]:
