@@ -21,7 +21,7 @@ from examples.npz_weights import WEIGHTS, load
 __all__ = ["WEIGHTS_FILE", "data", "model", "train_data", "untrained"]
 
 WEIGHTS_FILE = WEIGHTS / "resnet.npz"
-_TRAINING_PICTURES = 40_000  # of 60,000: enough to win back what pruning costs, in minutes
+_TRAINING_PICTURES = 20_000  # of 60,000: enough to win back what pruning costs, in minutes
 
 
 class _Block(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -62,7 +62,7 @@ def model() -> nn.Module:
 
 
 def train_data() -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """Yield (picture float32 1 x 28 x 28 in [0, 1], class 0 to 9) for the first 40,000 training pictures."""
+    """Yield (picture float32 1 x 28 x 28 in [0, 1], class 0 to 9) for the first 20,000 training pictures."""
     inputs, labels = pictures("train")
     for picture, label in zip(inputs[:_TRAINING_PICTURES], labels[:_TRAINING_PICTURES], strict=True):
         yield picture, int(label)

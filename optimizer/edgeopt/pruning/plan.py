@@ -49,7 +49,7 @@ class PruningPlan:
     round_to: int = 8
     epochs: int = 5
     batch: int = 128
-    rate: float = 2e-3
+    rate: float = 3e-3
     temperature: float = 4.0
     seed: int = 0
     threads: int = 1
