@@ -5,7 +5,7 @@ input comes from a DequantizeLinear and its output goes to a QuantizeLinear, alo
 (``WeightBiasQuantization`` in ``core/optimizer/qdq_transformer``): one scale for the whole weight, all eight bits. That
 is what mixed precision leaves a layer in float for, so accuracy measured in simulation would not come back on a device.
 It leaves a layer alone whose bias is no initializer. So such a layer gets its bias, or a bias of zero, through a
-DequantizeLinear of whole numbers, which gives exactly the same floats and which no optimizer folds. Pure. Example::
+DequantizeLinear of whole numbers, which gives exactly the same floats and which no optimizer folds. Example::
 
     kept = keep_float(int8_model)         # the same function, and what was left in float is computed in float
 """
