@@ -33,7 +33,7 @@ def emulator_of(target: Target, roots: Path | None = None) -> Emulator:
     """The emulator for ``target``, even where this CPU would do."""
     execution = execution_for(target, WITH_VNNI, roots)
     assert execution.emulator is not None, execution.title
-    return execution.emulator
+    return dataclasses.replace(execution.emulator, processes=1)  # few samples: starting is what takes time
 
 
 @pytest.fixture(scope="session")
