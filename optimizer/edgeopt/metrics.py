@@ -1,7 +1,8 @@
 """Scores of single samples: accuracy, agreement with the baseline, or the user's own.
 
 Accuracy and agreement look at the first output. Its last axis holds one score for each class; a single score is read
-as a yes/no answer (above one half for probabilities, above zero otherwise). Pure. Example::
+as a yes/no answer (above one half for probabilities, above zero otherwise). Integers are no scores but the answers
+themselves, as an argmax in the model gives them. Pure. Example::
 
     accuracy({"logits": scores}, [3, 1, 4])         # array([1., 0., 1.])
 """
@@ -33,7 +34,7 @@ def accuracy(outputs: Outputs, labels: Sequence[Any]) -> Scores:
             f"accuracy needs one answer for each sample; the model gives {answers.shape[1]}: write a metric, "
             "--metric package.module:function"
         )
-    classes = max(2, first[0].size)
+    classes = np.iinfo(np.int64).max if first.dtype.kind in "iu" else max(2, first[0].size)
     return np.asarray(answers[:, 0] == [_class_index(label, classes) for label in labels], dtype=np.float64)
 
 
@@ -79,6 +80,8 @@ def user_scores(metric: SampleMetric, outputs: Outputs, labels: Sequence[Any], n
 
 def _answers(scores: Array, reference: Array) -> npt.NDArray[np.int64]:
     """Return the answers, shape (n, positions); whether a single score is a probability, ``reference`` tells."""
+    if scores.dtype.kind in "iu":
+        return np.asarray(scores.reshape(len(scores), -1), dtype=np.int64)
     axes = [size for size in scores.shape[1:] if size > 1]  # N x C x 1 x 1 is C scores, not C answers
     rows = scores.reshape(len(scores), -1, axes[-1] if axes else 1)
     if rows.shape[2] > 1:

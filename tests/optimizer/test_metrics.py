@@ -103,3 +103,11 @@ def test_unknown_metrics_are_refused() -> None:
     """The message lists what there is."""
     with pytest.raises(UsageError, match=r"accuracy, agreement or package.module:function"):
         load_metric("f1")
+
+
+def test_integers_are_the_answers_themselves() -> None:
+    """A model that ends in an argmax says the class; it is no score of which the sign would count."""
+    answers = {"class": np.array([0, 3, 1])}
+    assert [1, 1, 0] == accuracy(answers, [0, 3, 2]).tolist()
+    assert [1, 0, 1] == agreement(answers, {"class": np.array([0, 2, 1])}).tolist()
+    assert [0.5, 1] == agreement({"words": np.array([[1, 2], [3, 4]])}, {"words": np.array([[1, 9], [3, 4]])}).tolist()
