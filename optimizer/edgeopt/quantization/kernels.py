@@ -185,6 +185,8 @@ def _by_node(kernels: Sequence[_Kernel], optimized: Any, original: Any) -> dict[
     owners = _Owners(optimized, original)
     times: dict[str, NodeTime] = {}
     for kernel in kernels:
+        if not owners.ran(kernel.name):
+            continue  # inside an If or Loop, whose own time has it already
         node = owners.find(kernel.name, kernel.operator)
         if node is None:
             raise ModelError(f"kernel '{kernel.name}' ({kernel.operator}) belongs to no node of the float graph")
@@ -212,6 +214,10 @@ class _Owners:
             for tensor in node.input:
                 self._consumers.setdefault(tensor, []).append(node)
 
+    def ran(self, name: str) -> bool:
+        """Tell whether the main graph that ran has a node of this name."""
+        return name in self._nodes
+
     def is_original(self, name: str) -> bool:
         """Tell whether the original graph has a node of this name."""
         return _RENAMED.sub("", name) in self._operators
@@ -219,7 +225,7 @@ class _Owners:
     def find(self, name: str, operator: str) -> str | None:
         """Return the name of the original node; ``None`` when nothing leads to one."""
         own = self._own(name, operator)
-        if own is not None or name not in self._nodes:
+        if own is not None:
             return own
         towards_consumer = operator in _FOR_CONSUMER
         return self._neighbour(name, forward=towards_consumer) or self._neighbour(name, forward=not towards_consumer)
@@ -232,7 +238,7 @@ class _Owners:
         if operator in _CONVERSIONS:
             return None
         node = self._made_by.get(plain) or next(
-            (self._made_by[tensor] for tensor in self._outputs(name) if tensor in self._made_by), None
+            (self._made_by[tensor] for tensor in self._nodes[name].output if tensor in self._made_by), None
         )
         return None if node is None else self._worker(node, _VARIANT_OF.sub("", operator))
 
@@ -242,9 +248,6 @@ class _Owners:
         while node is not None and node.op_type != operator:
             node = next((self._made_by[tensor] for tensor in node.input if tensor in self._made_by), None)
         return str((last if node is None else node).name)
-
-    def _outputs(self, name: str) -> Sequence[str]:
-        return list(self._nodes[name].output) if name in self._nodes else ()
 
     def _neighbour(self, name: str, *, forward: bool) -> str | None:
         """Return the first original node on the way along (``forward``) or against the data's direction."""

@@ -98,6 +98,28 @@ def test_the_data_flow_has_each_tensor_with_its_readers_and_size(images: list[Sa
     assert expected == actual
 
 
+def test_an_if_counts_with_what_is_inside_it() -> None:
+    """The nodes of its branches are not the main graph's; its own time contains theirs."""
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    branches = [
+        onnx.helper.make_graph(
+            [make(operator, ["x"], [f"{operator}d"])], operator, [], [value(f"{operator}d", 1, None)]
+        )
+        for operator in ("Exp", "Neg")
+    ]
+    nodes = [
+        make("ReduceSum", ["x"], ["sum"], name="sum", keepdims=0),
+        make("Greater", ["sum", "zero"], ["positive"], name="compare"),
+        make("If", ["positive"], ["y"], name="choose", then_branch=branches[0], else_branch=branches[1]),
+    ]
+    zero = onnx.numpy_helper.from_array(np.array(0, np.float32), "zero")
+    graph = onnx.helper.make_graph(nodes, "if", [value("x", 1, [1, 64])], [value("y", 1, [1, 64])], [zero])
+    built = onnx.helper.make_model(graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model = bytes(built.SerializeToString())
+    (times,) = measure_nodes(model, (model,), [Sample({"x": np.ones(64, np.float32)}, None)], runs=4)
+    assert {"sum", "compare", "choose"} == set(times)
+
+
 def test_costly_islands_are_nodes_of_the_float_graph(images: list[Sample]) -> None:
     """Whatever this machine finds dear can be left in float by name; quantizing it all away leaves no island."""
     model = prepare(convolution_chain(4)).model
