@@ -4,7 +4,7 @@ Nagel et al. 2020 ("Up or Down? Adaptive Rounding", AdaRound) pose the problem: 
 what the quantized network feeds it is nearest to the float layer's. For a linear layer that error is a quadratic in the
 weights, known from the sums X'X and X'Y over some thousand positions. Here it is solved as Frantar et al. 2022
 ("Optimal Brain Compression" and GPTQ) do: round one column, spread its error over those still open, then improve single
-integers until none gains, at two costs for leaving the float weights. That is as near as AdaRound comes, in seconds
+integers until none gains, at a cost for leaving the float weights. That is about as near as AdaRound comes, in seconds
 where gradient descent takes minutes (ADR 0010); nothing is drawn but the positions, by ``seed``.
 
 Biases take up the mean error, as in :mod:`edgeopt.quantization.bias_correction`, which need not be run as well. An
@@ -31,7 +31,7 @@ __all__ = ["Gain", "Learned", "learn_rounding"]
 _NUMBERS = 2**24  # that a layer learns from: positions x inputs of all groups
 _POSITIONS = 12_000  # of all samples together, at most
 _HELD_OUT = 4  # one sample in so many judges
-_DAMPING = (0.1, 1.0)  # of the mean of X'X's diagonal: how hard it is to leave the float weights; both are tried
+_DAMPING = 1.0  # of the mean of X'X's diagonal: how hard it is to leave the float weights; less learns the pictures
 _BLOCK = 64  # columns between two updates of all that follow
 _SWEEPS = 3  # over single integers, at most
 
@@ -85,20 +85,17 @@ def _learn(view: View, seed: int) -> tuple[Array | None, Gain | None]:
     fit, judge = _Quadratic.of(patches.where(~held)), _Quadratic.of(patches.where(held))
     grid = _Grid.of(view)
     old = rows_of(view, view.integers.astype(np.float64))
-    new, before = old, judge.errors(grid.values(old))
-    after = before
-    for strength in _DAMPING:
-        damped = fit.damped(rows_of(view, view.weights.astype(np.float64)), strength)
-        tried = _improved(damped, grid, _rounded(damped, grid))
-        errors = judge.errors(grid.values(tried))
-        better = errors < after  # an output's error depends on its own weights alone, so each is decided by itself
-        new, after = np.where(better[:, :, None], tried, new), np.minimum(after, errors)
-    if not (after < before).any():
+    damped = fit.damped(rows_of(view, view.weights.astype(np.float64)), _DAMPING)
+    new = _improved(damped, grid, _rounded(damped, grid))
+    before, after = judge.errors(grid.values(old)), judge.errors(grid.values(new))
+    better = after < before  # an output's error depends on its own weights alone, so each is decided by itself
+    if not better.any():
         return None, None
     places = rows_of(view, np.arange(view.integers.size).reshape(view.integers.shape)).reshape(-1)
     integers = np.empty(view.integers.size, view.integers.dtype)
-    integers[places] = new.reshape(-1)
-    return integers.reshape(view.integers.shape), Gain(view.name, float(before.sum()), float(after.sum()))
+    integers[places] = np.where(better[:, :, None], new, old).reshape(-1)
+    gain = Gain(view.name, float(before.sum()), float(np.minimum(before, after).sum()))
+    return integers.reshape(view.integers.shape), gain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
