@@ -152,10 +152,17 @@ def _first_line(error: Exception) -> str:
 
 
 def _fix_axes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give the free axes of the inputs, but for the batch, the sizes in ``shapes``, in place."""
-    for value in model.graph.input:
-        axes = value.type.tensor_type.shape.dim[1:]
-        for axis, size in zip(axes, shapes.get(value.name, ()), strict=False):
+    """Give the free axes of the inputs, but for the batch, the sizes in ``shapes``, in place.
+
+    A single input takes a single shape, whatever its name; data of another rank are refused elsewhere.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) == len(shapes) == 1:
+        shapes = {inputs[0].name: next(iter(shapes.values()))}
+    for value in inputs:
+        axes, sizes = value.type.tensor_type.shape.dim[1:], shapes.get(value.name, ())
+        for axis, size in zip(axes, sizes if len(sizes) == len(axes) else (), strict=False):
             if not axis.HasField("dim_value") or axis.dim_value <= 0:
                 axis.dim_value = size
 

@@ -119,7 +119,8 @@ def test_free_axes_other_than_the_batch() -> None:
     for side in (7, 12):
         (expected,), (actual,) = (_outputs(one, wild.pictures(4, side=side)) for one in (wild.dynamic_axes(), prepared))
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
-    fixed = prepare(wild.dynamic_axes(), {"x": (3, 10, 10)}).model
+    fixed = prepare(wild.dynamic_axes(), {"input": (3, 10, 10)}).model  # the only input, however the data call it
+    assert prepared == prepare(wild.dynamic_axes(), {"input": (10, 10)}).model  # no shape of this model
     assert {"x": ("float32", (3, 10, 10))} == OnnxRuntimeSession(fixed, threads=1).inputs
     np.testing.assert_allclose(_outputs(fixed, samples)[0], _outputs(prepared, samples)[0], rtol=1e-4, atol=1e-6)
 
