@@ -4,8 +4,8 @@ Nagel et al. 2020 ("Up or Down? Adaptive Rounding", AdaRound) pose the problem: 
 what the quantized network feeds it is nearest to the float layer's. For a linear layer that error is a quadratic in the
 weights, known from the sums X'X and X'Y over some thousand positions. Here it is solved as Frantar et al. 2022
 ("Optimal Brain Compression" and GPTQ) do: round one column, spread its error over those still open, then improve single
-integers until none gains, at a cost for leaving the float weights. That is about as near as AdaRound comes, in seconds
-where gradient descent takes minutes (ADR 0010); nothing is drawn but the positions, by ``seed``.
+integers until none gains, at a cost for leaving the float weights. AdaRound comes a little nearer, in minutes
+where this takes seconds (ADR 0010); nothing is drawn but the positions, by ``seed``.
 
 Biases take up the mean error, as in :mod:`edgeopt.quantization.bias_correction`, which need not be run as well. An
 output keeps its integers unless the new ones are better on samples held out for that, and no integer leaves the
