@@ -116,24 +116,25 @@ def selective_reduction(
     lost: Callable[[bytes], float],
     tolerance: float,
 ) -> Reduction:
-    """Return the fewest of the most saturating ``layers`` whose reduction keeps what is lost within ``tolerance``.
+    """Return the fewest of the most saturating ``layers`` whose reduction repairs nearly as much as reducing all does.
 
     ``build`` makes the int8 model with the given weights in 7 bits; ``lost`` runs it on the target's kind of CPU and
     says what saturation costs, in any unit in which less is better (:func:`output_error` against exact arithmetic sees
-    it on a few dozen samples, long before answers change). The number of layers is doubled until it does and
-    then bisected, so about twice its logarithm of models are built. Reducing all is the last resort.
+    it on a few dozen samples, long before answers change). ``tolerance`` is what may be lost beyond what remains with
+    all of them reduced: kernels and exact arithmetic never round quite alike. The number of layers is doubled until it
+    is enough and then bisected, so about twice its logarithm of models are built.
     """
     weights = tuple(layer.weight for layer in layers)
-    seen: dict[int, float] = {}
+    seen = {len(weights): lost(build(weights))}
+    enough = seen[len(weights)] + tolerance
 
     def kept(count: int) -> bool:
-        seen[count] = lost(build(weights[:count]))
-        return seen[count] <= tolerance
+        if count not in seen:
+            seen[count] = lost(build(weights[:count]))
+        return seen[count] <= enough
 
     low, high = -1, 0
     while not kept(high):
-        if high == len(weights):
-            return Reduction(weights=weights, lost=seen[high], builds=len(seen))
         low, high = high, min(max(1, 2 * high), len(weights))
     while high - low > 1:
         middle = (low + high) // 2

@@ -84,7 +84,7 @@ def test_as_few_weights_as_possible_are_reduced(needed: int) -> None:
     """The most saturating ones, found with about twice the logarithm of their number of models."""
     layers = [LayerSaturation(node=f"n{i}", weight=f"w{i}", share=0.1, error=1 / (i + 1)) for i in range(7)]
     result = selective_reduction(
-        layers, build=lambda weights: bytes(len(weights)), lost=lambda model: needed - len(model), tolerance=0
+        layers, build=lambda weights: bytes(len(weights)), lost=lambda model: max(0, needed - len(model)), tolerance=0
     )
     assert tuple(f"w{i}" for i in range(needed)) == result.weights
     assert 0 == result.lost
@@ -98,9 +98,22 @@ def test_the_error_is_that_of_the_worst_output() -> None:
     assert 0.5 == output_error(exact, {"a": exact["a"] + 25, "b": exact["b"] - 0.5})
 
 
-def test_where_nothing_helps_all_are_reduced() -> None:
-    """The caller sees what remains lost."""
+def test_what_remains_with_all_reduced_is_not_held_against_any() -> None:
+    """Kernels never round quite like exact arithmetic: 0.024 standard deviations on EfficientNet-Lite0."""
+    layers = [LayerSaturation(node=f"n{i}", weight=f"w{i}", share=0.1, error=1 / (i + 1)) for i in range(7)]
+    remains = {0: 0.5, 1: 0.2, 2: 0.06, 3: 0.03}
+    result = selective_reduction(
+        layers,
+        build=lambda weights: bytes(len(weights)),
+        lost=lambda model: remains.get(len(model), 0.024),
+        tolerance=0.01,
+    )
+    assert (("w0", "w1", "w2"), 0.03) == (result.weights, result.lost)
+
+
+def test_where_reduction_does_not_help_nothing_is_reduced() -> None:
+    """A bit less for nothing is no bargain; the caller sees what is lost."""
     layers = [LayerSaturation(node="n", weight="w", share=0.1, error=1.0)]
     result = selective_reduction(layers, build=lambda weights: b"", lost=lambda model: 0.25, tolerance=0.01)
-    assert (("w",), 0.25, 2) == (result.weights, result.lost, result.builds)
+    assert ((), 0.25, 2) == (result.weights, result.lost, result.builds)
     assert () == selective_reduction([], build=lambda weights: b"", lost=lambda model: 0.25, tolerance=0.01).weights
