@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Wording", "milliseconds", "size"]
+__all__ = ["CRITERIA", "Wording", "milliseconds", "size", "with_interval"]
 
+CRITERIA = {"drop": "overall drop", "class_drop": "worst class", "agreement": "answers as fp32"}  # by criteria.Name
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -54,6 +55,11 @@ def size(count: int) -> str:
 def milliseconds(value: float | None) -> str:
     """Return a latency; ``None`` is one that was not measured."""
     return "not measured" if value is None else f"{value:.3f} ms"
+
+
+def with_interval(ratio: float, low: float, high: float) -> str:
+    """Return a ratio with its interval."""
+    return f"{ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _signed(number: str) -> str:

@@ -1,0 +1,1 @@
+"""The page that shows what a run found: one HTML file that works offline, with its pictures inside."""
