@@ -47,14 +47,15 @@ class Story:
     def quantize(self) -> str:
         """A: quantize with PASS and a report."""
         report = self._quantize("1", "model", "2%")
-        chosen = next(v for v in report["variants"] if v["name"] == report["chosen"])
-        if report["verdict"] != "PASS" or not self.report.exists():
-            raise DidNotHappenError(f"verdict {report['verdict']}: {report['reasons']}")
-        metric, latency = chosen["metric"], chosen["latency_ms"]
+        (target,) = report["targets"]
+        if target["verdict"] != "PASS" or not self.report.exists():
+            raise DidNotHappenError(f"verdict {target['verdict']}: {target['reasons']}")
+        chosen = next(variant for variant in target["variants"] if variant["name"] == target["chosen"])
+        metric, speed = chosen["metric"], chosen["speed"]
         return (
-            f"PASS: {report['chosen']}, accuracy {metric['value']:.2%} (drop ≤ {metric['drop_upper']:.2%} "
+            f"PASS: {target['chosen']}, accuracy {metric['value']:.2%} (drop ≤ {metric['drop_upper']:.2%} "
             f"at {metric['confidence']:.0%} on {metric['n']} samples), {chosen['size_bytes'] / 1000:.0f} kB "
-            f"of {report['baseline']['size_bytes'] / 1000:.0f} kB, {latency['ratio']:.2f} times as fast as fp32"
+            f"of {report['baseline']['size_bytes'] / 1000:.0f} kB, {speed['ratio']:.2f} times as fast as fp32"
         )
 
     def roll_out(self) -> str:
@@ -146,6 +147,7 @@ class Story:
         printed = self.system.edgeopt(
             "quantize", f"examples.digits:{factory}", "--data", "examples.digits:data", "--max-drop", max_drop,
             "--name", "digits", "--version", version, "-o", str(self._bundle_directory(version)), "--json",
+            "--no-tracking",
         )  # fmt: skip
         return json.loads(printed)
 

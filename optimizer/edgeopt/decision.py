@@ -1,63 +1,102 @@
-"""What becomes of the int8 variant: shipped, left out for the float model, or refused. And why, in words.
+"""What a target gets: the variant that was certified, fp32, or nothing. And why, in words.
 
 Rules, in order:
 
-1. A variant that was timed on the target's kind of CPU and is not faster (the lower bound of its ratio is at most
-   one) is not chosen. The float model is, whose accuracy is its own: PASS.
+1. Where the search found nothing that is faster than fp32, or smaller and as fast, fp32 is chosen, whose accuracy is
+   its own: PASS.
 2. Otherwise the gate's verdict over all criteria is the verdict; on PASS the variant is chosen.
 
 Pure. Example::
 
-    decide(criteria, speed, 0.99, wording).chosen          # "int8", "fp32" or None
+    decide("int8", criteria, gain, 0.99, wording).chosen          # "int8" or None
+    decide_fp32([], best, wording).chosen                         # "fp32"
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgeopt.criteria import ClassDrop, Criterion, Name, joint_verdict
 from edgeopt.gate import Verdict
-from edgeopt.timing import Speed
-from edgeopt.wording import Wording
+from edgeopt.results import SpeedResult
+from edgeopt.wording import Wording, size
 
-__all__ = ["FP32", "INT8", "Decision", "decide"]
+__all__ = ["FP32", "Decision", "Gain", "decide", "keep_fp32", "worst"]
 
-INT8 = "int8"
 FP32 = "fp32"
 _CHANGED_ANSWERS = 0.02  # more than this share of changed answers is worth a word, whatever the accuracy says
 _NAMED_CLASSES = 5  # more of them would bury the other reasons; report.json has all
+_SEVERITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict of the whole run, the variant that ships (``None``: nothing does), and the reasons."""
+    """The verdict for a target, the variant it gets (``None``: nothing), and the reasons."""
 
     verdict: Verdict
     chosen: str | None
     reasons: tuple[str, ...]
 
 
-def decide(criteria: Sequence[Criterion], speed: Speed | None, agreement: float, wording: Wording) -> Decision:
-    """Decide from what int8 was held against, its speed (``None``: cannot be measured here) and its agreement."""
-    judged = [_explain(criterion, wording) for criterion in criteria]
-    if speed is not None and speed.ratio_low <= 1:
-        slow = (
-            f"int8 is not faster: fp32 takes {speed.baseline_ms:.3f} ms, int8 {speed.variant_ms:.3f} ms; the ratio is "
-            f"{speed.ratio:.2f} ({speed.ratio_low:.2f} to {speed.ratio_high:.2f}), and its lower bound is not above 1"
-        )
-        kept = "the bundle carries the fp32 model, whose accuracy is the baseline's"
-        return Decision(Verdict.PASS, FP32, (slow, kept, *(f"for the record, int8: {reason}" for reason in judged)))
-    reasons = list(judged)
-    if speed is not None:
-        reasons.append(f"int8 is {speed.ratio:.2f} times as fast ({speed.ratio_low:.2f} to {speed.ratio_high:.2f})")
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a variant is good for: its speed beside fp32 (``None``: cannot be measured here), and bytes of both."""
+
+    speed: SpeedResult | None
+    size_bytes: int
+    fp32_bytes: int
+
+    @property
+    def words(self) -> str:
+        """Both in one clause, for instance ``1.50 times as fast (1.40 to 1.60), 5.07 MB instead of 18.55 MB``."""
+        sizes = f"{size(self.size_bytes)} instead of {size(self.fp32_bytes)}"
+        if self.speed is None:
+            return sizes
+        return f"{_ratio(self.speed)}, {sizes}"
+
+
+def decide(variant: str, criteria: Sequence[Criterion], gain: Gain, agreement: float, wording: Wording) -> Decision:
+    """Decide about a variant that is worth having, from what it was held against."""
+    reasons = [_explain(criterion, wording) for criterion in criteria]
+    reasons.append(f"{variant} is {gain.words}")
     verdict = joint_verdict(criterion.verdict for criterion in criteria)
     if verdict is not Verdict.PASS:
         reasons.append("no bundle is written")
         return Decision(verdict, None, tuple(reasons))
     if 1 - agreement > _CHANGED_ANSWERS:
         reasons.append(f"beware: {1 - agreement:.1%} of the answers differ from the float model's")
-    return Decision(Verdict.PASS, INT8, tuple(reasons))
+    return Decision(Verdict.PASS, variant, tuple(reasons))
+
+
+def keep_fp32(refused: Sequence[tuple[str, Gain]]) -> Decision:
+    """Decide for fp32; ``refused`` are the variants that looked best, with what they would have gained."""
+    reasons = [f"{title} is not worth it: {_no_gain(gain)}" for title, gain in refused]
+    if not refused:
+        reasons.append("no way of making the model faster or smaller kept its accuracy on the selection split")
+    reasons.append("the bundle carries the fp32 model, whose accuracy is the baseline's")
+    return Decision(Verdict.PASS, FP32, tuple(reasons))
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst of the targets' verdicts: FAIL before INCONCLUSIVE before PASS."""
+    return max(verdicts, key=_SEVERITY.index)
+
+
+def _no_gain(gain: Gain) -> str:
+    """Say why a variant is neither faster nor smaller enough."""
+    sizes = f"it takes {size(gain.size_bytes)} instead of {size(gain.fp32_bytes)}"
+    if gain.speed is None:
+        return sizes
+    speed = gain.speed
+    return (
+        f"fp32 takes {speed.baseline_ms:.3f} ms, this {speed.variant_ms:.3f} ms; the ratio is {speed.ratio:.2f} "
+        f"({speed.ratio_low:.2f} to {speed.ratio_high:.2f}), and {sizes}"
+    )
+
+
+def _ratio(speed: SpeedResult) -> str:
+    return f"{speed.ratio:.2f} times as fast ({speed.ratio_low:.2f} to {speed.ratio_high:.2f})"
 
 
 def _explain(criterion: Criterion, wording: Wording) -> str:

@@ -1,37 +1,48 @@
-"""Putting together what a run leaves behind: the report, and the contents of the bundle.
+"""Putting together what a run leaves behind: its result as records, and the contents of the bundle.
 
 It computes golden outputs and the reference profile with the models it is given; it writes nothing. Example::
 
-    report = compose_report(setting, original, int8, findings, Clock(created, seconds))
-    contents = compose_bundle(setting, original, int8, findings)          # None unless the verdict is PASS
+    result = compose_result(setting, original, findings, Stopwatch(created, seconds))
+    contents = compose_bundle(setting, original, findings)          # None unless the verdict is PASS
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from edgeopt import lineage
-from edgeopt.decision import FP32, INT8
+from edgeopt.decision import FP32, worst
 from edgeopt.gate import Verdict
-from edgeopt.graph import MINIMUM_RUNTIME
+from edgeopt.listing import Shipped, listed
+from edgeopt.machine import describe_machine
 from edgeopt.packing import GOLDEN, PROFILE
+from edgeopt.recipe import Precision, Recipe, RuntimeName
 from edgeopt.reference import golden_file, golden_samples, reference_profile
-from edgeopt.report import Baseline, LatencyResult, MetricResult, Report, SplitResult, VariantResult
-from edgeopt.runtimes.port import Session
+from edgeopt.results import (
+    Baseline,
+    MetricResult,
+    RunResult,
+    SpeedResult,
+    SplitResult,
+    TargetResult,
+    TrialResult,
+    VariantResult,
+)
+from edgeopt.runtimes.port import Session, open_session
 from edgeopt.samples import stack
-from edgeopt.stages import Findings, FloatModel, Int8Model, Setting
+from edgeopt.search.choice import front
+from edgeopt.stages import Findings, Original, Setting, Variant
 from edgeopt_contract.bundle import BundleContents
 from edgeopt_contract.codec import encode
-from edgeopt_contract.manifest import Role, Variant
+from edgeopt_contract.manifest import Role, TensorSpec
+from edgeopt_contract.manifest import Variant as Listed
 
-__all__ = ["TOLERANCE", "Stopwatch", "compose_bundle", "compose_report"]
+__all__ = ["TOLERANCE", "Payload", "Stopwatch", "compose_bundle", "compose_payload", "compose_result"]
 
-RUNTIME = "onnxruntime"
 TOLERANCE = 0.05  # standard deviations of the outputs; kernels of two CPUs round differently, faults are far beyond
-_NOT_TIMED = LatencyResult(median=None, ratio=None, ratio_low=None, ratio_high=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,102 +53,171 @@ class Stopwatch:
     seconds: float
 
 
-def compose_report(
-    setting: Setting, original: FloatModel, int8: Int8Model, findings: Findings, stopwatch: Stopwatch
-) -> Report:
-    """Return the report of a run."""
-    decision, speed = findings.decision, findings.speed
-    sizes, roots = original.splits.sizes(), original.splits.roots
-    return Report(
-        name=setting.request.name,
-        version=setting.request.version,
-        verdict=decision.verdict,
-        reasons=(*decision.reasons, *_limits(setting)),
-        target=setting.target.name,
-        scheme=setting.scheme.name,
-        margin=findings.judgement.overall.margin,
+def _shipped(original: Original, findings: Sequence[Findings]) -> tuple[Shipped, ...]:
+    """Return what a bundle carries, in the order in which a device looks."""
+    certified = [
+        (one.target, [(variant.recipe, variant.model) for variant in one.certified])
+        if one.decision.chosen not in (None, FP32)
+        else (one.target, [])
+        for one in findings
+    ]
+    return listed(certified, original.float.model)
+
+
+def compose_result(
+    setting: Setting, original: Original, findings: Sequence[Findings], stopwatch: Stopwatch
+) -> RunResult:
+    """Return everything that a run found."""
+    request, splits = setting.request, original.splits
+    ships = _shipped(original, findings)
+    return RunResult(
+        name=request.name,
+        version=request.version,
+        verdict=worst(one.decision.verdict for one in findings),
+        metric=setting.metric.name,
         is_share=setting.metric.wording.is_share,
-        baseline=Baseline(
-            metric=findings.judgement.overall.baseline,
-            size_bytes=len(original.model),
-            latency_ms=None if speed is None else speed.baseline_ms,
-        ),
-        variants=(_int8_result(setting, int8, findings), _fp32_result(setting, original, findings)),
-        chosen=decision.chosen,
-        criteria=findings.judgement.criteria,
-        candidates=int8.tried,
-        splits={str(split): SplitResult(size=size, hash=roots[split]) for split, size in sizes.items()},
+        margin=request.max_drop,
+        confidence=request.confidence,
+        baseline=_baseline(setting, original, findings),
+        targets=tuple(_target(setting, original, one, ships) for one in findings),
+        splits={str(split): SplitResult(size=size, hash=splits.roots[split]) for split, size in splits.sizes().items()},
         notes=original.notes,
-        lineage=_lineage(setting, original),
+        lineage=_lineage(setting, original, ships),
+        machine=describe_machine(),
         created=stopwatch.created.isoformat(timespec="seconds"),
         seconds=round(stopwatch.seconds, 1),
     )
 
 
-def compose_bundle(
-    setting: Setting, original: FloatModel, int8: Int8Model, findings: Findings
-) -> BundleContents | None:
-    """Return what goes into the bundle besides the report: the chosen variant first, fp32 always last.
-
-    ``None`` unless the verdict is PASS.
-    """
-    if findings.decision.verdict is not Verdict.PASS:
+def compose_bundle(setting: Setting, original: Original, findings: Sequence[Findings]) -> BundleContents | None:
+    """Return what goes into the bundle besides the evidence. ``None`` unless every target's verdict is PASS."""
+    if any(one.decision.verdict is not Verdict.PASS for one in findings):
         return None
-    models: dict[str, tuple[bytes, Session]] = {FP32: (original.model, original.session)}
-    if findings.decision.chosen == INT8:
-        models = {INT8: (int8.model, int8.session), **models}
-    first = next(iter(models.values()))[1]
-    inputs, outputs = first.specs(original.splits.calibration[0])
+    ships = _shipped(original, findings)
+    payload = compose_payload(setting, original, ships)
     return BundleContents(
         name=setting.request.name,
         version=setting.request.version,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=payload.inputs,
+        outputs=payload.outputs,
         labels=setting.request.labels,
-        variants=tuple(_variant(name, setting) for name in models),
-        lineage=_lineage(setting, original),
-        files={
-            **{_file(name): (Role.VARIANT, model) for name, (model, _) in models.items()},
-            GOLDEN: (Role.GOLDEN, _golden(original, {name: session for name, (_, session) in models.items()})),
-            PROFILE: (Role.PROFILE, _profile(original, first)),
-        },
+        variants=tuple(_listed(one) for one in ships),
+        lineage=_lineage(setting, original, ships),
+        files=payload.files,
     )
 
 
-def _variant(name: str, setting: Setting) -> Variant:
-    """Return what a device needs for a variant; fp32 runs everywhere."""
-    scheme = setting.scheme
-    return Variant(
-        name=name,
-        file=_file(name),
-        runtime=RUNTIME,
-        minimum_runtime=MINIMUM_RUNTIME,
-        arch=scheme.arch if name == INT8 else (),
-        features=scheme.features if name == INT8 else (),
-        certified_for=(setting.target.name,),
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What devices fetch: the variants, golden inputs and profile, and what the model takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: dict[str, tuple[Role, bytes]]
+
+
+def compose_payload(setting: Setting, original: Original, ships: Sequence[Shipped]) -> Payload:
+    """Return what devices fetch of ``ships``. The same variants and data give the same bytes on a like machine."""
+    native = {target.name for target in setting.targets if target.computes_like(setting.host)}
+    sessions = {
+        one.name: open_session(
+            one.model,
+            one.recipe.runtime,
+            threads=setting.request.threads,
+            simulated=one.recipe.runtime is RuntimeName.ONNXRUNTIME and not native & set(one.targets),
+        )
+        for one in ships
+    }
+    first = sessions[ships[0].name]
+    inputs, outputs = first.specs(original.splits.calibration[0])
+    files = {
+        **{one.file: (Role.VARIANT, one.model) for one in ships},
+        GOLDEN: (Role.GOLDEN, _golden(original, sessions)),
+        PROFILE: (Role.PROFILE, _profile(original, first)),
+    }
+    return Payload(inputs, outputs, files)
+
+
+def _listed(one: Shipped) -> Listed:
+    return Listed(
+        name=one.name,
+        file=one.file,
+        runtime=one.recipe.runtime,
+        minimum_runtime=one.needs.minimum_runtime,
+        arch=one.needs.arch,
+        features=one.needs.features,
+        certified_for=one.targets,
         tolerance=TOLERANCE,
     )
 
 
-def _golden(original: FloatModel, sessions: Mapping[str, Session]) -> bytes:
+def _golden(original: Original, sessions: Mapping[str, Session]) -> bytes:
     samples = golden_samples(original.splits.calibration)
     return golden_file(stack(samples), {name: session.predict_singly(samples) for name, session in sessions.items()})
 
 
-def _profile(original: FloatModel, session: Session) -> bytes:
+def _profile(original: Original, session: Session) -> bytes:
     """Return the profile over calibration and selection data: all that took no part in the certification."""
     samples = [*original.splits.calibration, *original.splits.selection]
     return encode(reference_profile(stack(samples), session.predict(samples)))
 
 
-def _int8_result(setting: Setting, int8: Int8Model, findings: Findings) -> VariantResult:
-    judgement, speed = findings.judgement.overall, findings.speed
+def _baseline(setting: Setting, original: Original, findings: Sequence[Findings]) -> Baseline:
+    labels = [sample.label for sample in original.splits.certification]
+    score, _ = setting.metric.scores(original.baseline, original.baseline, labels)
+    speeds = [variant.speed for one in findings for variant in one.certified if variant.speed is not None]
+    speeds += [trial.speed for one in findings for trial in _trials(one) if trial.speed is not None]
+    return Baseline(
+        metric=float(score.mean()),
+        size_bytes=len(original.float.model),
+        latency_ms=speeds[0].baseline_ms if speeds else None,
+    )
+
+
+def _target(setting: Setting, original: Original, found: Findings, ships: Sequence[Shipped]) -> TargetResult:
+    names = {(one.recipe, one.model): one for one in ships if found.target.name in one.targets or one.name == FP32}
+    variants = [_variant(variant, names.get((variant.recipe, variant.model)), setting) for variant in found.certified]
+    chosen = found.decision.chosen
+    if chosen not in (None, FP32):
+        chosen = variants[0].name
+    ranking = [layer for entry in found.searched for layer in entry.answer.ranking]
+    criteria = found.certified[0].judgement.criteria if found.certified else ()
+    return TargetResult(
+        target=found.target.name,
+        arch=found.target.arch,
+        features=found.target.features,
+        execution=found.execution,
+        verdict=found.decision.verdict,
+        chosen=chosen,
+        reasons=found.decision.reasons,
+        criteria=criteria,
+        variants=(*variants, _fp32(setting, original, found)),
+        trials=_marked(_trials(found), found),
+        sensitivity=tuple(ranking),
+        stages=found.stages,
+    )
+
+
+def _trials(found: Findings) -> list[TrialResult]:
+    return [entry.answer.trial for entry in found.searched if entry.answer.trial is not None]
+
+
+def _marked(trials: Sequence[TrialResult], found: Findings) -> tuple[TrialResult, ...]:
+    """Return ``trials`` with marks on the chosen one and on the Pareto front."""
+    best = front(trials)
+    chosen = found.certified[0].recipe if found.certified and found.decision.chosen not in (None, FP32) else None
+    return tuple(
+        replace(trial, on_front=index in best, chosen=trial.recipe == chosen) for index, trial in enumerate(trials)
+    )
+
+
+def _variant(variant: Variant, one: Shipped | None, setting: Setting) -> VariantResult:
+    judgement = variant.judgement.overall
     return VariantResult(
-        name=INT8,
-        file=_file(INT8),
-        runtime=RUNTIME,
-        target=setting.target.name,
-        verdict=findings.judgement.verdict,
+        name=variant.recipe.variant if one is None else one.name,
+        file="" if one is None else one.file,
+        recipe=variant.recipe,
+        verdict=variant.judgement.verdict,
         metric=MetricResult(
             name=setting.metric.name,
             value=judgement.value,
@@ -148,56 +228,56 @@ def _int8_result(setting: Setting, int8: Int8Model, findings: Findings) -> Varia
             n=judgement.n,
             samples_needed=judgement.samples_needed,
         ),
-        agreement=findings.agreement,
-        size_bytes=len(int8.model),
-        latency_ms=_NOT_TIMED
-        if speed is None
-        else LatencyResult(
-            median=speed.variant_ms, ratio=speed.ratio, ratio_low=speed.ratio_low, ratio_high=speed.ratio_high
-        ),
+        agreement=variant.agreement,
+        size_bytes=len(variant.model),
+        speed=variant.speed,
     )
 
 
-def _fp32_result(setting: Setting, original: FloatModel, findings: Findings) -> VariantResult:
-    """Return the float model as a variant: it is its own baseline, so it drops nothing and is as fast as itself."""
-    judgement, speed = findings.judgement.overall, findings.speed
+def _fp32(setting: Setting, original: Original, found: Findings) -> VariantResult:
+    """Return the float model as a variant: it is its own baseline, so it drops nothing."""
+    labels = [sample.label for sample in original.splits.certification]
+    score, _ = setting.metric.scores(original.baseline, original.baseline, labels)
     return VariantResult(
         name=FP32,
-        file=_file(FP32),
-        runtime=RUNTIME,
-        target=setting.target.name,
+        file=f"{FP32}.onnx",
+        recipe=Recipe(precision=Precision.FP32),
         verdict=Verdict.PASS,
         metric=MetricResult(
             name=setting.metric.name,
-            value=judgement.baseline,
+            value=float(score.mean()),
             drop=0.0,
             drop_lower=0.0,
             drop_upper=0.0,
-            confidence=judgement.confidence,
-            n=judgement.n,
+            confidence=setting.request.confidence,
+            n=len(labels),
             samples_needed=None,
         ),
         agreement=1.0,
-        size_bytes=len(original.model),
-        latency_ms=_NOT_TIMED
-        if speed is None
-        else LatencyResult(median=speed.baseline_ms, ratio=1.0, ratio_low=1.0, ratio_high=1.0),
+        size_bytes=len(original.float.model),
+        speed=_as_fast_as_itself(found),
     )
 
 
-def _limits(setting: Setting) -> tuple[str, ...]:
-    """Say what this machine could not find out about the target."""
-    if setting.native:
-        return ()
-    reason = (
-        f"the target {setting.target.name} is another kind of CPU than this machine: its integer arithmetic was "
-        "simulated, and its latency cannot be measured here, so accuracy alone decided"
+def _as_fast_as_itself(found: Findings) -> SpeedResult | None:
+    """Return fp32's latency as it was measured beside the certified variant, or else beside any."""
+    speeds = [variant.speed for variant in found.certified] + [trial.speed for trial in _trials(found)]
+    known = next((speed for speed in speeds if speed is not None), None)
+    if known is None:
+        return None
+    return SpeedResult(
+        baseline_ms=known.baseline_ms,
+        variant_ms=known.baseline_ms,
+        ratio=1.0,
+        ratio_low=1.0,
+        ratio_high=1.0,
+        ratios=(),
+        rounds=known.rounds,
     )
-    return (reason,)
 
 
-def _lineage(setting: Setting, original: FloatModel) -> dict[str, Any]:
-    request, target = setting.request, setting.target
+def _lineage(setting: Setting, original: Original, ships: Sequence[Shipped]) -> dict[str, Any]:
+    request = setting.request
     return lineage.record(
         splits={str(split): root for split, root in original.splits.roots.items()},
         settings={
@@ -210,11 +290,12 @@ def _lineage(setting: Setting, original: FloatModel) -> dict[str, Any]:
             "metric": request.metric,
             "seed": request.seed,
             "threads": request.threads,
-            "target": {"name": target.name, "arch": target.arch, "features": list(target.features)},
-            "scheme": setting.scheme.name,
+            "preprocess_file": None if request.preprocess is None else str(request.preprocess),
+            "preprocess": [repr(step) for step in (*setting.steps.inputs, *setting.steps.outputs)],
+            "targets": [
+                {"name": target.name, "arch": target.arch, "features": list(target.features)}
+                for target in setting.targets
+            ],
         },
+        recipes={one.name: one.recipe for one in ships},
     )
-
-
-def _file(variant: str) -> str:
-    return f"{variant}.onnx"

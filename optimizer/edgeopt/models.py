@@ -259,11 +259,22 @@ def _load_registered(reference: str) -> Model:
     return load_registered(reference, load_model)
 
 
+def _is_pruned(reference: str) -> bool:
+    return (Path(reference) / "pruning.json").is_file()
+
+
+def _load_pruned(reference: str) -> TorchModel:
+    from edgeopt.pruning.saved import load_pruned
+
+    return TorchModel(load_pruned(Path(reference)))
+
+
 _LOADERS: tuple[tuple[Callable[[str], bool], Callable[[str], Model]], ...] = (
     (lambda reference: reference.startswith("models:/"), _load_registered),
     (lambda reference: Path(reference).suffix.lower() in _WAY_OUT_OF, _refuse),
     (_suffixed(".onnx"), _load_onnx),
     (_suffixed(".pt2"), lambda reference: load_exported(Path(reference))),
     (is_reference, _load_factory),
+    (_is_pruned, _load_pruned),
     (lambda reference: Path(reference).is_dir(), _refuse_folder),
 )

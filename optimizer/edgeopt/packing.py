@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgeopt.report import Report, report_html, report_json
 from edgeopt_contract.bundle import MANIFEST_NAME, Bundle, BundleContents, write_bundle
 from edgeopt_contract.errors import UsageError
 from edgeopt_contract.manifest import Role
@@ -26,7 +25,6 @@ __all__ = [
     "REPORT_JSON",
     "check_output",
     "with_evidence",
-    "write_output",
     "write_run",
 ]
 
@@ -45,21 +43,6 @@ def check_output(directory: Path) -> None:
     ours = any((directory / name).exists() for name in (REPORT_JSON, MANIFEST_NAME))
     if not ours and any(directory.iterdir()):
         raise UsageError(f"{directory} holds other files, and -o replaces the whole directory: give a new or empty one")
-
-
-def write_output(directory: Path, report: Report, contents: BundleContents | None) -> Bundle | None:
-    """Write ``directory`` as a bundle with the report as evidence, or the report alone.
-
-    Raises :class:`StorageError`; then ``directory`` is as it was.
-    """
-    evidence = {REPORT_JSON: report_json(report), REPORT_HTML: report_html(report)}
-    if contents is not None:
-        files = {**contents.files, **{name: (Role.EVIDENCE, data) for name, data in evidence.items()}}
-        return write_bundle(directory, replace(contents, files=files))
-    with new_directory(directory) as temporary, storage_errors(directory):
-        for name, data in evidence.items():
-            write_durably(temporary / name, data)
-    return None
 
 
 def with_evidence(contents: BundleContents, evidence: Mapping[str, bytes]) -> BundleContents:

@@ -1,156 +1,250 @@
-"""From a float model and data to a certified bundle: the steps of ``edgeopt quantize`` in order.
+"""From a float model and data to a certified bundle: the steps of ``edgeopt quantize`` and ``optimize`` in order.
 
-Here things are wired together; what decides stands in :mod:`edgeopt.splits`, :mod:`edgeopt.gate`,
-:mod:`edgeopt.criteria`, :mod:`edgeopt.timing` and :mod:`edgeopt.decision`. Nothing is written but the output directory,
-and that only at the end and as a whole. Two runs with the same inputs give the same model bytes; the report differs in
-its times, and so does the digest of the bundle that carries it. Example::
+Here things are wired together; what decides stands in :mod:`edgeopt.splits`, :mod:`edgeopt.search`,
+:mod:`edgeopt.gate`, :mod:`edgeopt.criteria` and :mod:`edgeopt.decision`. Nothing is written but the output directory,
+that only at the end and as a whole, and the journal of a search that may have to resume. Example::
 
-    outcome = run(request, on_step=print)
-    outcome.report.verdict, outcome.bundle
+    outcome = run(request, Watcher())
+    outcome.result.verdict, outcome.bundle
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
-import numpy as np
-
-from edgeopt.criteria import Classes, JointJudgement, PairedScores, judge_all
-from edgeopt.decision import decide
-from edgeopt.evidence import Stopwatch, compose_bundle, compose_report
-from edgeopt.graph import prepare
+from edgeopt.certification import Tools, certify
+from edgeopt.criteria import Classes
+from edgeopt.emulation.execution import Execution, ExecutionKind, execution_for
+from edgeopt.evidence import Stopwatch, compose_bundle, compose_result
+from edgeopt.files.reading import Shape
+from edgeopt.handover import PERFORMANCE, evidence_files, performance_report
 from edgeopt.metrics import class_labels
 from edgeopt.models import Model, load_model
-from edgeopt.packing import check_output, write_output
-from edgeopt.quantizer import Candidate, candidates_for, quantize, scheme_for
-from edgeopt.report import CandidateResult, Report
-from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
-from edgeopt.runtimes.port import Session
-from edgeopt.samples import Array, stack
+from edgeopt.original import make_ready
+from edgeopt.packing import REPORT_HTML, REPORT_JSON, check_output, with_evidence, write_run
+from edgeopt.preprocess_config import read_preprocessing
+from edgeopt.preprocess_steps import Preprocessing
+from edgeopt.pruning.saved import RECIPE, WEIGHTS
+from edgeopt.recipe import Recipe, RuntimeName
+from edgeopt.reporting.page import report_html
+from edgeopt.results import RunResult, SpeedResult, TrialResult, to_json
+from edgeopt.runtimes.port import open_session
+from edgeopt.samples import stack
 from edgeopt.scoring import load_metric
+from edgeopt.search.best import BestSoFar
+from edgeopt.search.choice import Demand
+from edgeopt.search.course import course_for
+from edgeopt.search.explore import Budget, explore
+from edgeopt.search.journal import Entry, Journal
+from edgeopt.search.laboratory import Bench, Laboratory, Timer
+from edgeopt.search.ladder import climb
+from edgeopt.search.pruned import with_pruned
+from edgeopt.search.requests import Answer
+from edgeopt.search.requests import Request as Question
+from edgeopt.search.workshop import Workshop
 from edgeopt.sources import SplitData, read_splits
-from edgeopt.stages import Findings, FloatModel, Int8Model, Request, Setting
-from edgeopt.targets import host_target
-from edgeopt.timing import Run, Speed, estimate, measure
-from edgeopt_contract.bundle import Bundle
-from edgeopt_contract.errors import ModelError
+from edgeopt.stages import Findings, Original, Request, Setting
+from edgeopt.targets import Target, host_target
+from edgeopt.timing import SCREENING, Plan, Times, estimate, loader, measure
+from edgeopt_contract.bundle import Bundle, BundleContents
+from edgeopt_contract.errors import UsageError
+from edgeopt_contract.values import canonical_json, digest_of
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "Watcher", "read_original", "run", "settle"]
 
-OnStep = Callable[[str], None]
-_PARITY_SAMPLES = 16
-_PARITY = 0.01  # greatest mean difference between the original and its ONNX form, in standard deviations
 _TIMED_SAMPLES = 8
+
+
+class Watcher:
+    """Hears what a run does; this one hears nothing. A command line shows it."""
+
+    def step(self, words: str) -> None:
+        """Hear what begins."""
+
+    def trial(self, trial: TrialResult) -> None:
+        """Hear what came of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of it; ``bundle`` is ``None`` unless the verdict is PASS."""
 
-    report: Report
+    result: RunResult
     bundle: Bundle | None
 
 
-def run(request: Request, on_step: OnStep) -> Outcome:
-    """Do all of it; ``on_step`` is told, in words, what begins. Raises errors of :mod:`edgeopt_contract.errors`."""
+@dataclass(slots=True)
+class _Run:
+    """One run under way."""
+
+    setting: Setting
+    original: Original
+    workshop: Workshop
+    watcher: Watcher
+    budget: Budget
+    classes: Classes | None = field(default=None)
+
+    def find(self, target: Target) -> Findings:
+        """Search for the best variant for ``target``, and certify it."""
+        execution = execution_for(target, self.setting.host)
+        demand = self._demand()
+        searched = self._search(target, execution, demand)
+        timer = self._timer(self.setting.request.timing) if self._timed(target) else None
+        return certify(self.original, target, searched, self._tools(execution, demand, timer))
+
+    def _tools(self, execution: Execution, demand: Demand, timer: Timer | None) -> Tools:
+        return Tools(self.setting, self.workshop, execution, demand, timer, self.classes, self.watcher.step)
+
+    def _timed(self, target: Target) -> bool:
+        return target.times_like(self.setting.host)
+
+    def _demand(self) -> Demand:
+        request, metric, samples = self.setting.request, self.setting.metric, self.original.splits.selection
+        outputs = self.original.session.predict(samples)
+        score, _ = metric.scores(outputs, outputs, [sample.label for sample in samples])
+        return Demand(
+            baseline=float(score.mean()),
+            size_bytes=len(self.original.float.model),
+            max_drop=request.max_drop,
+            min_agreement=request.min_agreement,
+        )
+
+    def _search(self, target: Target, execution: Execution, demand: Demand) -> list[Entry]:
+        request, splits = self.setting.request, self.original.splits
+        tools = self._tools(execution, demand, None)
+        bench = Bench(
+            selection=splits.selection,
+            calibration=splits.calibration,
+            baseline=self.original.session.predict(splits.selection),
+            metric=self.setting.metric,
+            threads=request.threads,
+            simulated=execution.kind is not ExecutionKind.NATIVE,
+            timer=self._timer(SCREENING) if self._timed(target) else None,
+            on_target=tools.predict,
+        )
+        laboratory = Laboratory(self.workshop, bench)
+        folder = request.effort.journal
+        best = None if folder is None else BestSoFar(folder / target.name, demand, self.workshop.build)
+        course = course_for(self.original.float.model, target, demand, request.effort, timed=self._timed(target))
+
+        def answer(question: Question) -> Answer:
+            self.watcher.step(f"{target.name}, {question.rung}: {question.recipe.title}")
+            return laboratory.answer(question)
+
+        def hear(_question: Question, given: Answer) -> None:
+            if given.trial is not None:
+                self.watcher.trial(given.trial)
+                if best is not None:
+                    best.hear(given.trial)
+
+        return explore(climb(course), answer, self._journal(target), self.budget, hear)
+
+    def _journal(self, target: Target) -> Journal | None:
+        """Open the journal of the search for ``target``, if the search is to be remembered."""
+        directory = self.setting.request.effort.journal
+        if directory is None:
+            return None
+        return Journal.open(directory / f"{target.name}.jsonl", _fingerprint(self.setting, self.original, target))
+
+    def _timer(self, plan: Plan) -> Timer:
+        """Return what times a variant in turn with fp32; both are loaded afresh for each repetition."""
+        feeds = [stack([sample]) for sample in self.original.splits.selection[:_TIMED_SAMPLES]]
+        fp32, threads = self.original.float.model, self.setting.request.threads
+
+        def timer(model: bytes, recipe: Recipe) -> SpeedResult:
+            pair = ((fp32, RuntimeName.ONNXRUNTIME), (model, recipe.runtime))
+
+            openers = [partial(open_session, *one, threads=threads) for one in pair]
+            return _speed(measure(loader(openers, feeds), time.perf_counter, plan))
+
+        return timer
+
+
+def run(request: Request, watcher: Watcher) -> Outcome:
+    """Do all of it. Raises errors of :mod:`edgeopt_contract.errors`."""
     started = time.monotonic()
-    setting = _settle(request)
+    check_output(request.output)
+    setting = settle(request)
+    setting, original = read_original(setting, watcher.step)
+    classes = _classes(original.splits, request)
+    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
+    budget = Budget(time.monotonic, request.effort.budget_seconds)
+    under_way = _Run(setting, original, workshop, watcher, budget, classes)
+    findings = [under_way.find(target) for target in setting.targets]
+    watcher.step("writing the result")
+    stopwatch = Stopwatch(datetime.now(UTC), time.monotonic() - started)
+    return _write(setting, original, findings, stopwatch)
+
+
+def _kept(request: Request) -> Path:
+    """Return where the pruned network is kept until the result is written. Raises :class:`UsageError`."""
+    if request.effort.journal is None:
+        raise UsageError("pruning takes long, and needs a journal directory to resume from: set Effort.journal")
+    return request.effort.journal / "pruned"
+
+
+def _write(setting: Setting, original: Original, findings: Sequence[Findings], stopwatch: Stopwatch) -> Outcome:
+    contents = compose_bundle(setting, original, findings)
+    result = compose_result(setting, original, findings, stopwatch)
+    if contents is not None:
+        contents = with_evidence(contents, evidence_files(result, contents))
+    beside = {
+        REPORT_JSON: to_json(result),
+        REPORT_HTML: report_html(result),
+        PERFORMANCE: performance_report(result),
+        **_pruned_files(setting.request, contents),
+    }
+    return Outcome(result, write_run(setting.request.output, contents, beside))
+
+
+def _pruned_files(request: Request, contents: BundleContents | None) -> dict[str, bytes]:
+    """Return the pruned network's weights and recipe if a variant was made of it: they rebuild it."""
+    recipes = {} if contents is None else contents.lineage.get("recipes", {})
+    if not any(recipe["pruned"] for recipe in recipes.values()):
+        return {}
+    return {name: (_kept(request) / name).read_bytes() for name in (WEIGHTS, RECIPE)}
+
+
+def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Setting, Original]:
+    """Read the model and the data and make the float model ready; the setting comes back with the data's labels."""
+    request = setting.request
     on_step("loading the model")
     model = load_model(request.model)
     on_step("reading the data")
-    splits = read_splits(request.data, request.seed, setting.metric, model.input_shape())
+    splits = read_splits(request.data, request.seed, setting.metric, _shape(model, setting))
     setting = setting.labelled(splits.classes)
-    classes = _classes(splits, request)
     on_step("exporting the model")
-    original = _export(model, splits, setting)
-    int8 = _quantize(original, setting, on_step)
-    on_step(f"judging int8 on {len(original.splits.certification)} certification samples")
-    judgement, agreement = _certify(original, int8, setting, classes)
-    speed = None
-    if setting.native:
-        on_step("timing fp32 and int8 in turn")
-        speed = _time(original, int8, setting)
-    findings = Findings(
-        judgement, agreement, speed, decide(judgement.criteria, speed, agreement, setting.metric.wording)
-    )
-    on_step("writing the result")
-    contents = compose_bundle(setting, original, int8, findings)
-    stopwatch = Stopwatch(datetime.now(UTC), time.monotonic() - started)
-    report = compose_report(setting, original, int8, findings, stopwatch)
-    return Outcome(report, write_output(request.output, report, contents))
+    original = make_ready(model, splits, setting)
+    if request.pruning is not None:
+        original = with_pruned(original, splits, setting, _kept(request), on_step)
+    return setting, original
 
 
-def _settle(request: Request) -> Setting:
-    """Check what can be checked at once, before any work is done."""
-    check_output(request.output)
+def settle(request: Request) -> Setting:
+    """Return what follows from ``request``, reading what it names. Raises :class:`UsageError`.
+
+    Without a target it is this machine with ONNX Runtime, whatever else happens to be installed here.
+    """
     host = host_target()
-    target = request.target or host
-    return Setting(request, target, scheme_for(target), target.times_like(host), load_metric(request.metric))
-
-
-def _export(model: Model, splits: SplitData, setting: Setting) -> FloatModel:
-    """Export, prepare and load the float model, and hold it against the original."""
-    exported = model.to_onnx(splits.calibration[0])
-    prepared = prepare(exported)
-    threads = setting.request.threads
-    session = OnnxRuntimeSession(prepared.model, threads=threads)
-    fitted = splits.fitted(session.inputs)
-    few = fitted.calibration[:_PARITY_SAMPLES]
-    expected = model.predict(splits.calibration[:_PARITY_SAMPLES])
-    if expected is None:
-        expected = list(OnnxRuntimeSession(exported, threads=threads).predict(few).values())
-    _check_parity(expected, list(session.predict(few).values()))
-    return FloatModel(prepared.model, session, fitted, prepared.notes)
-
-
-def _check_parity(expected: Sequence[Array], actual: Sequence[Array]) -> None:
-    """Raise :class:`ModelError` when the exported model computes something else than the original."""
-    for index, (want, have) in enumerate(zip(expected, actual, strict=False)):
-        if want.shape != have.shape:
-            raise ModelError(f"export changed output {index}: expected shape {want.shape}, got {have.shape}")
-        difference = float(np.abs(want.astype(np.float64) - have.astype(np.float64)).mean())
-        scale = float(want.std()) or 1.0
-        if not difference <= _PARITY * scale:
-            raise ModelError(
-                f"export changed the model: output {index} differs by {difference:.3g} on average, its standard "
-                f"deviation is {scale:.3g}; look for code that depends on data, or on training mode"
-            )
-
-
-def _quantize(original: FloatModel, setting: Setting, on_step: OnStep) -> Int8Model:
-    """Try each candidate on the selection split and keep the one that agrees best with the float model."""
-    baseline = original.session.predict(original.splits.selection)
-    tried: list[tuple[CandidateResult, bytes | None, Session | None]] = []
-    for candidate in candidates_for(original.model, setting.scheme, original.splits.calibration):
-        on_step(f"quantizing: {candidate.name}")
-        tried.append(_try(candidate, original, baseline, setting))
-    best, model, session = max(tried, key=lambda entry: (entry[0].agreement or -1.0, entry[0].metric or -1.0))
-    if model is None or session is None:
-        raise ModelError("no way of quantizing worked: " + "; ".join(str(result.problem) for result, _, _ in tried))
-    return Int8Model(model, session, tuple(replace(result, chosen=result is best) for result, _, _ in tried))
-
-
-def _try(
-    candidate: Candidate, original: FloatModel, baseline: Mapping[str, Array], setting: Setting
-) -> tuple[CandidateResult, bytes | None, Session | None]:
-    """Quantize in one way and look at the selection split; what cannot be done is a result as well."""
-    selection = original.splits.selection
-    try:
-        model = quantize(original.model, candidate, setting.scheme, original.splits.calibration)
-        session = setting.session(model)
-        outputs = session.predict(selection)
-    except ModelError as error:
-        failure = CandidateResult(name=candidate.name, agreement=None, metric=None, chosen=False, problem=str(error))
-        return failure, None, None
-    _, scores = setting.metric.scores(baseline, outputs, [sample.label for sample in selection])
-    agreement = setting.metric.agreement(baseline, outputs)
-    result = CandidateResult(
-        name=candidate.name, agreement=float(agreement.mean()), metric=float(scores.mean()), chosen=False
+    plain = replace(host, runtimes={RuntimeName.ONNXRUNTIME: host.runtimes[RuntimeName.ONNXRUNTIME]})
+    steps = Preprocessing() if request.preprocess is None else read_preprocessing(request.preprocess)
+    return Setting(
+        request,
+        host,
+        request.targets or (host if request.effort.runtimes else plain,),
+        load_metric(request.metric),
+        steps,
     )
-    return result, model, session
+
+
+def _shape(model: Model, setting: Setting) -> Shape | None:
+    """Return the shape that files are read as: the model's, unless steps in front of it take another."""
+    return None if setting.steps.inputs else model.input_shape()
 
 
 def _classes(splits: SplitData, request: Request) -> Classes | None:
@@ -162,28 +256,29 @@ def _classes(splits: SplitData, request: Request) -> Classes | None:
     return Classes(certification, tuple(sorted({*certification.tolist(), *others.tolist()})))
 
 
-def _certify(
-    original: FloatModel, int8: Int8Model, setting: Setting, classes: Classes | None
-) -> tuple[JointJudgement, float]:
-    """Return the gate's judgement and the agreement on the certification split."""
-    samples = original.splits.certification
-    baseline, variant = original.session.predict(samples), int8.session.predict(samples)
-    before, after = setting.metric.scores(baseline, variant, [sample.label for sample in samples])
-    agreement = setting.metric.agreement(baseline, variant)
-    paired = PairedScores(
-        baseline=before, variant=after, agreement=agreement, ceiling=setting.metric.is_agreement, classes=classes
+def _fingerprint(setting: Setting, original: Original, target: Target) -> str:
+    """Return a digest of everything that the answers of a search depend on."""
+    request = setting.request
+    decides = {
+        "model": [digest_of(one.model) for one in original.floats.values()],
+        "splits": {str(split): root for split, root in original.splits.roots.items()},
+        "target": target.name,
+        "metric": request.metric,
+        "limits": [request.max_drop, request.min_agreement],
+        "seed": request.seed,
+        "threads": request.threads,
+    }
+    return digest_of(canonical_json(decides))
+
+
+def _speed(times: Times) -> SpeedResult:
+    speed = estimate(times)
+    return SpeedResult(
+        baseline_ms=speed.baseline_ms,
+        variant_ms=speed.variant_ms,
+        ratio=speed.ratio,
+        ratio_low=speed.ratio_low,
+        ratio_high=speed.ratio_high,
+        ratios=speed.ratios,
+        rounds=speed.rounds,
     )
-    return judge_all(paired, setting.request.limits), float(agreement.mean())
-
-
-def _time(original: FloatModel, int8: Int8Model, setting: Setting) -> Speed:
-    """Time both models, loaded afresh for each repetition, now one first and now the other."""
-    feeds = [stack([sample]) for sample in original.splits.selection[:_TIMED_SAMPLES]]
-
-    def load(repetition: int) -> list[tuple[Run, Run]]:
-        models = [original.model, int8.model]
-        order = (0, 1) if repetition % 2 else (1, 0)
-        sessions = {which: setting.session(models[which]) for which in order}
-        return [(sessions[0].call_on(one), sessions[1].call_on(one)) for one in feeds]
-
-    return estimate(measure(load, time.perf_counter, setting.request.timing))

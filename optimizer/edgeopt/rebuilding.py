@@ -1,26 +1,32 @@
 """Making the files of a bundle again from its lineage: the rebuild behind ``edgeopt reproduce``.
 
-It runs the pipeline in a folder that vanishes, with the model, data and settings that the lineage names. Example::
+The model and the data are read again, and each variant is built by its recipe; nothing is searched, timed or judged.
+Example::
 
     rebuild(bundle.manifest).files["int8.onnx"]
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeopt import lineage
+import msgspec
+
+from edgeopt.evidence import compose_payload
 from edgeopt.files.reading import Reading
-from edgeopt.pipeline import run
+from edgeopt.lineage import PURPOSES
+from edgeopt.listing import Needs, Shipped
+from edgeopt.pipeline import read_original, settle
+from edgeopt.recipe import Recipe
 from edgeopt.reproduce import Rebuilt
+from edgeopt.search.workshop import Workshop
 from edgeopt.sources import DataSources
 from edgeopt.stages import Request
 from edgeopt.targets import Target
 from edgeopt_contract.errors import BundleError
-from edgeopt_contract.manifest import Manifest, Role
+from edgeopt_contract.manifest import Manifest, Variant
 
 __all__ = ["rebuild"]
 
@@ -28,34 +34,44 @@ __all__ = ["rebuild"]
 def rebuild(manifest: Manifest) -> Rebuilt:
     """Return the variants, the golden file and the profile, made anew, and the roots of the data.
 
-    Raises :class:`BundleError` when the lineage lacks a setting or no bundle came of it, and what the pipeline raises.
+    Raises :class:`BundleError` when the lineage lacks a setting, and what reading and building raise.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-        outcome = run(_request(manifest, Path(folder) / "bundle"), lambda step: None)  # noqa: ARG005  # shown nowhere
-        if outcome.bundle is None:
-            raise BundleError(
-                f"no bundle came of it, the verdict is {outcome.report.verdict}: {'; '.join(outcome.report.reasons)}"
-            )
-        made = outcome.bundle
-        files = {
-            entry.path: made.path_of(entry).read_bytes()
-            for entry in made.manifest.files
-            if entry.role is not Role.EVIDENCE
-        }
-        return Rebuilt(files, dict(made.manifest.lineage["data"]))
+    request = _request(manifest)
+    setting, original = read_original(settle(request), lambda _step: None)
+    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
+    recipes = _recipes(manifest)
+    ships = [_shipped(variant, recipes[variant.name], workshop) for variant in manifest.variants]
+    payload = compose_payload(setting, original, ships)
+    files = {path: data for path, (_, data) in payload.files.items()}
+    return Rebuilt(files, {str(split): root for split, root in original.splits.roots.items()})
 
 
-def _request(manifest: Manifest, output: Path) -> Request:
+def _shipped(variant: Variant, recipe: Recipe, workshop: Workshop) -> Shipped:
+    needs = Needs(variant.arch, variant.features, variant.minimum_runtime)
+    return Shipped(variant.name, recipe, workshop.build(recipe), needs, variant.certified_for)
+
+
+def _recipes(manifest: Manifest) -> dict[str, Recipe]:
+    try:
+        return msgspec.convert(manifest.lineage["recipes"], dict[str, Recipe])
+    except (KeyError, msgspec.ValidationError) as error:
+        raise BundleError(f"the lineage does not say how the variants were made: {error!r}; build it again") from error
+
+
+def _request(manifest: Manifest) -> Request:
+    """Return the request that led to the bundle; nothing is written, so it has no output."""
     settings = manifest.lineage["settings"]
     try:
+        file = settings["preprocess_file"]
         return Request(
             model=settings["model"],
             data=_sources(settings["data"], manifest.labels),
-            output=output,
+            output=Path(),
             name=manifest.name,
             version=manifest.version,
             labels=manifest.labels,
-            target=_target(settings["target"]),
+            targets=tuple(_target(target) for target in settings["targets"]),
+            preprocess=None if file is None else Path(file),
             **{key: settings[key] for key in ("max_drop", "max_class_drop", "min_agreement", "confidence", "metric")},
             **{key: settings[key] for key in ("seed", "threads")},
         )
@@ -70,7 +86,7 @@ def _sources(given: Mapping[str, Any], labels: tuple[str, ...]) -> DataSources:
         label_column=given.get("label_column", Reading().label_column),
         labels=labels,
     )
-    data, *three = (given.get(purpose) for purpose in lineage.PURPOSES)
+    data, *three = (given.get(purpose) for purpose in PURPOSES)
     calibration, selection, certification = three
     return DataSources(
         single=data, calibration=calibration, selection=selection, certification=certification, reading=reading

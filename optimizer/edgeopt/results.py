@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from edgeopt.criteria import Criterion
 from edgeopt.gate import Verdict
 from edgeopt.recipe import Recipe
@@ -29,6 +31,8 @@ __all__ = [
     "TargetResult",
     "TrialResult",
     "VariantResult",
+    "from_json",
+    "to_json",
 ]
 
 SCHEMA = 2
@@ -189,3 +193,13 @@ class RunResult:
     def target(self, name: str) -> TargetResult:
         """Return the result for the target ``name``. Raises ``KeyError``."""
         return {one.target: one for one in self.targets}[name]
+
+
+def to_json(run: RunResult) -> bytes:
+    """Return ``report.json``, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n"
+
+
+def from_json(data: bytes) -> RunResult:
+    """Return the run that :func:`to_json` wrote. Raises :class:`msgspec.MsgspecError` for anything else."""
+    return msgspec.json.decode(data, type=RunResult)

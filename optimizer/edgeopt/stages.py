@@ -7,28 +7,57 @@ Records only; the steps are in :mod:`edgeopt.pipeline`, what is made of them in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeopt.criteria import JointJudgement, Limits
 from edgeopt.decision import Decision
-from edgeopt.quantizer import Scheme
-from edgeopt.recipe import RuntimeName
-from edgeopt.report import CandidateResult
-from edgeopt.runtimes.port import Session, open_session
+from edgeopt.preprocess_steps import Preprocessing
+from edgeopt.pruning.plan import PruningPlan
+from edgeopt.recipe import Recipe, RuntimeName
+from edgeopt.results import SpeedResult, StageResult
+from edgeopt.runtimes.port import Session
+from edgeopt.samples import Array
 from edgeopt.scoring import Metric
+from edgeopt.search.journal import Entry
+from edgeopt.search.workshop import Float
 from edgeopt.sources import DataSources, SplitData
 from edgeopt.targets import Target
-from edgeopt.timing import Plan, Speed
+from edgeopt.timing import Plan
 
-__all__ = ["Findings", "FloatModel", "Int8Model", "Request", "Setting"]
+__all__ = ["Effort", "Findings", "Original", "Pruning", "Request", "Setting", "Variant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How hard to search. ``thorough`` climbs the whole ladder; ``budget_seconds`` ends it; ``journal`` remembers it.
+
+    ``runtimes``: candidates beside those that the target's profile names; empty for just those.
+    """
+
+    thorough: bool = False
+    quantizes: bool = True
+    budget_seconds: float | None = None
+    journal: Path | None = None
+    runtimes: tuple[RuntimeName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """How to prune: a plan, the data that train the pruned network, and a training function by its name."""
+
+    plan: PruningPlan
+    train_data: str | None = None
+    train: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for. ``max_drop`` is in the metric's unit; ``target`` ``None`` is this machine.
+    """What the user asked for. ``max_drop`` is in the metric's unit; no ``targets``: this machine.
 
     ``max_class_drop`` and ``min_agreement`` (a share) are criteria that are judged as well unless they are ``None``.
+    ``preprocess`` names a file of steps to fold into the graph.
     """
 
     model: str
@@ -41,11 +70,14 @@ class Request:
     min_agreement: float | None = None
     confidence: float = 0.95
     metric: str = "accuracy"
-    target: Target | None = None
+    targets: tuple[Target, ...] = ()
     seed: int = 0
     labels: tuple[str, ...] = ()
     threads: int = 1
     timing: Plan = field(default_factory=Plan)
+    preprocess: Path | None = None
+    pruning: Pruning | None = None
+    effort: Effort = field(default_factory=Effort)
 
     @property
     def limits(self) -> Limits:
@@ -60,47 +92,62 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The request with what follows from it; ``native`` says that this machine computes like the target."""
+    """The request with what follows from it: the ``host``, the ``targets``, the metric, and the steps to fold in."""
 
     request: Request
-    target: Target
-    scheme: Scheme
-    native: bool
+    host: Target
+    targets: tuple[Target, ...]
     metric: Metric
+    steps: Preprocessing
 
     def labelled(self, classes: tuple[str, ...]) -> Setting:
         """Return the same with the data's ``classes`` as labels, unless the user named some."""
         return replace(self, request=replace(self.request, labels=self.request.labels or classes))
 
-    def session(self, model: bytes) -> Session:
-        """Load a quantized model so that it computes what the target will."""
-        return open_session(model, RuntimeName.ONNXRUNTIME, threads=self.request.threads, simulated=not self.native)
-
 
 @dataclass(frozen=True, slots=True)
-class FloatModel:
-    """The float model as it will run, the data in its dtypes, and the steps that had to be left out."""
+class Original:
+    """The float model as it will run, the data in its dtypes, its way up to here, and steps that were left out.
 
-    model: bytes
+    ``pruned``: the pruned form, if there is one. ``baseline``: the outputs on the certification split.
+    """
+
+    float: Float
     session: Session
     splits: SplitData
+    baseline: Mapping[str, Array]
+    stages: tuple[StageResult, ...]
     notes: tuple[str, ...]
+    pruned: Float | None = None
+
+    @property
+    def floats(self) -> dict[bool, Float]:
+        """The networks by ``Recipe.pruned``."""
+        return {False: self.float} if self.pruned is None else {False: self.float, True: self.pruned}
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Model:
-    """The candidate that the selection split preferred, and all that were tried."""
+class Variant:
+    """A variant that was certified for a target: its bytes, and everything that was found about it."""
 
+    recipe: Recipe
     model: bytes
-    session: Session
-    tried: tuple[CandidateResult, ...]
+    judgement: JointJudgement
+    agreement: float
+    speed: SpeedResult | None
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the certification split and the stopwatch said, and what was decided; ``speed`` ``None``: not timed."""
+    """What was found for one target.
 
-    judgement: JointJudgement
-    agreement: float
-    speed: Speed | None
+    ``execution`` says on what the certification ran. ``certified``: the variant that was judged (``None``: nothing was
+    worth it), and behind it a second one for devices that lack its runtime. ``searched``: all that was tried.
+    """
+
+    target: Target
+    execution: str
     decision: Decision
+    certified: tuple[Variant, ...]
+    searched: Sequence[Entry]
+    stages: tuple[StageResult, ...]

@@ -81,7 +81,10 @@ class Times:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Median milliseconds of both, and ``ratio`` = baseline / variant with its interval: above one is faster."""
+    """Median milliseconds of both, and ``ratio`` = baseline / variant with its interval: above one is faster.
+
+    ``ratios``: that of each repetition, in ascending order, of which the interval is made.
+    """
 
     baseline_ms: float
     variant_ms: float
@@ -90,6 +93,7 @@ class Speed:
     ratio_high: float
     confidence: float
     rounds: int
+    ratios: tuple[float, ...] = ()
 
 
 def loader(
@@ -214,4 +218,5 @@ def estimate(times: Times, confidence: float = 0.95) -> Speed:
         ratio_high=float(ratios[repetitions - rank]),
         confidence=confidence,
         rounds=sum(map(len, times.baseline)),
+        ratios=tuple(float(ratio) for ratio in ratios),
     )

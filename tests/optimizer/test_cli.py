@@ -14,7 +14,7 @@ import click
 import pytest
 
 from edgeopt.cli import COMMANDS, group
-from edgeopt.cli.quantize import parse_agreement, parse_drop
+from edgeopt.cli.parsing import parse_agreement, parse_drop, parse_seconds
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import ExitCode, UsageError
 
@@ -91,7 +91,7 @@ class TestQuantize:
         assert shown.startswith("PASS: int8 is chosen")
         assert "report.html" in shown
         assert ExitCode.GOOD == _edgeopt("verify", tmp_path / "out")
-        assert "edgeopt_zoo 1 is intact: 6 files, variants int8, fp32" in capsys.readouterr().out
+        assert "edgeopt_zoo 1 is intact: 8 files, variants int8, fp32" in capsys.readouterr().out
 
     def test_json_is_the_report(self, tmp_path: Path, stopwatch: Callable[[float], None], capsys: Capture) -> None:
         """--json prints report.json, byte for byte, and nothing else."""
@@ -101,20 +101,23 @@ class TestQuantize:
         shown = capsys.readouterr().out
         assert (tmp_path / "out" / "report.json").read_text() == shown
         report = json.loads(shown)
-        assert ("net", "7", "fp32") == (report["name"], report["version"], report["chosen"])
+        assert ("net", "7", "fp32") == (report["name"], report["version"], report["targets"][0]["chosen"])
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
         assert ["a", "b", "c", "d"] == manifest["labels"]
 
     @pytest.mark.parametrize(
-        ("model", "metric", "code"),
-        [("spread_out", "agreement", ExitCode.GATE_FAIL), ("tiny", "accuracy", ExitCode.GATE_INCONCLUSIVE)],
+        ("data", "metric", "drop", "code"),
+        [
+            ("exact_table", "edgeopt_zoo:exactness", "1%", ExitCode.GATE_FAIL),
+            ("table", "accuracy", "0.05%", ExitCode.GATE_INCONCLUSIVE),
+        ],
     )
     def test_verdicts_are_exit_codes(
-        self, model: str, metric: str, code: ExitCode, tmp_path: Path, stopwatch: Callable[[float], None]
+        self, data: str, metric: str, drop: str, code: ExitCode, tmp_path: Path, stopwatch: Callable[[float], None]
     ) -> None:
         """FAIL is 3, INCONCLUSIVE is 4."""
         stopwatch(2.0)
-        assert code == _quantize(tmp_path / "out", model, "table", "--max-drop", "1%", "--metric", metric)
+        assert code == _quantize(tmp_path / "out", "tiny", data, "--max-drop", drop, "--metric", metric)
 
     @pytest.mark.parametrize(
         ("model", "data", "more", "message"),
@@ -161,8 +164,8 @@ class TestQuantize:
         assert (0, "") == (done.returncode, done.stderr)
         report = json.loads(done.stdout)
         assert report["baseline"]["latency_ms"] > 0
-        latency = report["variants"][0]["latency_ms"]
-        assert latency["ratio_low"] <= latency["ratio"] <= latency["ratio_high"]
+        speeds = [trial["speed"] for trial in report["targets"][0]["trials"]]
+        assert all(speed["ratio_low"] <= speed["ratio"] <= speed["ratio_high"] for speed in speeds)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,19 @@ def test_other_agreements_are_refused(text: str) -> None:
         parse_agreement(text)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), (" 1.5h ", 5400)])
+def test_a_budget_is_a_time(text: str, seconds: float) -> None:
+    """Seconds unless a unit is named."""
+    assert seconds == parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5m", "ten", "10d"])
+def test_other_budgets_are_refused(text: str) -> None:
+    """No time is no budget."""
+    with pytest.raises(UsageError, match="--budget"):
+        parse_seconds(text)
+
+
 class TestSeveralCriteria:
     """--max-class-drop and --min-agreement."""
 
@@ -208,10 +224,11 @@ class TestSeveralCriteria:
         given = ("--max-drop", "20%", "--max-class-drop", "60%", "--min-agreement", "60%", "--json")
         code = _quantize(tmp_path / "out", "digits", "digits_data", *given)
         report = json.loads(capsys.readouterr().out)
-        assert ["drop", "class_drop", "agreement"] == [one["name"] for one in report["criteria"]]
-        assert list(range(10)) == [one["label"] for one in report["criteria"][1]["classes"]]
-        assert report["variants"][0]["metric"]["n"] == sum(one["n"] for one in report["criteria"][1]["classes"])
-        assert report["variants"][0]["agreement"] == pytest.approx(report["criteria"][2]["value"])
+        (target,) = report["targets"]
+        assert ["drop", "class_drop", "agreement"] == [one["name"] for one in target["criteria"]]
+        assert list(range(10)) == [one["label"] for one in target["criteria"][1]["classes"]]
+        assert target["variants"][0]["metric"]["n"] == sum(one["n"] for one in target["criteria"][1]["classes"])
+        assert target["variants"][0]["agreement"] == pytest.approx(target["criteria"][2]["value"])
         settings = report["lineage"]["settings"]
         assert (0.6, 0.6) == (settings["max_class_drop"], settings["min_agreement"])
         assert (ExitCode.GOOD, "PASS") == (code, report["verdict"])
@@ -248,7 +265,7 @@ class TestVerify:
 
     def test_one_changed_byte_is_found(self, bundle: Path, capsys: Capture) -> None:
         """In any file: exit 2, and the message names it."""
-        for name in ("fp32.onnx", "golden.npz", "profile.json", "report.html"):
+        for name in ("fp32.onnx", "golden.npz", "profile.json", "evidence.json"):
             data = bytearray((bundle / name).read_bytes())
             data[len(data) // 2] ^= 1
             (bundle / name).write_bytes(data)

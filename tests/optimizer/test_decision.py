@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgeopt.criteria import Classes, Criterion, Limits, PairedScores, judge_all
-from edgeopt.decision import decide
+from edgeopt.decision import Gain, decide, keep_fp32, worst
 from edgeopt.gate import Verdict
-from edgeopt.timing import Speed
+from edgeopt.results import SpeedResult
 from edgeopt.wording import Wording, milliseconds, size
 
 SHARE = Wording(is_share=True)
@@ -32,69 +32,82 @@ def _three(lost: int, sizes: tuple[int, ...], known: int = 0) -> tuple[Criterion
     return judge_all(paired, limits).criteria
 
 
-def _speed(low: float, ratio: float = 1.5) -> Speed:
-    return Speed(
-        baseline_ms=3.0, variant_ms=3.0 / ratio, ratio=ratio, ratio_low=low, ratio_high=2.0, confidence=0.95, rounds=60
+def _speed(low: float, ratio: float = 1.5) -> SpeedResult:
+    return SpeedResult(
+        baseline_ms=3.0, variant_ms=3.0 / ratio, ratio=ratio, ratio_low=low, ratio_high=2.0, ratios=(ratio,), rounds=60
     )
 
 
 PASSING, FAILING, OPEN = _judgement(0, 1000), _judgement(100, 1000), _judgement(5, 700)
+FASTER = Gain(_speed(1.2), 5_070_000, 18_550_000)
+UNTIMED = Gain(None, 5_070_000, 18_550_000)
 
 
+@pytest.mark.parametrize("gain", [FASTER, UNTIMED])
 @pytest.mark.parametrize(
-    ("judgement", "speed", "verdict", "chosen"),
+    ("judgement", "verdict", "chosen"),
     [
-        (PASSING, _speed(1.2), Verdict.PASS, "int8"),
-        (FAILING, _speed(1.2), Verdict.FAIL, None),
-        (OPEN, _speed(1.2), Verdict.INCONCLUSIVE, None),
-        (PASSING, _speed(0.9), Verdict.PASS, "fp32"),
-        (PASSING, _speed(1.0), Verdict.PASS, "fp32"),  # not proved to be faster
-        (FAILING, _speed(0.9), Verdict.PASS, "fp32"),
-        (OPEN, _speed(0.9), Verdict.PASS, "fp32"),
-        (PASSING, None, Verdict.PASS, "int8"),
-        (FAILING, None, Verdict.FAIL, None),
-        (OPEN, None, Verdict.INCONCLUSIVE, None),
+        (PASSING, Verdict.PASS, "int8"),
+        (FAILING, Verdict.FAIL, None),
+        (OPEN, Verdict.INCONCLUSIVE, None),
     ],
 )
-def test_every_case(
-    judgement: tuple[Criterion, ...], speed: Speed | None, verdict: Verdict, chosen: str | None
+def test_the_gates_verdict_is_the_verdict(
+    judgement: tuple[Criterion, ...], verdict: Verdict, chosen: str | None, gain: Gain
 ) -> None:
-    """Not faster: the float model ships. Otherwise the gate's verdict is the verdict."""
-    decision = decide(judgement, speed, 0.99, SHARE)
+    """What is worth having ships if it passes, and nothing ships if it does not."""
+    decision = decide("int8", judgement, gain, 0.99, SHARE)
     assert (verdict, chosen) == (decision.verdict, decision.chosen)
 
 
 def test_reasons_say_what_was_seen_and_what_to_do() -> None:
     """Each reason carries the numbers that it rests on."""
-    reasons = "; ".join(decide(FAILING, _speed(1.2), 0.9, SHARE).reasons)
+    reasons = "; ".join(decide("int8", FAILING, FASTER, 0.9, SHARE).reasons)
     assert "a drop of 10.00 points on 1000 samples" in reasons
     assert "allowed: 1 point" in reasons
     assert "no bundle is written" in reasons
-    reasons = "; ".join(decide(OPEN, _speed(1.2), 0.9, SHARE).reasons)
+    reasons = "; ".join(decide("int8", OPEN, FASTER, 0.9, SHARE).reasons)
     assert f"about {OPEN[0].samples_needed} certification samples" in reasons
-    reasons = "; ".join(decide(PASSING, _speed(0.5, 0.6), 0.9, SHARE).reasons)
-    assert "int8 is not faster: fp32 takes 3.000 ms, int8 5.000 ms" in reasons
+    assert "int8 is 1.50 times as fast (1.20 to 2.00), 5.07 MB instead of 18.55 MB" in reasons
+
+
+def test_fp32_stays_with_what_the_others_would_have_gained() -> None:
+    """Each variant that looked good and was refused is named with both times, the ratio and both sizes."""
+    decision = keep_fp32([("int8, minmax", Gain(_speed(0.5, 0.6), 100_000, 50_000))])
+    assert (Verdict.PASS, "fp32") == (decision.verdict, decision.chosen)
+    slow, kept = decision.reasons
+    assert slow.startswith("int8, minmax is not worth it: fp32 takes 3.000 ms, this 5.000 ms; the ratio is 0.60")
+    assert "it takes 100.0 kB instead of 50.0 kB" in slow
+    assert "the bundle carries the fp32 model, whose accuracy is the baseline's" == kept
+    assert "kept its accuracy on the selection split" in keep_fp32([]).reasons[0]
+
+
+def test_the_worst_verdict_of_the_targets_counts() -> None:
+    """One target that fails spoils the run; one without enough data leaves it open."""
+    assert Verdict.PASS is worst([Verdict.PASS, Verdict.PASS])
+    assert Verdict.INCONCLUSIVE is worst([Verdict.PASS, Verdict.INCONCLUSIVE])
+    assert Verdict.FAIL is worst([Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS])
 
 
 def test_each_criterion_is_named_with_its_verdict_and_its_numbers() -> None:
     """When all hold, each says by how much."""
-    decision = decide(_three(0, (1000, 1000)), None, 1.0, SHARE)
+    decision = decide("int8", _three(0, (1000, 1000)), UNTIMED, 1.0, SHARE)
     assert (Verdict.PASS, "int8") == (decision.verdict, decision.chosen)
-    overall, worst, agreement = decision.reasons
+    overall, worst_class, agreement, _ = decision.reasons
     assert overall.startswith("overall: a drop of 0.00 points on 2000 samples, at most 0.")
-    assert worst.startswith("worst class of 2: class 0: a drop of 0.00 points on 1000 samples, at most 0.")
+    assert worst_class.startswith("worst class of 2: class 0: a drop of 0.00 points on 1000 samples, at most 0.")
     assert agreement.startswith("agreement with the float model: 100.00 % on 2000 samples, at least 99.")
     assert agreement.endswith("at 95 % confidence (asked for: 95 %)")
 
 
 def test_a_collapsed_class_is_named_although_the_mean_holds() -> None:
     """Trap 10: three points of accuracy hide in one class of thirty; the whole fails for that class alone."""
-    decision = decide(_three(40, (50, 5000, 5000)), None, 0.996, SHARE)
+    decision = decide("int8", _three(40, (50, 5000, 5000)), UNTIMED, 0.996, SHARE)
     assert (Verdict.FAIL, None) == (decision.verdict, decision.chosen)
-    overall, worst, agreement, end = decision.reasons
+    overall, worst_class, agreement, _, end = decision.reasons
     assert "at most" in overall
-    assert worst.startswith("worst class: class 0: a drop of 80.00 points on 50 samples, at least ")
-    assert "class 1" not in worst
+    assert worst_class.startswith("worst class: class 0: a drop of 80.00 points on 50 samples, at least ")
+    assert "class 1" not in worst_class
     assert "at least" in agreement
     assert "no bundle is written" == end
 
@@ -102,14 +115,14 @@ def test_a_collapsed_class_is_named_although_the_mean_holds() -> None:
 def test_a_short_class_is_named_with_how_many_more_samples_it_needs() -> None:
     """Classes with few samples, and with none, leave it open; the rest of many is counted."""
     criteria = _three(0, (1000, 20), known=1)
-    decision = decide(criteria, None, 1.0, SHARE)
+    decision = decide("int8", criteria, UNTIMED, 1.0, SHARE)
     assert Verdict.INCONCLUSIVE is decision.verdict
     short = criteria[1].classes[1].samples_needed
     assert short is not None
     assert "class 1: a drop of 0.00 points on 20 samples, so the true one lies" in decision.reasons[1]
     assert f"about {short} certification samples like these would decide it, {short - 20} more" in decision.reasons[1]
     assert "class 2: no certification sample (allowed: 5 points): about" in decision.reasons[1]
-    many = decide(_three(0, (1000, *[20] * 8)), None, 1.0, SHARE)
+    many = decide("int8", _three(0, (1000, *[20] * 8)), UNTIMED, 1.0, SHARE)
     assert many.reasons[1].endswith("; and 3 more classes")
 
 
@@ -123,21 +136,16 @@ def test_a_short_class_is_named_with_how_many_more_samples_it_needs() -> None:
 )
 def test_agreement_in_words(lost: int, n: int, words: str) -> None:
     """Failed, open for lack of samples, and open where samples do not help."""
-    (reason,) = [text for text in decide(_three(lost, (n,)), None, 1.0, SHARE).reasons if text.startswith("agreement")]
+    reasons = decide("int8", _three(lost, (n,)), UNTIMED, 1.0, SHARE).reasons
+    (reason,) = [text for text in reasons if text.startswith("agreement")]
     assert words in reason
-
-
-def test_a_slow_variant_keeps_all_its_findings_for_the_record() -> None:
-    """The float model ships whatever the criteria say, and they are told."""
-    decision = decide(_three(40, (50, 5000)), _speed(0.9), 1.0, SHARE)
-    assert (Verdict.PASS, "fp32") == (decision.verdict, decision.chosen)
-    assert 3 == sum(reason.startswith("for the record, int8: ") for reason in decision.reasons)
 
 
 def test_many_changed_answers_are_told_although_accuracy_holds() -> None:
     """One number hides a collapse: the share of changed answers is named from 2 % on."""
-    assert any("7.0% of the answers differ" in reason for reason in decide(PASSING, None, 0.93, SHARE).reasons)
-    assert not any("differ" in reason for reason in decide(PASSING, None, 0.99, SHARE).reasons)
+    many, few = (decide("int8", PASSING, UNTIMED, agreement, SHARE).reasons for agreement in (0.93, 0.99))
+    assert any("7.0% of the answers differ" in reason for reason in many)
+    assert not any("differ" in reason for reason in few)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from torch import nn
 from edgeopt.data import load_samples
 from edgeopt.graph import prepare
 from edgeopt.models import TorchModel, load_model
-from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
+from edgeopt.quantization.static import reducible_weights
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
-from edgeopt.targets import read_target
 from edgeopt_contract.errors import ModelError
 from tests.optimizer.graphs import old_convolution
+from tests.optimizer.minmax_int8 import minmax_int8
 from tests.optimizer.wild_graphs import custom_operator, local_function, nested_ifs
 
 DEVICES = Path(__file__).parents[2] / "devices"
@@ -38,17 +38,13 @@ class FirstOutput(nn.Module):
         return self.network(x)[0]
 
 
-MINMAX = Candidate(calibrator=Calibrator.MINMAX)
-
-
 def test_an_old_graph_is_upgraded_and_quantized_per_channel(images: list[Sample]) -> None:
     """Per-channel scales are invalid before opset 13; after the upgrade the int8 model runs and is right."""
     prepared = prepare(old_convolution())
     assert onnx.load_model_from_string(prepared.model).opset_import[0].version >= 13
     expected = OnnxRuntimeSession(old_convolution(), threads=1).predict(images)["y"]
     assert np.allclose(expected, OnnxRuntimeSession(prepared.model, threads=1).predict(images)["y"], atol=1e-4)
-    scheme = scheme_for(read_target(DEVICES / "x86-avx2.toml"))
-    model = quantize(prepared.model, MINMAX, scheme, images)
+    model = minmax_int8(prepared.model, images, reduced_weights=reducible_weights(prepared.model))
     onnx.checker.check_model(onnx.load_model_from_string(model))
     scales = [
         i for i in onnx.load_model_from_string(model).graph.initializer if i.name.startswith("w") and "scale" in i.name

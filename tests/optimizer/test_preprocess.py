@@ -33,12 +33,11 @@ from edgeopt.preprocess_steps import (
     Softmax,
     ToFloat,
 )
-from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
-from edgeopt.targets import read_target
 from edgeopt_contract.errors import DataError, ModelError, UsageError
 from tests.optimizer import wild_graphs as wild
+from tests.optimizer.minmax_int8 import minmax_int8
 
 CAMERA = (ChannelsFirst(), ToFloat(dtype="uint8"))
 IMAGENET = Normalize(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
@@ -134,8 +133,7 @@ class TestWholeModels:
         assert () == folded_nodes(prepared)
         assert {"preprocess", "postprocess"} == {name.split("/")[0] for name in names}
         raw = [Sample({"x": one.inputs["input"]}, 0) for one in _photos(20, 30, count=16)]
-        scheme = scheme_for(read_target(Path(__file__).parents[2] / "devices" / "x86-vnni.toml"))
-        int8 = quantize(folded, Candidate(calibrator=Calibrator.MINMAX, operators=("Conv", "Gemm")), scheme, raw)
+        int8 = minmax_int8(folded, raw, operators=("Conv", "Gemm"))
         assert names == folded_nodes(int8)
         graph = onnx.load_model_from_string(int8).graph
         producers = {output: node.op_type for node in graph.node for output in node.output}

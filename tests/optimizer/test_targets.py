@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt.quantizer import scheme_for
 from edgeopt.targets import Target, host_target, read_target
 from edgeopt_contract.errors import UsageError
 from edgeopt_contract.isa import normalize_arch
@@ -73,23 +72,6 @@ def test_times_carry_over_only_between_like_cpus() -> None:
     assert not avx2.times_like(pi)
     assert not pi.times_like(read_target(DEVICES / "raspberry-pi-5.toml"))  # dot product instructions
     assert pi.times_like(dataclasses.replace(pi, name="another board", cores=2))
-
-
-@pytest.mark.parametrize(
-    ("name", "signed", "reduced", "features"),
-    [
-        ("x86-avx2", False, True, ()),
-        ("x86-vnni", False, False, ("vnni",)),
-        ("raspberry-pi-4", True, False, ()),
-        ("raspberry-pi-5", True, False, ()),
-    ],
-)
-def test_number_types_follow_the_cpu(name: str, signed: bool, reduced: bool, features: tuple[str, ...]) -> None:  # noqa: FBT001  (a table)
-    """Full-range u8 by s8 only where products cannot saturate; a device without VNNI must not get that variant."""
-    target = read_target(DEVICES / f"{name}.toml")
-    scheme = scheme_for(target)
-    assert (signed, reduced, features) == (scheme.signed_activations, scheme.reduce_range, scheme.features)
-    assert (target.arch,) == scheme.arch
 
 
 @pytest.mark.parametrize(

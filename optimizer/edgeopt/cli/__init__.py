@@ -27,6 +27,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "quantize": Entry("edgeopt.cli.quantize:quantize", "Turn a model into a certified int8 bundle."),
+    "optimize": Entry("edgeopt.cli.optimize:optimize", "Search for the fastest variant under a budget of time."),
     "prune": Entry("edgeopt.cli.prune:prune", "Take channels out of a model until it is measurably faster."),
     "verify": Entry("edgeopt.cli.verify:verify", "Check every byte of a bundle."),
     "emulator": Entry("edgeopt.cli.emulator:emulator", "Prepare this machine to certify for other kinds of CPU."),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeopt.cli.quantize import parse_agreement, parse_drop
+from edgeopt.cli.parsing import parse_agreement, parse_drop
 from edgeopt_contract.errors import ExitCode, MissingExtraError
 
 if TYPE_CHECKING:

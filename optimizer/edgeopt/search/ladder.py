@@ -14,7 +14,7 @@ told. Example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 
 from edgeopt.recipe import Calibrator, Precision, Recipe, RuntimeName
@@ -117,7 +117,7 @@ def climb(course: Course) -> Steps:
 
 def _calibrators(state: _Climb) -> Steps:
     leader = state.leader()
-    if leader is None:
+    if leader is None or (state.accurate and not state.course.thorough):
         return
     for calibrator in state.course.calibrators:
         yield from state.take("calibrator", replace(leader.recipe, calibrator=calibrator))
@@ -126,7 +126,7 @@ def _calibrators(state: _Climb) -> Steps:
 def _selective_range(state: _Climb) -> Steps:
     """Ask which weights really saturate, and reduce only those."""
     leader = state.leader()
-    if leader is None or not state.course.reducible:
+    if leader is None or not state.course.reducible or (state.accurate and not state.course.thorough):
         return
     full = replace(leader.recipe, reduced_weights=())
     answer = yield Request(kind=Kind.SATURATION, rung="selective range", recipe=full)
@@ -177,12 +177,16 @@ def _size_only(state: _Climb) -> Steps:
 
 
 def _runtimes(state: _Climb) -> Steps:
-    """Try the best recipes on the other runtimes: fp32, the best of all, and int8 with nothing left in float."""
+    """Try the other runtimes: fp32, weights only, and the best static recipe, with and without layers in float."""
     others = [runtime for runtime in state.course.runtimes if runtime is not RuntimeName.ONNXRUNTIME]
+    recipes = [Recipe(precision=Precision.FP32)]
+    if state.course.quantizes:
+        recipes.append(Recipe(precision=Precision.INT8_WEIGHTS))
     leader = state.leader()
-    plain = [] if leader is None else [leader.recipe, replace(leader.recipe, float_nodes=())]
+    if leader is not None:
+        recipes += [leader.recipe, replace(leader.recipe, float_nodes=())]
     for runtime in others:
-        for recipe in _unique([Recipe(precision=Precision.FP32), *plain]):
+        for recipe in dict.fromkeys(recipes):
             yield from state.take(f"by {runtime}", replace(recipe, runtime=runtime))
 
 
@@ -193,17 +197,13 @@ def _pruned(state: _Climb) -> Steps:
     best = [trial.recipe for trial in ranked(state.trials, state.course.demand)][:_PRUNED]
     leader = state.leader()
     plain = [] if leader is None else [replace(leader.recipe, float_nodes=())]
-    for recipe in _unique([Recipe(precision=Precision.FP32), *best, *plain]):
+    for recipe in dict.fromkeys([Recipe(precision=Precision.FP32), *best, *plain]):
         yield from state.take("pruned", replace(recipe, pruned=True))
 
 
 def _with_float(recipe: Recipe, nodes: Iterable[str]) -> Recipe:
     """Return ``recipe`` with ``nodes`` in float as well."""
     return replace(recipe, float_nodes=tuple(sorted({*recipe.float_nodes, *nodes})))
-
-
-def _unique(recipes: Iterable[Recipe]) -> Iterator[Recipe]:
-    return iter(dict.fromkeys(recipes))
 
 
 def _is_static(trial: TrialResult) -> bool:

@@ -20,9 +20,11 @@ from edgeopt_contract.errors import StorageError
 Trial = Callable[..., TrialResult]
 COURSE = Course(
     demand=Demand(baseline=0.9, size_bytes=1000, max_drop=0.02),
-    first=(Recipe(precision=Precision.INT8),),
+    first=tuple(
+        Recipe(precision=Precision.INT8, calibrator=calibrator)
+        for calibrator in (Calibrator.MINMAX, Calibrator.MSE, Calibrator.ENTROPY)
+    ),
     timed=True,
-    calibrators=(Calibrator.MINMAX, Calibrator.MSE, Calibrator.ENTROPY),
 )
 
 

@@ -17,17 +17,14 @@ from edgeopt.folding import all_nodes
 from edgeopt.graph import prepare
 from edgeopt.preprocess import bind
 from edgeopt.preprocess_steps import Preprocessing
-from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
-from edgeopt.targets import read_target
 from tests.optimizer import wild_graphs as wild
 from tests.optimizer.graphs import old_convolution
+from tests.optimizer.minmax_int8 import minmax_int8
 from tests.optimizer.traps.public_files import package_file
 
 pytestmark = pytest.mark.traps
-
-VNNI = scheme_for(read_target(Path(__file__).parents[3] / "devices" / "x86-vnni.toml"))
 
 
 def _outputs(model: bytes, samples: Sequence[Sample]) -> list[np.ndarray]:
@@ -49,7 +46,7 @@ def _hold(original: bytes, samples: Sequence[Sample], correlation: float = 0.99)
     for expected, actual in zip(_outputs(original, samples), _outputs(prepared.model, samples), strict=True):
         assert expected.dtype == actual.dtype
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    int8 = quantize(prepared.model, Candidate(calibrator=Calibrator.MINMAX), VNNI, samples)
+    int8 = minmax_int8(prepared.model, samples)
     onnx.checker.check_model(onnx.load_model_from_string(int8))
     assert _operators(int8)["DequantizeLinear"]
     for expected, actual in zip(_outputs(original, samples), _outputs(int8, samples), strict=True):

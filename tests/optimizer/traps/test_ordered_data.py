@@ -11,13 +11,12 @@ import pytest
 
 from edgeopt.graph import prepare
 from edgeopt.metrics import agreement
-from edgeopt.quantizer import Calibrator, Candidate, quantize, scheme_for
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from edgeopt.scoring import Metric
 from edgeopt.sources import DataSources, read_splits
-from edgeopt.targets import read_target
 from tests.optimizer import wild_graphs as wild
+from tests.optimizer.minmax_int8 import minmax_int8
 
 pytestmark = pytest.mark.traps
 CLASSES, EACH = 8, 200
@@ -35,8 +34,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _agreement(model: bytes, calibration: Sequence[Sample], samples: Sequence[Sample]) -> float:
-    scheme = scheme_for(read_target(Path(__file__).parents[3] / "devices" / "x86-vnni.toml"))
-    int8 = quantize(model, Candidate(calibrator=Calibrator.MINMAX), scheme, calibration)
+    int8 = minmax_int8(model, calibration)
     before, after = (OnnxRuntimeSession(one, threads=1, simulated=True).predict(samples) for one in (model, int8))
     return float(agreement(before, after).mean())
 

@@ -1,0 +1,168 @@
+"""Judging variants for one target: the final timing, and the gate on the kind of CPU that the target has.
+
+The certification split is used here and nowhere else, and once for each variant that ships. Example::
+
+    findings = certify(original, target, searched, tools)
+    findings.decision.chosen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from edgeopt.criteria import Classes, PairedScores, judge_all
+from edgeopt.decision import Gain, decide, keep_fp32
+from edgeopt.emulation.emulator import EMULATED_RUNTIMES
+from edgeopt.emulation.execution import Execution, ExecutionKind
+from edgeopt.emulation.planning import least_samples, samples_within
+from edgeopt.original import STAGE_SAMPLES, stage_of
+from edgeopt.recipe import Recipe, RuntimeName
+from edgeopt.results import SpeedResult, StageResult, TrialResult
+from edgeopt.runtimes.port import open_session
+from edgeopt.samples import Array, Sample
+from edgeopt.search.choice import Demand, faster, ranked, worth_its_size
+from edgeopt.search.journal import Entry
+from edgeopt.search.laboratory import Timer
+from edgeopt.search.workshop import Workshop
+from edgeopt.stages import Findings, Original, Setting, Variant
+from edgeopt.targets import Target
+
+__all__ = ["Tools", "certify"]
+
+_TIMED_FULLY = 3  # variants at most: a screening that is wrong three times would be wrong again
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What certification works with.
+
+    ``timer`` measures in full; ``None`` where the target's times cannot be had. ``emulated_seconds``: how long an
+    emulated CPU may take for one variant.
+    """
+
+    setting: Setting
+    workshop: Workshop
+    execution: Execution
+    demand: Demand
+    timer: Timer | None
+    classes: Classes | None
+    on_step: Callable[[str], None]
+    emulated_seconds: float = 300.0
+
+    def predict(self, model: bytes, recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Array]:
+        """Return the outputs for ``samples`` as the target computes them, as far as that can be had here."""
+        threads, emulator = self.setting.request.threads, self.execution.emulator
+        if emulator is not None and recipe.runtime in EMULATED_RUNTIMES:
+            return emulator.predict(model, samples, runtime=recipe.runtime, threads=threads)
+        simulated = self.execution.kind is not ExecutionKind.NATIVE
+        return open_session(model, recipe.runtime, threads=threads, simulated=simulated).predict(samples)
+
+
+def certify(original: Original, target: Target, searched: Sequence[Entry], tools: Tools) -> Findings:
+    """Return what ``target`` gets, of everything that was ``searched`` for it."""
+    trials = [entry.answer.trial for entry in searched if entry.answer.trial is not None]
+    worthy, refused = _worth_having(_contenders(trials, tools.demand), original, tools)
+    decision = keep_fp32(refused)
+    certified = tuple(_judge(original, target, trial, speed, tools) for trial, speed in worthy)
+    if certified:
+        best = certified[0]
+        gain = Gain(best.speed, len(best.model), len(original.float.model))
+        decision = decide(
+            best.recipe.variant, best.judgement.criteria, gain, best.agreement, tools.setting.metric.wording
+        )
+    after = tuple(_stages(original, target, certified[0], tools)) if certified else ()
+    return Findings(target, tools.execution.title, decision, certified, searched, (*original.stages, *after))
+
+
+def _contenders(trials: Sequence[TrialResult], demand: Demand) -> list[TrialResult]:
+    """Return what may ship, best first; if nothing kept accuracy, what is faster, nearest to fp32 first.
+
+    The gate will refuse the latter if it must: so the user learns by how much it fell short.
+    """
+    best = ranked(trials, demand)
+    if best:
+        return best
+    able = [trial for trial in trials if trial.problem is None]
+    quick = [trial for trial in able if faster(trial.speed)] or [trial for trial in able if trial.speed is None]
+    return sorted(quick, key=lambda trial: trial.error or 0.0)
+
+
+def _worth_having(
+    contenders: Sequence[TrialResult], original: Original, tools: Tools
+) -> tuple[list[tuple[TrialResult, SpeedResult | None]], list[tuple[str, Gain]]]:
+    """Time the contenders in full until one is worth having, and one more for devices that lack its runtime.
+
+    Return these with their speed, and what was refused with what it would have gained.
+    """
+    worthy: list[tuple[TrialResult, SpeedResult | None]] = []
+    refused: list[tuple[str, Gain]] = []
+    fp32_bytes = len(original.float.model)
+    for trial in contenders:
+        plain = trial.recipe.runtime is RuntimeName.ONNXRUNTIME
+        if (worthy and not plain) or len(refused) == _TIMED_FULLY:
+            continue
+        model = tools.workshop.build(trial.recipe)
+        if tools.timer is not None:
+            tools.on_step(f"timing fp32 and {trial.title} in turn")
+        speed = None if tools.timer is None else tools.timer(model, trial.recipe)
+        if speed is None or faster(speed) or worth_its_size(len(model), speed, fp32_bytes):
+            worthy.append((trial, speed))
+            if plain:
+                break
+        else:
+            refused.append((trial.title, Gain(speed, len(model), fp32_bytes)))
+    return worthy, refused
+
+
+def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedResult | None, tools: Tools) -> Variant:
+    """Hold a variant against every criterion on the certification split."""
+    setting = tools.setting
+    model = tools.workshop.build(trial.recipe)
+    count = _affordable(original, model, trial.recipe, tools)
+    samples = original.splits.certification[:count]
+    tools.on_step(f"judging {trial.recipe.variant} for {target.name} on {count} certification samples")
+    outputs = tools.predict(model, trial.recipe, samples)
+    paired = _paired(original, outputs, tools, count)
+    judgement = judge_all(paired, setting.request.limits)
+    return Variant(trial.recipe, model, judgement, float(paired.agreement.mean()), speed)
+
+
+def _paired(original: Original, outputs: Mapping[str, Array], tools: Tools, count: int) -> PairedScores:
+    """Return the scores of fp32 and of a variant on the first ``count`` certification samples."""
+    metric, classes = tools.setting.metric, tools.classes
+    baseline = {name: array[:count] for name, array in original.baseline.items()}
+    labels = [sample.label for sample in original.splits.certification[:count]]
+    before, after = metric.scores(baseline, outputs, labels)
+    return PairedScores(
+        baseline=before,
+        variant=after,
+        agreement=metric.agreement(baseline, outputs),
+        ceiling=metric.is_agreement,
+        classes=None if classes is None else replace(classes, of_sample=classes.of_sample[:count]),
+    )
+
+
+def _affordable(original: Original, model: bytes, recipe: Recipe, tools: Tools) -> int:
+    """Return how many certification samples the target's CPU shall answer: all, unless it is emulated and slow."""
+    samples, emulator = original.splits.certification, tools.execution.emulator
+    if emulator is None or recipe.runtime not in EMULATED_RUNTIMES:
+        return len(samples)
+    least = least_samples(_paired(original, original.baseline, tools, len(samples)), tools.setting.request.limits)
+    cost = emulator.cost(model, samples, threads=tools.setting.request.threads)
+    plan = samples_within(tools.emulated_seconds, cost, least=least, available=len(samples))
+    return plan.count or len(samples)  # too few to pass are as good as all: the gate will say what is lacking
+
+
+def _stages(original: Original, target: Target, variant: Variant, tools: Tools) -> Iterator[StageResult]:
+    """Yield where the variant lost accuracy: as what its integers stand for, and as the target computes."""
+    count = min(STAGE_SAMPLES, variant.judgement.overall.n)
+    samples = original.splits.certification[:count]
+    labels = [sample.label for sample in samples]
+    reference = {name: array[:count] for name, array in original.baseline.items()}
+    metric, threads, recipe = tools.setting.metric, tools.setting.request.threads, variant.recipe
+    if recipe.runtime is not RuntimeName.LITERT:
+        simulated = open_session(variant.model, RuntimeName.ONNXRUNTIME, threads=threads, simulated=True)
+        yield stage_of(f"{recipe.variant} simulated", reference, simulated.predict(samples), labels, metric)
+    title = f"{recipe.variant} by {recipe.runtime} on {target.name}"
+    yield stage_of(title, reference, tools.predict(variant.model, recipe, samples), labels, metric)

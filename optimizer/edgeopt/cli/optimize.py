@@ -1,0 +1,89 @@
+"""``edgeopt optimize``: search runtimes, pruning and quantization under a budget of time.
+
+Example::
+
+    edgeopt optimize examples.digits:model --data examples.digits:data --max-drop 1% --budget 5m -o build/digits
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt.cli.parsing import parse_seconds
+from edgeopt.cli.request_options import request_of, runtimes_of, shared_options
+from edgeopt_contract.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from edgeopt.stages import Pruning
+
+__all__ = ["optimize"]
+
+_EPILOG = """\b
+Example:
+  edgeopt optimize examples.digits:model --data examples.digits:data --max-drop 1% --budget 5m -o build/digits
+  edgeopt optimize my.net:model --data my.net:data --max-drop 1% --prune --train-data my.net:train_data -o build/net
+  edgeopt optimize my.net:model --data my.net:data --max-drop 1% --prune --no-quantize -o build/pruned
+  edgeopt optimize my.net:model --data my.net:data --max-drop 1% --target devices/x86-vnni.toml -o build/net
+
+\b
+The search keeps a journal and the best variant so far beside the output, in OUTPUT.search: killed at any moment and
+begun again with the same arguments, it goes on where it was. The directory goes when the result is written.
+Exit codes: 0 PASS, 3 FAIL, 4 INCONCLUSIVE (more samples needed), 2 bad input, 1 the disk.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("model")
+@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="For everything: 90s, 10m, 1.5h.")
+@click.option("--quantize/--no-quantize", "quantizes", default=True, show_default=True, help="Try int8.")
+@click.option("--prune", is_flag=True, help="Prune channels as well, and train again.")
+@click.option("--train-data", metavar="DATA", help="To train the pruned network with; must not be among the others.")
+@click.option("--train", metavar="FUNCTION", help="Training function, package.module:function. Default: distillation.")
+@click.option("--speedup", default=1.6, show_default=True, help="Of the pruned network over the original, in float.")
+@click.option("--epochs", default=5, show_default=True, help="How often the training data are gone through.")
+@shared_options
+def optimize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click passes options by name)
+    """Search for the fastest variant of MODEL that keeps its accuracy, and write a certified bundle.
+
+    Every rung of the recovery ladder is tried, on every runtime that the target has, on the original network and with
+    --prune on a pruned one. MODEL is as for quantize.
+    """
+    try:
+        from edgeopt.cli.outcome import finish, watching
+        from edgeopt.pipeline import run
+        from edgeopt.stages import Effort
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "onnx", "optimizer") from error
+    journal = _journal(options["output"])
+    effort = Effort(
+        thorough=True,
+        quantizes=options["quantizes"],
+        budget_seconds=parse_seconds(options["budget"]),
+        journal=journal,
+        runtimes=runtimes_of(options),
+    )
+    request = replace(request_of(options, effort), pruning=_pruning(options) if options["prune"] else None)
+    with watching(with_front=True) as watcher:
+        outcome = run(request, watcher)
+    shutil.rmtree(journal, ignore_errors=True)  # the result is written: nothing is left to resume
+    return finish(outcome, options, as_json=as_json)
+
+
+def _pruning(options: Mapping[str, Any]) -> Pruning:
+    from edgeopt.pruning.plan import PruningPlan
+    from edgeopt.stages import Pruning
+
+    plan = PruningPlan(
+        speedup=options["speedup"], epochs=options["epochs"], seed=options["seed"], threads=options["threads"]
+    )
+    return Pruning(plan=plan, train_data=options["train_data"], train=options["train"])
+
+
+def _journal(output: Path) -> Path:
+    return output.with_name(f"{output.name}.search")

@@ -1,0 +1,73 @@
+"""What the ladder may try for a model and a target: the recipes to begin with, the runtimes, the weights at risk.
+
+It reads the graph and decides nothing else. Example::
+
+    course = course_for(model, target, demand, effort, timed=True)
+    next(climb(course))
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeopt.graph import op_types
+from edgeopt.quantization.candidates import first_recipes
+from edgeopt.quantization.dynamic import dynamic_weights
+from edgeopt.quantization.facts import facts_of
+from edgeopt.quantization.families import Family, family_of, family_recipes
+from edgeopt.quantization.static import reducible_weights
+from edgeopt.recipe import Precision, Recipe, RuntimeName
+from edgeopt.runtimes.port import available
+from edgeopt.search.choice import Demand
+from edgeopt.search.ladder import Course
+from edgeopt.stages import Effort
+from edgeopt.targets import Target
+
+__all__ = ["course_for"]
+
+
+def course_for(model: bytes, target: Target, demand: Demand, effort: Effort, *, timed: bool) -> Course:
+    """Return the course of the ladder; ``timed`` says that the target's times can be measured here."""
+    return Course(
+        demand=demand,
+        first=_first(model, target),
+        timed=timed,
+        reducible=reducible_weights(model) if target.saturates else (),
+        runtimes=_runtimes(target, effort, timed=timed),
+        quantizes=effort.quantizes,
+        thorough=effort.thorough,
+    )
+
+
+def _first(model: bytes, target: Target) -> tuple[Recipe, ...]:
+    """Return the recipes for the model's family; where static int8 of everything is sound, those come first."""
+    family = family_of(op_types(model))
+    dynamic = dynamic_weights(model, Recipe(precision=Precision.INT8_DYNAMIC))
+    recipes = family_recipes(family, target, dynamic)
+    if family in (Family.CNN, Family.MLP):
+        recipes = (*first_recipes(facts_of(model), _cautious(target)), *_without_weights_only(recipes))
+    return tuple(dict.fromkeys(recipes))
+
+
+def _cautious(target: Target) -> Target:
+    """Return ``target`` as one that saturates, on any x86 without VNNI.
+
+    Its variants may be taken by other boxes without VNNI, and a manifest cannot say "no AVX2".
+    """
+    if target.arch != "x86_64" or target.has_vnni:
+        return target
+    return replace(target, features=tuple(sorted({*target.features, "avx2"})))
+
+
+def _without_weights_only(recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+    """Leave out what the ladder comes to by itself, where nothing is faster."""
+    return tuple(recipe for recipe in recipes if recipe.precision is not Precision.INT8_WEIGHTS)
+
+
+def _runtimes(target: Target, effort: Effort, *, timed: bool) -> tuple[RuntimeName, ...]:
+    """Return the runtimes to choose from by measuring: those that are asked for, else those of the target."""
+    plain = (RuntimeName.ONNXRUNTIME,)
+    if not timed:
+        return plain  # what cannot be timed gives no reason to leave the usual runtime
+    wanted = effort.runtimes or tuple(RuntimeName(name) for name in target.runtimes)
+    return tuple(runtime for runtime in RuntimeName if runtime in wanted and runtime in available()) or plain
