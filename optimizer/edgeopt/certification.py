@@ -71,8 +71,9 @@ def certify(original: Original, target: Target, searched: Sequence[Entry], tools
         decision = decide(
             best.recipe.variant, best.judgement.criteria, gain, best.agreement, tools.setting.metric.wording
         )
+    execution = certified[0].execution if certified else tools.execution
     after = tuple(_stages(original, target, certified[0], tools)) if certified else ()
-    return Findings(target, tools.execution.title, decision, certified, searched, (*original.stages, *after))
+    return Findings(target, execution.title, decision, certified, searched, (*original.stages, *after))
 
 
 def _contenders(trials: Sequence[TrialResult], demand: Demand) -> list[TrialResult]:
@@ -119,13 +120,13 @@ def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedR
     """Hold a variant against every criterion on the certification split."""
     setting = tools.setting
     model = tools.workshop.build(trial.recipe)
-    count = _affordable(original, model, trial.recipe, tools)
+    tools, count = _affordable(original, model, trial.recipe, tools)
     samples = original.splits.certification[:count]
     tools.on_step(f"judging {trial.recipe.variant} for {target.name} on {count} certification samples")
     outputs = tools.predict(model, trial.recipe, samples)
     paired = _paired(original, outputs, tools, count)
     judgement = judge_all(paired, setting.request.limits)
-    return Variant(trial.recipe, model, judgement, float(paired.agreement.mean()), speed)
+    return Variant(trial.recipe, model, judgement, float(paired.agreement.mean()), speed, tools.execution)
 
 
 def _paired(original: Original, outputs: Mapping[str, Array], tools: Tools, count: int) -> PairedScores:
@@ -143,15 +144,22 @@ def _paired(original: Original, outputs: Mapping[str, Array], tools: Tools, coun
     )
 
 
-def _affordable(original: Original, model: bytes, recipe: Recipe, tools: Tools) -> int:
-    """Return how many certification samples the target's CPU shall answer: all, unless it is emulated and slow."""
+def _affordable(original: Original, model: bytes, recipe: Recipe, tools: Tools) -> tuple[Tools, int]:
+    """Return on what the variant is judged, and how many certification samples that answers.
+
+    All of them, unless the target's CPU is emulated: then as many as fit the time. If the gate could not pass on so
+    few, integers are simulated instead.
+    """
     samples, emulator = original.splits.certification, tools.execution.emulator
     if emulator is None or recipe.runtime not in EMULATED_RUNTIMES:
-        return len(samples)
+        return tools, len(samples)
     least = least_samples(_paired(original, original.baseline, tools, len(samples)), tools.setting.request.limits)
     cost = emulator.cost(model, samples, threads=tools.setting.request.threads)
     plan = samples_within(tools.emulated_seconds, cost, least=least, available=len(samples))
-    return plan.count or len(samples)  # too few to pass are as good as all: the gate will say what is lacking
+    if plan.count:
+        return tools, plan.count
+    simulated = Execution(ExecutionKind.SIMULATED, f"simulated integers: {plan.reason}")
+    return replace(tools, execution=simulated), len(samples)
 
 
 def _stages(original: Original, target: Target, variant: Variant, tools: Tools) -> Iterator[StageResult]:
@@ -161,6 +169,7 @@ def _stages(original: Original, target: Target, variant: Variant, tools: Tools) 
     labels = [sample.label for sample in samples]
     reference = {name: array[:count] for name, array in original.baseline.items()}
     metric, threads, recipe = tools.setting.metric, tools.setting.request.threads, variant.recipe
+    tools = replace(tools, execution=variant.execution)
     if recipe.runtime is not RuntimeName.LITERT:
         simulated = open_session(variant.model, RuntimeName.ONNXRUNTIME, threads=threads, simulated=True)
         yield stage_of(f"{recipe.variant} simulated", reference, simulated.predict(samples), labels, metric)

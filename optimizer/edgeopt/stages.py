@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgeopt.criteria import JointJudgement, Limits
 from edgeopt.decision import Decision
+from edgeopt.emulation.execution import Execution
 from edgeopt.preprocess_steps import Preprocessing
 from edgeopt.pruning.plan import PruningPlan
 from edgeopt.recipe import Recipe, RuntimeName
@@ -128,13 +129,14 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A variant that was certified for a target: its bytes, and everything that was found about it."""
+    """A variant that was judged for a target: its bytes, what was found about it, and on what it was run."""
 
     recipe: Recipe
     model: bytes
     judgement: JointJudgement
     agreement: float
     speed: SpeedResult | None
+    execution: Execution
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class _TargetView:
     result: TargetResult
     headline: str
     drop: Markup | None
-    pareto: Markup | None
+    pareto: plots.Pareto | None
     times: Markup | None
     times_tried: Markup | None
 
@@ -62,7 +62,7 @@ def _view(run: RunResult, place: int, words: wording.Wording) -> _TargetView:
         result=target,
         headline=sections.headline(target),
         drop=None if judged is None else plots.drop_chart(judged.metric, run.margin, words),
-        pareto=plots.pareto_plot(target.trials),
+        pareto=plots.pareto_plot(target.trials, run.baseline.size_bytes),
         times=plots.timing_plot(sections.timed_variants(target)),
         times_tried=plots.timing_plot(sections.timed_trials(target)),
     )

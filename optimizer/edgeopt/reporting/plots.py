@@ -3,7 +3,7 @@
 Colours and sizes of letters come from the page's style sheet, by class; whatever users named is escaped. Hovering over
 a point shows its ``<title>``. Pure. Example::
 
-    pareto_plot(target.trials)           # None when nothing was timed
+    pareto_plot(target.trials, run.baseline.size_bytes)           # None when nothing was measured
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from edgeopt.reporting.scales import Scale, round_ticks, spaced_ticks, trimmed_range
 from edgeopt.results import MetricResult, SpeedResult, TrialResult
-from edgeopt.wording import Wording, with_interval
+from edgeopt.wording import Wording, size, with_interval
 
-__all__ = ["Timed", "bar", "drop_chart", "mark", "pareto_plot", "rungs_of", "timing_plot"]
+__all__ = ["Pareto", "Timed", "bar", "drop_chart", "mark", "pareto_plot", "rungs_of", "timing_plot"]
 
 _SHARES = Wording(is_share=True)
 _WIDTH, _HEIGHT = 600, 330
@@ -44,12 +44,21 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
+class Pareto:
+    """The plot of the trials; ``by_size``: nothing was timed, so the size stands in for the speed."""
+
+    picture: Markup
+    by_size: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Point:
     trial: TrialResult
-    ratio: float
     error: float
+    ratio: float
     low: float
     high: float
+    words: str
 
 
 def rungs_of(trials: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -62,27 +71,27 @@ def mark(rung: int) -> Markup:
     return Markup('<svg class="key" viewBox="-8 -8 16 16" aria-hidden="true">{}</svg>').format(_mark(rung))
 
 
-def pareto_plot(trials: Sequence[TrialResult]) -> Markup | None:
-    """Draw every timed trial: faster is further right, nearer to fp32 is higher. ``None`` when nothing was timed.
+def pareto_plot(trials: Sequence[TrialResult], fp32_bytes: int) -> Pareto | None:
+    """Draw every trial: faster is further right, nearer to fp32 is higher. ``None`` when nothing was measured.
 
-    Errors are those of the records, on a scale that is stretched near zero.
+    Where nothing was timed, the size stands in for the speed. Errors are those of the records, on a scale that is
+    stretched near zero.
     """
-    points = [
-        _Point(one, one.speed.ratio, one.error, one.speed.ratio_low, one.speed.ratio_high)
-        for one in trials
-        if one.speed is not None and one.error is not None
-    ]
-    if not points:
+    timed = any(one.speed is not None for one in trials)
+    points = [_timed_point(one) if timed else _sized_point(one, fp32_bytes) for one in trials]
+    drawn = [one for one in points if one is not None]
+    if not drawn:
         return None
-    low, high = min(1.0, *(one.ratio for one in points)), max(1.0, *(one.ratio for one in points))
+    low, high = min(1.0, *(one.ratio for one in drawn)), max(1.0, *(one.ratio for one in drawn))
     margin = max(0.1 * (high - low), 0.03)
     x = Scale(low=low - margin, high=high + margin, start=_LEFT, end=_WIDTH - _RIGHT)
-    most = max(one.error for one in points) * 1.1 or 0.01
+    most = max(one.error for one in drawn) * 1.1 or 0.01
     y = Scale(low=0.0, high=most, start=_TOP + 14, end=_HEIGHT - _BOTTOM, stretched=True)
     rungs = rungs_of(trials)
-    parts = [*_grid(x, y), _front(points, x, y), _fp32(x, y)]
-    parts += [_point(one, rungs.index(one.trial.rung), x, y) for one in sorted(points, key=_chosen_last)]
-    return _svg(_HEIGHT, "Error against speed of everything that was tried", parts)
+    parts = [*_grid(x, y, "times as fast as fp32" if timed else "times as small as fp32"), _front(drawn, x, y)]
+    parts += [_fp32(x, y), *(_point(one, rungs.index(one.trial.rung), x, y) for one in sorted(drawn, key=_chosen_last))]
+    label = f"Error against {'speed' if timed else 'size'} of everything that was tried"
+    return Pareto(_svg(_HEIGHT, label, parts), by_size=not timed)
 
 
 def timing_plot(timed: Sequence[Timed]) -> Markup | None:
@@ -110,20 +119,20 @@ def drop_chart(metric: MetricResult, margin: float, words: Wording) -> Markup:
     none, allowed = scale(0.0), scale(margin)
     side = "end" if allowed > _WIDTH * 0.7 else "start"
     parts = [
-        Markup('<rect class="allowed" x="{}" y="14" width="{}" height="48"/>').format(
+        Markup('<rect class="allowed" x="{}" y="20" width="{}" height="42"/>').format(
             scale.start, round(allowed - scale.start, 1)
         ),
         Markup('<line class="axis" x1="{}" y1="62" x2="{}" y2="62"/>').format(scale.start, scale.end),
-        Markup('<line class="tick" x1="{0}" y1="14" x2="{0}" y2="72"/>').format(none),
-        Markup('<line class="even" x1="{0}" y1="14" x2="{0}" y2="72"/>').format(allowed),
-        _text(none - 4, 80, "no drop", "end"),
-        _text(allowed + (4 if side == "start" else -4), 80, f"allowed: {words.margin(margin)}", side),
-        Markup('<line class="interval {}" x1="{}" y1="38" x2="{}" y2="38"/>').format(kind, low, high),
-        Markup('<circle class="{}" cx="{}" cy="38" r="6"/>').format(kind, middle),
-        _text(low - 8, 42, words.number(metric.drop_lower), "value end"),
-        _text(high + 10, 42, words.number(metric.drop_upper), "value start"),
+        Markup('<line class="tick" x1="{0}" y1="20" x2="{0}" y2="72"/>').format(none),
+        Markup('<line class="even" x1="{0}" y1="20" x2="{0}" y2="72"/>').format(allowed),
+        _text(none - 4, 82, "no drop", "end"),
+        _text(allowed + (4 if side == "start" else -4), 82, f"allowed: {words.margin(margin)}", side),
+        Markup('<line class="interval {}" x1="{}" y1="41" x2="{}" y2="41"/>').format(kind, low, high),
+        Markup('<circle class="{}" cx="{}" cy="41" r="6"/>').format(kind, middle),
+        _text(min(low + 4, middle - 5), 13, words.number(metric.drop_lower), "value end"),
+        _text(max(high - 4, middle + 5), 13, words.number(metric.drop_upper), "value start"),
     ]
-    return _svg(88, f"The drop of {metric.name} with its bounds", parts)
+    return _svg(90, f"The drop of {metric.name} with its bounds", parts)
 
 
 def bar(share: float, kind: str = "") -> Markup:
@@ -135,11 +144,25 @@ def bar(share: float, kind: str = "") -> Markup:
     ).format(kind, width)
 
 
+def _timed_point(trial: TrialResult) -> _Point | None:
+    if trial.speed is None or trial.error is None:
+        return None
+    words = f"{with_interval(trial.speed.ratio, trial.speed.ratio_low, trial.speed.ratio_high)} times as fast"
+    return _Point(trial, trial.error, trial.speed.ratio, trial.speed.ratio_low, trial.speed.ratio_high, words)
+
+
+def _sized_point(trial: TrialResult, fp32_bytes: int) -> _Point | None:
+    if not trial.size_bytes or trial.error is None:
+        return None
+    ratio = fp32_bytes / trial.size_bytes
+    return _Point(trial, trial.error, ratio, ratio, ratio, f"{size(trial.size_bytes)}, {ratio:.2f} times as small")
+
+
 def _chosen_last(point: _Point) -> bool:
     return point.trial.chosen
 
 
-def _grid(x: Scale, y: Scale) -> Iterator[Markup]:
+def _grid(x: Scale, y: Scale, across: str) -> Iterator[Markup]:
     slower = Markup('<rect class="slower" x="{}" y="{}" width="{}" height="{}"/>')
     yield slower.format(x.start, _TOP, round(x(1.0) - x.start, 1), _HEIGHT - _BOTTOM - _TOP)
     for value in round_ticks(x.low, x.high, 6):
@@ -150,7 +173,7 @@ def _grid(x: Scale, y: Scale) -> Iterator[Markup]:
         yield _text(x.start - 8, at + 4, f"{value:g}", "end")
     yield Markup('<line class="even" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>').format(x(1.0), _TOP, _HEIGHT - _BOTTOM)
     yield _text(4, 16, "\N{UPWARDS ARROW} nearer to fp32 (error in standard deviations)", "title start")
-    yield _text(x.end, _HEIGHT - 8, "times as fast as fp32 \N{RIGHTWARDS ARROW}", "title end")
+    yield _text(x.end, _HEIGHT - 8, f"{across} \N{RIGHTWARDS ARROW}", "title end")
 
 
 def _front(points: Sequence[_Point], x: Scale, y: Scale) -> Markup:
@@ -172,7 +195,7 @@ def _point(point: _Point, rung: int, x: Scale, y: Scale) -> Markup:
     trial, at = point.trial, (x(point.ratio), y(point.error))
     words = [
         f"{trial.rung}: {trial.title}",
-        f"{with_interval(trial.speed.ratio, point.low, point.high)} times as fast" if trial.speed is not None else "",
+        point.words,
         f"error {point.error:.3g}",
         "" if trial.agreement is None else f"{_SHARES.score(trial.agreement)} answers as fp32",
         "chosen" if trial.chosen else "",
@@ -181,11 +204,10 @@ def _point(point: _Point, rung: int, x: Scale, y: Scale) -> Markup:
         x(point.low), at[1], x(point.high), at[1]
     )
     ring, label = Markup(""), Markup("")
-    if trial.chosen:
-        side, shift = ("end", -15) if at[0] > (x.start + x.end) / 2 else ("start", 15)
-        below = 20 if at[1] < _TOP + 40 else -8
+    if trial.chosen:  # up and to the right of what is on the front lies nothing that the word could cover
+        side, where = ("start", at[0] + 9) if at[0] < _WIDTH - 90 else ("end", at[0] + _RIGHT)
         ring = Markup('<circle class="chosen" cx="{}" cy="{}" r="11"/>').format(*at)
-        label = _text(at[0] + shift, at[1] + below, "chosen", f"value halo {side}")
+        label = _text(where, at[1] - 13, "chosen", f"value halo {side}")
     return Markup('<g class="point"><title>{}</title>{}{}<g transform="translate({} {})">{}</g>{}</g>').format(
         "\n".join(filter(None, words)), whisker, ring, *at, _mark(rung), label
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from edgeopt.wording import Wording
 __all__ = [
     "LONG",
     "Stage",
+    "fp32_ms",
     "headline",
     "layers",
     "leading",
@@ -33,6 +35,7 @@ __all__ = [
     "timed_trials",
     "timed_variants",
     "versions",
+    "when",
     "why_no_layers",
     "why_no_times",
 ]
@@ -54,14 +57,10 @@ class Stage:
 def headline(target: TargetResult) -> str:
     """Return what becomes of the target, in a few words."""
     if target.verdict is Verdict.PASS:
-        if target.chosen is None:
-            return "nothing ships"
-        return (
-            f"{target.chosen} ships, for nothing else was both good and worth it"
-            if _is_fp32(target)
-            else f"{target.chosen} ships"
-        )
-    name = next((one.name for one in target.variants if one.recipe.precision is not Precision.FP32), "the variant")
+        why = ": nothing else kept accuracy and was faster or smaller" if _is_fp32(target) else ""
+        return f"{target.chosen} ships{why}" if target.chosen else "nothing ships"
+    judged = [one.name for one in target.variants if one.recipe.precision is not Precision.FP32]
+    name = judged[0] if judged else "the variant"
     if target.verdict is Verdict.FAIL:
         return f"{name} loses more than is allowed"
     return f"too few samples to tell whether {name} is good enough"
@@ -71,14 +70,14 @@ def run_headline(run: RunResult) -> str:
     """Return what becomes of the whole run; that of the target when there is one."""
     if len(run.targets) == 1:
         return headline(run.targets[0])
-    served = sum(one.chosen is not None for one in run.targets)
-    if not run.targets:
-        return "no target was looked at"
-    return (
-        f"every one of {served} targets gets a variant"
-        if served == len(run.targets)
-        else f"{served} of {len(run.targets)} targets get a variant"
-    )
+    count, served = len(run.targets), sum(one.chosen is not None for one in run.targets)
+    return f"all {count} targets get a variant" if served == count else f"{served} of {count} targets get a variant"
+
+
+def fp32_ms(target: TargetResult) -> float | None:
+    """Return how long fp32 takes on this target: as timed beside a variant there, for elsewhere it says nothing."""
+    speeds = [one.speed for one in target.variants] + [one.speed for one in target.trials]
+    return next((speed.baseline_ms for speed in speeds if speed is not None), None)
 
 
 def leading(target: TargetResult) -> VariantResult | None:
@@ -148,13 +147,13 @@ def timed_trials(target: TargetResult) -> list[Timed]:
 
 
 def why_no_times(target: TargetResult) -> str:
-    """Return why there is nothing to draw against speed."""
+    """Return why there is no time of anything."""
     if not target.trials:
         return "Nothing was tried."
     if all(one.problem for one in target.trials):
-        return "None of what was tried could be built; the table below says why."
+        return "None of what was tried could be built or run; the table of the rungs says why."
     return (
-        f"None of what was tried has a time: only a machine of the target's own kind of CPU can say how fast "
+        "Nothing was timed: only a machine with the target's own kind of CPU can say how fast "
         f"{target.target} is. Measure on the device before a rollout."
     )
 
@@ -170,6 +169,15 @@ def versions(found: Mapping[str, str]) -> tuple[list[tuple[str, str]], list[tupl
     """Return the versions that people look for, and all others, by name."""
     first = [(name, found[name]) for name in _FIRST if name in found]
     return first, sorted((name, version) for name, version in found.items() if name not in _FIRST)
+
+
+def when(created: str) -> str:
+    """Return a time in ISO 8601, UTC, to the minute; as it is if it is no such time."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def plain(value: Any) -> str:

@@ -34,8 +34,8 @@ __all__ = ["Bench", "Laboratory", "Timer", "output_error"]
 Timer = Callable[[bytes, Recipe], SpeedResult]
 
 _PROBES = 64  # samples for ranking layers and for what is lost to saturation
+_LOST = 0.02  # standard deviations of the outputs that saturation may cost beyond what is lost anyway
 _SATURATION_PROBES = 16  # for finding where: every product is looked at, so this is slow
-_LOST = 0.01  # standard deviations of the outputs that saturation may cost: far below what rounding does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
