@@ -33,7 +33,8 @@ __all__ = ["Bench", "Laboratory", "Timer", "output_error"]
 
 Timer = Callable[[bytes, Recipe], SpeedResult]
 
-_PROBES = 64  # samples for ranking layers and for what is lost to saturation
+_RANKED = 16  # samples for ranking layers: each costs one inference for each layer
+_PROBES = 64  # samples for what is lost to saturation, and for times by node
 _LOST = 0.02  # standard deviations of the outputs that saturation may cost beyond what is lost anyway
 _SATURATION_PROBES = 16  # for finding where: every product is looked at, so this is slow
 
@@ -111,7 +112,7 @@ class Laboratory:
             return Answer(problem=str(error))
 
     def _rank(self, original: bytes, recipe: Recipe) -> Answer:
-        variant, probes = self._workshop.build(recipe), self._bench.calibration[:_PROBES]
+        variant, probes = self._workshop.build(recipe), self._bench.calibration[:_RANKED]
         timed = self._bench.timer is not None
         saved = saved_ms(original, variant, probes, threads=self._bench.threads) if timed else None
         ranking = rank(original, variant, probes, saved)
