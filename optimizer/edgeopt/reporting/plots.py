@@ -23,6 +23,7 @@ _SHARES = Wording(is_share=True)
 _WIDTH, _HEIGHT = 600, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 44, 50
 _ROW, _DOT = 58, 3.5
+_FIGURES, _LETTERS = 175, 64  # room for the ratio in figures, and for the name above it, on a phone too
 _LEVELS = (0.0, -6.0, 6.0, -12.0, 12.0)
 _SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",  # circle
@@ -99,14 +100,16 @@ def timing_plot(timed: Sequence[Timed]) -> Markup | None:
     if not timed:
         return None
     low, high = trimmed_range([one.speed.ratios or (one.speed.ratio,) for one in timed], always=1.0)
-    x = Scale(low=low, high=high, start=_LEFT / 2, end=_WIDTH - _LEFT / 2)
+    x = Scale(low=low, high=high, start=_RIGHT, end=_WIDTH - _FIGURES)
     bottom = len(timed) * _ROW + 12
     one_x = x(1.0)
     parts = [_tick(x(value), 8, bottom, f"{value:g}") for value in round_ticks(low, high, 6)]
     parts.append(Markup('<line class="even" x1="{0}" y1="4" x2="{0}" y2="{1}"/>').format(one_x, bottom))
     for row, one in enumerate(timed):
         parts.append(_timing_row(one, row * _ROW, x))
-    parts.append(_text(_WIDTH / 2, bottom + 38, "times as fast as fp32, in each repetition", "title middle"))
+    parts.append(
+        _text(x.start, bottom + 40, "times as fast as fp32, in each repetition \N{RIGHTWARDS ARROW}", "title start")
+    )
     return _svg(bottom + 46, "Ratios of all repetitions", parts)
 
 
@@ -221,8 +224,8 @@ def _timing_row(one: Timed, top: float, x: Scale) -> Markup:
     speed, middle = one.speed, top + 38
     kind = "good" if speed.ratio_low > 1 else "bad" if speed.ratio_high < 1 else "wait"
     parts = [
-        _text(x.start, top + 20, one.name, "value halo start"),
-        _text(x.end, top + 20, with_interval(speed.ratio, speed.ratio_low, speed.ratio_high), "value halo end"),
+        Markup("<g><title>{}</title>{}</g>").format(one.name, _text(0, top + 18, _short(one.name), "halo start")),
+        _text(_WIDTH, middle + 4, with_interval(speed.ratio, speed.ratio_low, speed.ratio_high), "value halo end"),
         Markup('<line class="span {}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
             kind, x(speed.ratio_low), middle, x(speed.ratio_high), middle
         ),
@@ -237,6 +240,10 @@ def _timing_row(one: Timed, top: float, x: Scale) -> Markup:
             )
         )
     return Markup("<g>{}</g>").format(Markup("").join(parts))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _levels(places: Sequence[float]) -> list[float]:

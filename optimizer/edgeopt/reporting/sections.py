@@ -143,7 +143,7 @@ def timed_variants(target: TargetResult) -> list[Timed]:
 
 def timed_trials(target: TargetResult) -> list[Timed]:
     """Return the trials that were timed."""
-    return [Timed(one.title, one.speed) for one in target.trials if one.speed is not None]
+    return [Timed(f"{one.rung}: {one.title}", one.speed) for one in target.trials if one.speed is not None]
 
 
 def why_no_times(target: TargetResult) -> str:
