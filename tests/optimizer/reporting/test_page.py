@@ -227,7 +227,7 @@ def test_what_users_name_is_text_never_markup() -> None:
         name=HOSTILE, version=HOSTILE, metric=HOSTILE, machine=HOSTILE, created=HOSTILE, notes=(HOSTILE,),
         splits={HOSTILE: SplitResult(size=1, hash=HOSTILE)}, targets=(found, found),
         lineage={
-            "git": {"commit": HOSTILE, "dirty": True}, "data": {HOSTILE: HOSTILE}, 
+            "git": {"commit": HOSTILE, "dirty": True}, "data": {HOSTILE: HOSTILE},
             "settings": {HOSTILE: {HOSTILE: [HOSTILE]}},
             "versions": {HOSTILE: HOSTILE}, "data_versions": {HOSTILE: HOSTILE}, "environment": HOSTILE,
         },

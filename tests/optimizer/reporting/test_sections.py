@@ -64,7 +64,8 @@ def test_a_run_for_several_targets_says_how_many_are_served() -> None:
 def test_a_recipe_says_what_is_not_the_rule() -> None:
     """A calibrator means something for int8 only."""
     recipe = Recipe(
-        precision=Precision.INT8, runtime=RuntimeName.OPENVINO, calibrator=Calibrator.MSE, float_nodes=("a", "b"), equalized=True
+        precision=Precision.INT8, runtime=RuntimeName.OPENVINO, calibrator=Calibrator.MSE,
+        float_nodes=("a", "b"), equalized=True,
     )  # fmt: skip
     assert [
         ("precision", "int8"),
