@@ -1,7 +1,8 @@
 # make demo     the product on a real model and six devices
 # make check    what every commit must pass: lint, types, import boundaries, tests
 #
-# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest.
+# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest,
+# BENCH_ARGS to the benchmark.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,19 +11,20 @@ READY := $(VENV)/.edgeopt-ready
 MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint style format types imports check diagrams clean
+.PHONY: help venv demo test lint style format types imports check bench-optimizer diagrams clean
 
 help:
-	@echo "make demo      sets up .venv, then shows the product on a real model and six devices"
-	@echo "make test      the test suite; it says which tests were skipped and why"
-	@echo "make lint      style, types and imports, below"
-	@echo "make check     lint and test: what every commit must pass"
-	@echo "make style     ruff"
-	@echo "make types     mypy, strict"
-	@echo "make imports   import boundaries (import-linter)"
-	@echo "make format    put the code into shape"
-	@echo "make diagrams  generate docs/states.md anew from the transition tables"
-	@echo "make clean     remove .venv and what was built"
+	@echo "make demo             sets up .venv, then shows the product on a real model and six devices"
+	@echo "make test             the test suite; it says which tests were skipped and why"
+	@echo "make lint             style, types and imports, below"
+	@echo "make check            lint and test: what every commit must pass"
+	@echo "make style            ruff"
+	@echo "make types            mypy, strict"
+	@echo "make imports          import boundaries (import-linter)"
+	@echo "make format           put the code into shape"
+	@echo "make bench-optimizer  edgeopt beside its peers: a table, comparison.json and comparison.svg in build/"
+	@echo "make diagrams         generate docs/states.md anew from the transition tables"
+	@echo "make clean            remove .venv and what was built"
 
 venv: $(READY)
 
@@ -59,6 +61,10 @@ imports: venv
 	$(BIN)/lint-imports
 
 check: lint test
+
+bench-optimizer: venv
+	mkdir -p build
+	$(BIN)/python -m benchmarks.optimizer.compare --output build/comparison.json --plot build/comparison.svg $(BENCH_ARGS)
 
 diagrams: venv
 	$(BIN)/python -m tools.state_diagrams

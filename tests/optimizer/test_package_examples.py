@@ -39,7 +39,10 @@ def test_pulse_vad_hears_speech_in_prompts() -> None:
     """Most windows of prompts are speech to it; the package around the network is not imported."""
     network = _loaded(pulse_vad)
     if not pulse_vad.FOLDER.exists():
-        pytest.skip("needs Asterisk's sounds: apt-get install asterisk-core-sounds-en-wav asterisk-moh-opsound-wav")
+        pytest.skip(
+            "needs Asterisk's sounds: apt-get install asterisk-core-sounds-en-wav asterisk-core-sounds-fr-wav "
+            "asterisk-moh-opsound-wav"
+        )
     pairs = list(itertools.islice(pulse_vad.data(), 200))
     assert {((64, 21), "float32", 1)} == {(inputs.shape, inputs.dtype.name, label) for inputs, label in pairs}
     assert _right(network, pairs) > 0.9

@@ -132,10 +132,17 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_make_targets_in_the_documents_exist(documents: str) -> None:
     """Whoever types what the documents say gets it."""
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    named = set(re.findall(r"(?:^|[`$] ?|^    )make ([a-z]+)", documents, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"(?:^|[`$] ?|^    )make ([a-z-]+)", documents, re.MULTILINE))
     assert {"demo", "test", "check"} <= named
     assert named <= targets
+
+
+def test_every_marker_stands_in_the_documents(documents: str) -> None:
+    """Whoever wants one kind of test finds what it shows."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    for marker in declared:
+        assert f"`{marker.partition(':')[0]}`" in documents, marker
 
 
 def test_decisions_are_numbered_and_complete() -> None:

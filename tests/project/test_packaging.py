@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,13 @@ def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 
 def test_extras_are_those_of_the_documents(documents: str) -> None:
-    """Each program has its extra, and 'all' brings the three and what reads people's files."""
+    """Each program, and each thing that only some need, has its extra; 'all' brings them; the documents name each."""
     extras = PROJECT["optional-dependencies"]
-    assert {"agent", "optimizer", "fleet", "data", "litert", "openvino", "mlflow", "all", "test"} == set(extras)
-    assert ["edgeopt[agent,optimizer,fleet,data]"] == extras["all"]
-    assert "edgeopt[agent]" in documents
+    programs, additions = ("agent", "optimizer", "fleet"), ("data", "litert", "mlflow", "openvino", "pruning")
+    assert {*programs, *additions, "all", "test"} == set(extras)
+    assert [f"edgeopt[{','.join((*programs, *additions))}]"] == extras["all"]
+    for extra in (*programs, *additions, "all"):
+        assert re.search(rf"edgeopt\[([a-z]+,)*{extra}(,[a-z]+)*\]", documents), extra
 
 
 def test_versions_agree() -> None:
