@@ -23,7 +23,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType
 from onnxruntime.quantization import quantize_static as peer_quantize_static
 
-from benchmarks.optimizer.public_models import CASES, Case
+from benchmarks.optimizer.cases import CASES
 from edgeopt.calibration.collection import collect
 from edgeopt.graph import prepare
 from edgeopt.models import load_model
@@ -41,7 +41,6 @@ from edgeopt.targets import host_target
 
 __all__ = ["Row", "main", "rows"]
 
-_CASES = {case.name: case for case in (*CASES, Case(name="mobilenet_v3_like", max_drop="1%"))}
 _MODELS = ("digits", "fashion_mnist", "mobilenet_v3_like", "efficientnet_lite0")
 _RUNG_SAMPLES = 64
 _CALIBRATION_SAMPLES = 128
@@ -72,7 +71,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime publi
 
 def rows(name: str, certified: int) -> Iterator[Row]:
     """Yield a row for each peer and each rung on at most ``certified`` certification samples."""
-    case = _CASES[name]
+    case = CASES[name]
     splits = read_splits(case.sources, 0, load_metric(case.metric))
     model = prepare(load_model(case.model).to_onnx(splits.calibration[0])).model
     splits = splits.fitted(OnnxRuntimeSession(model, threads=1).inputs)
