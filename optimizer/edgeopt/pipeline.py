@@ -49,7 +49,7 @@ from edgeopt.search.requests import Request as Question
 from edgeopt.search.workshop import Workshop
 from edgeopt.sources import SplitData, read_splits
 from edgeopt.stages import Findings, Original, Request, Setting
-from edgeopt.targets import Target, host_target
+from edgeopt.targets import Target, check_targets, host_target
 from edgeopt.timing import SCREENING, Plan, Times, estimate, loader, measure
 from edgeopt_contract.bundle import Bundle, BundleContents
 from edgeopt_contract.errors import UsageError
@@ -91,14 +91,23 @@ class _Run:
 
     def find(self, target: Target) -> Findings:
         """Search for the best variant for ``target``, and certify it."""
-        execution = execution_for(target, self.setting.host)
+        execution = execution_for(target, self.setting.host, self.setting.request.emulator)
         demand = self._demand()
         searched = self._search(target, execution, demand)
         timer = self._timer(self.setting.request.timing) if self._timed(target) else None
         return certify(self.original, target, searched, self._tools(execution, demand, timer))
 
     def _tools(self, execution: Execution, demand: Demand, timer: Timer | None) -> Tools:
-        return Tools(self.setting, self.workshop, execution, demand, timer, self.classes, self.watcher.step)
+        return Tools(
+            self.setting,
+            self.workshop,
+            execution,
+            demand,
+            timer,
+            self.classes,
+            self.watcher.step,
+            self.setting.request.emulator_seconds,
+        )
 
     def _timed(self, target: Target) -> bool:
         return target.times_like(self.setting.host)
@@ -130,7 +139,7 @@ class _Run:
         laboratory = Laboratory(self.workshop, bench)
         folder = request.effort.journal
         best = None if folder is None else BestSoFar(folder / target.name, demand, self.workshop.build)
-        course = course_for(self.original.float.model, target, demand, request.effort, timed=self._timed(target))
+        course = course_for(self.original, target, demand, request.effort, timed=self._timed(target))
 
         def answer(question: Question) -> Answer:
             self.watcher.step(f"{target.name}, {question.rung}: {question.recipe.title}")
@@ -230,6 +239,7 @@ def settle(request: Request) -> Setting:
 
     Without a target it is this machine with ONNX Runtime, whatever else happens to be installed here.
     """
+    check_targets(request.targets)
     host = host_target()
     plain = replace(host, runtimes={RuntimeName.ONNXRUNTIME: host.runtimes[RuntimeName.ONNXRUNTIME]})
     steps = Preprocessing() if request.preprocess is None else read_preprocessing(request.preprocess)

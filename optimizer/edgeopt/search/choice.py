@@ -3,7 +3,9 @@
 The selection split only hints at what the certification split will say, so a variant *keeps* accuracy here when it
 uses up at most half of what is allowed. Rules, in order:
 
-1. Of those that keep and are faster than fp32, the fastest; of those within 3 % of it, the one nearest to fp32.
+1. Of those that keep and are faster than fp32, the fastest; of those that are about as fast, the one nearest to fp32.
+   About as fast is within 3 % of it, or within 10 % with intervals that overlap: a second run, whose times differ a
+   little, shall come to the same choice, and outputs do not depend on the stopwatch.
 2. Else, of those that keep, are at least a quarter smaller and not slower than fp32 by more than 3 %, the smallest.
 3. Else none: fp32 it is.
 
@@ -25,6 +27,7 @@ __all__ = ["NEVER_SLOWER", "SMALLER", "Demand", "faster", "front", "ranked", "wo
 NEVER_SLOWER = 0.97  # the least lower bound of the ratio at which a smaller variant counts as equally fast
 SMALLER = 0.75  # of fp32's bytes, at most, to be worth shipping for its size alone
 _ALIKE = 0.97  # ratios this near to the best are one class: the stopwatch knows no better
+_PERHAPS_ALIKE = 0.9  # and these, if their intervals overlap
 _USED = 0.5  # of what is allowed, at most, on the selection split
 
 
@@ -105,10 +108,19 @@ def _nearest_of_alike(quick: list[TrialResult]) -> list[TrialResult]:
     result: list[TrialResult] = []
     rest = quick
     while rest:
-        alike = [trial for trial in rest if _ratio(trial) >= _ALIKE * _ratio(rest[0])]
-        rest = rest[len(alike) :]
+        alike = [trial for trial in rest if _alike(rest[0].speed, trial.speed)]
+        rest = [trial for trial in rest if trial not in alike]
         result += sorted(alike, key=lambda trial: trial.error or 0.0)
     return result
+
+
+def _alike(best: SpeedResult | None, other: SpeedResult | None) -> bool:
+    """Whether ``other`` is about as fast as ``best``, of which the ratio is at least as great."""
+    if best is None or other is None:
+        return False
+    if other.ratio >= _ALIKE * best.ratio:
+        return True
+    return other.ratio >= _PERHAPS_ALIKE * best.ratio and other.ratio_high >= best.ratio_low
 
 
 def _unmeasured(trial: TrialResult) -> tuple[bool, int, float]:

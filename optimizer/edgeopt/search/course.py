@@ -2,7 +2,7 @@
 
 It reads the graph and decides nothing else. Example::
 
-    course = course_for(model, target, demand, effort, timed=True)
+    course = course_for(original, target, demand, effort, timed=True)
     next(climb(course))
 """
 
@@ -20,20 +20,22 @@ from edgeopt.recipe import Precision, Recipe, RuntimeName
 from edgeopt.runtimes.port import available
 from edgeopt.search.choice import Demand
 from edgeopt.search.ladder import Course
-from edgeopt.stages import Effort
+from edgeopt.stages import Effort, Original
 from edgeopt.targets import Target
 
 __all__ = ["course_for"]
 
 
-def course_for(model: bytes, target: Target, demand: Demand, effort: Effort, *, timed: bool) -> Course:
+def course_for(original: Original, target: Target, demand: Demand, effort: Effort, *, timed: bool) -> Course:
     """Return the course of the ladder; ``timed`` says that the target's times can be measured here."""
+    model = original.float.model
     return Course(
         demand=demand,
         first=_first(model, target),
         timed=timed,
         reducible=reducible_weights(model) if target.saturates else (),
         runtimes=_runtimes(target, effort, timed=timed),
+        pruned=original.pruned is not None,
         quantizes=effort.quantizes,
         thorough=effort.thorough,
     )

@@ -2,10 +2,10 @@
 
 From cheap to dear: what suits the model's family and the target's CPU; other calibrators; where 7-bit weights are
 needed only; equalization, corrected biases and learned rounding, each kept if it brings the outputs nearer to fp32's;
-nodes whose int8 form is slower, and the most sensitive layers, left in float; weights only, for their size; the same on
-the other runtimes; the same on the pruned network. The rungs that only recover accuracy are left out as soon as a
-variant keeps it, unless the search is thorough. Pure: a generator that asks (:mod:`edgeopt.search.requests`) and is
-told. Example::
+the other runtimes; nodes whose int8 form is slower, and, on the quickest runtime, the most sensitive layers, left in
+float; weights only, for their size; the best of all this on the runtimes that have not had it, and on the pruned
+network. The rungs that only recover accuracy are left out as soon as a variant keeps it, unless the search is thorough.
+Pure: a generator that asks (:mod:`edgeopt.search.requests`) and is told. Example::
 
     ladder = climb(course)
     request = next(ladder)
@@ -24,8 +24,9 @@ from edgeopt.search.requests import Answer, Kind, Request
 
 __all__ = ["Course", "climb"]
 
+_BASELINE = Recipe(precision=Precision.FP32)
 _BETTER = 0.99  # of the error before, at most: a rung that gains less than a hundredth is noise
-_PRUNED = 3  # of the best recipes are tried on the pruned network
+_BEST = 3  # recipes are tried on every runtime, and on the pruned network
 
 _RECOVERY: tuple[tuple[str, Callable[[Recipe], Recipe]], ...] = (
     ("equalization", lambda recipe: replace(recipe, equalized=True)),
@@ -55,6 +56,11 @@ class Course:
     quantizes: bool = True
     thorough: bool = False
 
+    @property
+    def others(self) -> tuple[RuntimeName, ...]:
+        """The runtimes beside ONNX Runtime."""
+        return tuple(runtime for runtime in self.runtimes if runtime is not RuntimeName.ONNXRUNTIME)
+
 
 @dataclass(slots=True)
 class _Climb:
@@ -78,6 +84,24 @@ class _Climb:
     def accurate(self) -> bool:
         """Whether a static int8 variant keeps accuracy."""
         return any(_is_static(trial) and self.course.demand.keeps(trial) for trial in self.trials)
+
+    def keeps_on(self, runtime: RuntimeName) -> bool:
+        """Whether an int8 variant keeps accuracy on ``runtime``."""
+        return any(
+            trial.recipe.precision is Precision.INT8
+            and trial.recipe.runtime is runtime
+            and self.course.demand.keeps(trial)
+            for trial in self.trials
+        )
+
+    def quickest(self, leader: TrialResult | None) -> RuntimeName:
+        """Return the runtime that is surely the fastest with the leader's recipe: ONNX Runtime unless another is."""
+        if leader is None or leader.speed is None:
+            return RuntimeName.ONNXRUNTIME
+        same = [trial for trial in self.trials if _elsewhere(trial.recipe) == leader.recipe and trial.speed is not None]
+        best = max(same, key=lambda trial: trial.speed.ratio_low if trial.speed else 0.0, default=leader)
+        surely = best.speed is not None and best.speed.ratio_low > leader.speed.ratio_high
+        return best.recipe.runtime if surely else leader.recipe.runtime
 
     @property
     def quick(self) -> bool:
@@ -108,10 +132,13 @@ def climb(course: Course) -> Steps:
         yield from _calibrators(state)
         yield from _selective_range(state)
         yield from _recovery(state)
+    yield from _by_runtime(state, _to_compare(state), course.others)
+    if course.quantizes:
         yield from _islands(state)
         yield from _in_float(state)
         yield from _size_only(state)
-    yield from _runtimes(state)
+    if course.others:
+        yield from _by_runtime(state, _best(state), course.runtimes)
     yield from _pruned(state)
 
 
@@ -159,14 +186,15 @@ def _islands(state: _Climb) -> Steps:
 
 
 def _in_float(state: _Climb) -> Steps:
-    """Leave the most sensitive layers in float, more and more of them."""
+    """Leave the most sensitive layers in float, more and more of them, on the runtime that is quickest."""
     leader = state.leader()
-    if leader is None or (state.accurate and not state.course.thorough):
+    runtime = state.quickest(leader)
+    if leader is None or (state.keeps_on(runtime) and not state.course.thorough):
         return
     answer = yield Request(kind=Kind.RANK, rung="layers in float", recipe=leader.recipe)
     for nodes in answer.node_sets:
-        yield from state.take("layers in float", _with_float(leader.recipe, nodes))
-        if state.accurate and not state.course.thorough:
+        yield from state.take("layers in float", replace(_with_float(leader.recipe, nodes), runtime=runtime))
+        if state.keeps_on(runtime) and not state.course.thorough:
             return
 
 
@@ -176,34 +204,49 @@ def _size_only(state: _Climb) -> Steps:
         yield from state.take("weights only", Recipe(precision=Precision.INT8_WEIGHTS))
 
 
-def _runtimes(state: _Climb) -> Steps:
-    """Try the other runtimes: fp32, weights only, and the best static recipe, with and without layers in float."""
-    others = [runtime for runtime in state.course.runtimes if runtime is not RuntimeName.ONNXRUNTIME]
-    recipes = [Recipe(precision=Precision.FP32)]
+def _to_compare(state: _Climb) -> list[Recipe]:
+    """Return what tells runtimes apart: fp32, weights only, and the best static recipe so far."""
+    recipes = [_BASELINE]
     if state.course.quantizes:
         recipes.append(Recipe(precision=Precision.INT8_WEIGHTS))
     leader = state.leader()
     if leader is not None:
         recipes += [leader.recipe, replace(leader.recipe, float_nodes=())]
-    for runtime in others:
-        for recipe in dict.fromkeys(recipes):
-            yield from state.take(f"by {runtime}", replace(recipe, runtime=runtime))
+    return recipes
+
+
+def _best(state: _Climb) -> list[Recipe]:
+    """Return the recipes that ship as far as is known, best first."""
+    return [trial.recipe for trial in ranked(state.trials, state.course.demand)][:_BEST]
+
+
+def _by_runtime(state: _Climb, recipes: Iterable[Recipe], runtimes: Iterable[RuntimeName]) -> Steps:
+    """Try ``recipes`` on each of ``runtimes``, but for the baseline itself."""
+    for runtime in runtimes:
+        for recipe in recipes:
+            wanted = replace(recipe, runtime=runtime)
+            if wanted != _BASELINE:
+                yield from state.take(f"by {runtime}", wanted)
 
 
 def _pruned(state: _Climb) -> Steps:
     """Try fp32 and the best recipes on the pruned network."""
     if not state.course.pruned:
         return
-    best = [trial.recipe for trial in ranked(state.trials, state.course.demand)][:_PRUNED]
     leader = state.leader()
     plain = [] if leader is None else [replace(leader.recipe, float_nodes=())]
-    for recipe in dict.fromkeys([Recipe(precision=Precision.FP32), *best, *plain]):
+    for recipe in dict.fromkeys([_BASELINE, *_best(state), *plain]):
         yield from state.take("pruned", replace(recipe, pruned=True))
 
 
 def _with_float(recipe: Recipe, nodes: Iterable[str]) -> Recipe:
     """Return ``recipe`` with ``nodes`` in float as well."""
     return replace(recipe, float_nodes=tuple(sorted({*recipe.float_nodes, *nodes})))
+
+
+def _elsewhere(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` as ONNX Runtime would run it."""
+    return replace(recipe, runtime=RuntimeName.ONNXRUNTIME)
 
 
 def _is_static(trial: TrialResult) -> bool:

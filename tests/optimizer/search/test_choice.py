@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from edgeopt.recipe import Precision, Recipe, RuntimeName
 from edgeopt.results import SpeedResult, TrialResult
 from edgeopt.search.choice import Demand, front, ranked
+from tests.optimizer.search.conftest import made_up_trial, speed_of
 
 Trial = Callable[..., TrialResult]
 DEMAND = Demand(baseline=0.9, size_bytes=1000, max_drop=0.02)
@@ -28,6 +30,26 @@ def test_of_about_equally_fast_ones_the_nearest_to_fp32_wins(trial: Trial) -> No
     """Within 3 % the stopwatch knows no better, the outputs do."""
     first, near, slow = trial(ratio=2.0, error=0.09), trial(ratio=1.96, error=0.02), trial(ratio=1.9, error=0.01)
     assert [near, first, slow] == ranked([first, near, slow], DEMAND)
+
+
+@given(st.lists(st.floats(-0.04, 0.04), min_size=3, max_size=3))
+def test_noise_of_the_stopwatch_does_not_change_the_choice(noise: list[float]) -> None:
+    """Three that are equally fast, measured a little off in each run: the nearest to fp32, every time."""
+    trials = [
+        made_up_trial(ratio=1.5 * (1 + off), error=error) for off, error in zip(noise, (0.05, 0.04, 0.03), strict=True)
+    ]
+    wide = [dataclasses.replace(trial, speed=speed_of(trial.speed.ratio, 0.09)) for trial in trials if trial.speed]
+    assert 0.03 == ranked(wide, DEMAND)[0].error
+
+
+def test_what_is_surely_slower_is_not_alike(trial: Trial) -> None:
+    """Seven hundredths with narrow intervals are a difference, and twelve with any."""
+    best, near = trial(ratio=1.5, error=0.09), trial(ratio=1.4, error=0.01)
+    far = dataclasses.replace(trial(error=0.01), speed=speed_of(1.3, 0.4))
+    assert [best, near] == ranked([near, best], DEMAND)
+    assert not ranked([far], DEMAND)
+    wide = dataclasses.replace(trial(error=0.01), speed=speed_of(1.3, 0.25))
+    assert [best, wide] == ranked([wide, best], DEMAND)
 
 
 @pytest.mark.parametrize(

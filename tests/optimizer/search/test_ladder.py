@@ -71,10 +71,25 @@ def test_a_thorough_search_climbs_on(trial: Trial) -> None:
     course = dataclasses.replace(COURSE, thorough=True, runtimes=(RuntimeName.ONNXRUNTIME, RuntimeName.OPENVINO))
     answers = {Kind.RANK: Answer(node_sets=(("a",),)), Kind.ISLANDS: Answer(node_sets=(("b",), ("c",)))}
     asked = climbed(course, lambda recipe: trial(recipe, ratio=2.0), answers)
-    expected = ["equalization", "bias correction", "learned rounding", "islands", "layers in float", "by openvino"]
+    expected = ["equalization", "bias correction", "learned rounding", "by openvino", "islands", "layers in float"]
     assert expected == rungs(asked)[2:]
     assert len(asked) == len({(request.kind, request.recipe) for request in asked})
     assert any(("b", "c") == request.recipe.float_nodes for request in asked)
+
+
+def test_layers_go_to_float_where_the_model_is_quickest(trial: Trial) -> None:
+    """A second runtime that is surely faster gets the layers in float; what is best there ONNX Runtime gets as well."""
+    both = (RuntimeName.ONNXRUNTIME, RuntimeName.OPENVINO)
+    course = dataclasses.replace(COURSE, runtimes=both)
+
+    def judge(recipe: Recipe) -> TrialResult:
+        enough = "a" in recipe.float_nodes
+        quick = recipe.runtime is RuntimeName.OPENVINO
+        return trial(recipe, ratio=2.0 if quick else 1.5, score=0.9 if enough else 0.5)
+
+    asked = climbed(course, judge, {Kind.RANK: Answer(node_sets=(("a",), ("a", "b")))})
+    floating = [request.recipe.runtime for request in asked if request.recipe.float_nodes]
+    assert [RuntimeName.OPENVINO, RuntimeName.ONNXRUNTIME] == floating
 
 
 def test_islands_and_weights_only_are_for_models_that_int8_makes_slower(trial: Trial) -> None:
