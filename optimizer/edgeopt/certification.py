@@ -30,6 +30,7 @@ from edgeopt.targets import Target
 
 __all__ = ["Tools", "certify"]
 
+_NOTHING_RUN = "no CPU: fp32 is kept, which is the baseline itself"
 _TIMED_FULLY = 3  # variants at most: a screening that is wrong three times would be wrong again
 
 
@@ -54,26 +55,49 @@ class Tools:
         """Return the outputs for ``samples`` as the target computes them, as far as that can be had here."""
         threads, emulator = self.setting.request.threads, self.execution.emulator
         if emulator is not None and recipe.runtime in EMULATED_RUNTIMES:
-            return emulator.predict(model, samples, runtime=recipe.runtime, threads=threads)
+            told = _Counted(self.on_step, f"{recipe.variant} on {emulator.title}", len(samples))
+            return emulator.predict(model, samples, runtime=recipe.runtime, threads=threads, on_sample=told.one_more)
         simulated = self.execution.kind is not ExecutionKind.NATIVE
         return open_session(model, recipe.runtime, threads=threads, simulated=simulated).predict(samples)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Says how far an emulated CPU is."""
+
+    on_step: Callable[[str], None]
+    what: str
+    total: int
+    done: int = 0
+
+    def one_more(self) -> None:
+        """Count a sample."""
+        self.done += 1
+        self.on_step(f"{self.what}: {self.done} of {self.total} samples")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A judged variant, and its outputs on the samples that it was judged by."""
+
+    variant: Variant
+    outputs: Mapping[str, Array]
 
 
 def certify(original: Original, target: Target, searched: Sequence[Entry], tools: Tools) -> Findings:
     """Return what ``target`` gets, of everything that was ``searched`` for it."""
     trials = [entry.answer.trial for entry in searched if entry.answer.trial is not None]
     worthy, refused = _worth_having(_contenders(trials, tools.demand), original, tools)
-    decision = keep_fp32(refused)
-    certified = tuple(_judge(original, target, trial, speed, tools) for trial, speed in worthy)
-    if certified:
-        best = certified[0]
-        gain = Gain(best.speed, len(best.model), len(original.float.model))
-        decision = decide(
-            best.recipe.variant, best.judgement.criteria, gain, best.agreement, tools.setting.metric.wording
-        )
-    execution = certified[0].execution if certified else tools.execution
-    after = tuple(_stages(original, target, certified[0], tools)) if certified else ()
-    return Findings(target, execution.title, decision, certified, searched, (*original.stages, *after))
+    if not worthy:
+        return Findings(target, _NOTHING_RUN, keep_fp32(refused), (), searched, original.stages)
+    judged = [_judge(original, target, trial, speed, tools) for trial, speed in worthy]
+    best = judged[0].variant
+    gain = Gain(best.speed, len(best.model), len(original.float.model))
+    wording = tools.setting.metric.wording
+    decision = decide(best.recipe.variant, best.judgement.criteria, gain, best.agreement, wording)
+    stages = (*original.stages, *_stages(original, target, judged[0], tools))
+    certified = tuple(one.variant for one in judged)
+    return Findings(target, best.execution.title, decision, certified, searched, stages)
 
 
 def _contenders(trials: Sequence[TrialResult], demand: Demand) -> list[TrialResult]:
@@ -116,7 +140,7 @@ def _worth_having(
     return worthy, refused
 
 
-def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedResult | None, tools: Tools) -> Variant:
+def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedResult | None, tools: Tools) -> _Judged:
     """Hold a variant against every criterion on the certification split."""
     setting = tools.setting
     model = tools.workshop.build(trial.recipe)
@@ -126,7 +150,8 @@ def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedR
     outputs = tools.predict(model, trial.recipe, samples)
     paired = _paired(original, outputs, tools, count)
     judgement = judge_all(paired, setting.request.limits)
-    return Variant(trial.recipe, model, judgement, float(paired.agreement.mean()), speed, tools.execution)
+    agreement = float(paired.agreement.mean())
+    return _Judged(Variant(trial.recipe, model, judgement, agreement, speed, tools.execution), outputs)
 
 
 def _paired(original: Original, outputs: Mapping[str, Array], tools: Tools, count: int) -> PairedScores:
@@ -154,24 +179,34 @@ def _affordable(original: Original, model: bytes, recipe: Recipe, tools: Tools) 
     if emulator is None or recipe.runtime not in EMULATED_RUNTIMES:
         return tools, len(samples)
     least = least_samples(_paired(original, original.baseline, tools, len(samples)), tools.setting.request.limits)
+    tools.on_step(f"asking how long {emulator.title} takes")
     cost = emulator.cost(model, samples, threads=tools.setting.request.threads)
     plan = samples_within(tools.emulated_seconds, cost, least=least, available=len(samples))
+    # what was measured must not get into the words: they are part of the bundle, which is the same each time
     if plan.count:
-        return tools, plan.count
-    simulated = Execution(ExecutionKind.SIMULATED, f"simulated integers: {plan.reason}")
-    return replace(tools, execution=simulated), len(samples)
+        part = "" if plan.count == len(samples) else f", {plan.count} of {len(samples)} samples"
+        return replace(tools, execution=replace(tools.execution, title=f"{tools.execution.title}{part}")), plan.count
+    if least is None:
+        reason = f"the gate cannot pass on {len(samples)} samples, however well the variant does"
+    else:
+        reason = (
+            f"{emulator.title} cannot answer the {least} samples that the gate needs in {tools.emulated_seconds:g} s"
+        )
+    return replace(tools, execution=Execution(ExecutionKind.SIMULATED, f"simulated integers: {reason}")), len(samples)
 
 
-def _stages(original: Original, target: Target, variant: Variant, tools: Tools) -> Iterator[StageResult]:
+def _stages(original: Original, target: Target, judged: _Judged, tools: Tools) -> Iterator[StageResult]:
     """Yield where the variant lost accuracy: as what its integers stand for, and as the target computes."""
+    variant = judged.variant
     count = min(STAGE_SAMPLES, variant.judgement.overall.n)
     samples = original.splits.certification[:count]
     labels = [sample.label for sample in samples]
-    reference = {name: array[:count] for name, array in original.baseline.items()}
-    metric, threads, recipe = tools.setting.metric, tools.setting.request.threads, variant.recipe
-    tools = replace(tools, execution=variant.execution)
+    reference, outputs = ({name: one[:count] for name, one in of.items()} for of in (original.baseline, judged.outputs))
+    metric, recipe = tools.setting.metric, variant.recipe
     if recipe.runtime is not RuntimeName.LITERT:
+        threads = tools.setting.request.threads
         simulated = open_session(variant.model, RuntimeName.ONNXRUNTIME, threads=threads, simulated=True)
         yield stage_of(f"{recipe.variant} simulated", reference, simulated.predict(samples), labels, metric)
-    title = f"{recipe.variant} by {recipe.runtime} on {target.name}"
-    yield stage_of(title, reference, tools.predict(variant.model, recipe, samples), labels, metric)
+    if variant.execution.kind is not ExecutionKind.SIMULATED:
+        title = f"{recipe.variant} by {recipe.runtime} on {target.name}"
+        yield stage_of(title, reference, outputs, labels, metric)

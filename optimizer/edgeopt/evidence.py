@@ -55,13 +55,15 @@ class Stopwatch:
 
 def _shipped(original: Original, findings: Sequence[Findings]) -> tuple[Shipped, ...]:
     """Return what a bundle carries, in the order in which a device looks."""
-    certified = [
-        (one.target, [(variant.recipe, variant.model) for variant in one.certified])
-        if one.decision.chosen not in (None, FP32)
-        else (one.target, [])
-        for one in findings
-    ]
-    return listed(certified, original.float.model)
+    return listed([(one.target, _passed(one)) for one in findings], original.float.model)
+
+
+def _passed(found: Findings) -> tuple[tuple[Recipe, bytes], ...]:
+    """Return what ships for a target: nothing unless the best variant passed, and of the others those that did."""
+    if found.decision.chosen in (None, FP32):
+        return ()
+    good = [one for one in found.certified if one.judgement.verdict is Verdict.PASS]
+    return tuple((one.recipe, one.model) for one in good)
 
 
 def compose_result(
@@ -119,14 +121,15 @@ class Payload:
 def compose_payload(setting: Setting, original: Original, ships: Sequence[Shipped]) -> Payload:
     """Return what devices fetch of ``ships``. The same variants and data give the same bytes on a like machine."""
     native = {target.name for target in setting.targets if target.computes_like(setting.host)}
+    here = {one.name for one in ships if native & set(one.targets)}
     sessions = {
         one.name: open_session(
             one.model,
             one.recipe.runtime,
             threads=setting.request.threads,
-            simulated=one.recipe.runtime is RuntimeName.ONNXRUNTIME and not native & set(one.targets),
+            simulated=one.recipe.runtime is RuntimeName.ONNXRUNTIME and one.name not in here,
         )
-        for one in ships
+        for one in {one.name: one for one in ships}.values()
     }
     first = sessions[ships[0].name]
     inputs, outputs = first.specs(original.splits.calibration[0])

@@ -90,7 +90,7 @@ def _target(target: TargetResult, run: RunResult) -> Iterator[str]:
     words = Wording(run.is_share)
     yield f"### {cell(target.target)}"
     gets = f"gets {cell(target.chosen)}" if target.chosen else "gets none"
-    yield f"{target.verdict}; {gets}. {cell(target.execution)}."
+    yield f"{target.verdict}; {gets}. Certified on: {cell(target.execution)}."
     yield table(
         ("variant", run.metric, "drop", "true drop", "answers as fp32", "recipe"),
         (

@@ -58,7 +58,8 @@ class Request:
     """What the user asked for. ``max_drop`` is in the metric's unit; no ``targets``: this machine.
 
     ``max_class_drop`` and ``min_agreement`` (a share) are criteria that are judged as well unless they are ``None``.
-    ``preprocess`` names a file of steps to fold into the graph.
+    ``preprocess`` names a file of steps to fold into the graph. ``emulator`` is the folder with systems of other
+    architectures, ``emulator_seconds`` how long an emulated CPU may take to certify one variant.
     """
 
     model: str
@@ -79,6 +80,8 @@ class Request:
     preprocess: Path | None = None
     pruning: Pruning | None = None
     effort: Effort = field(default_factory=Effort)
+    emulator: Path | None = None
+    emulator_seconds: float = 300.0
 
     @property
     def limits(self) -> Limits:

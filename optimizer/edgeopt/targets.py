@@ -16,22 +16,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
 from edgeopt_contract.errors import UsageError
 from edgeopt_contract.isa import isa_features, normalize_arch
 
-__all__ = ["EmulatedCpu", "Target", "host_target", "read_target"]
+__all__ = ["EmulatedCpu", "Target", "check_targets", "host_target", "least_version", "read_target"]
 
-# What int8 kernels are chosen by where it changes the integers they compute, or the order in which they add.
 _ARITHMETIC = frozenset({"avx2", "vnni", "dotprod", "i8mm"})
-# What makes float or int8 faster besides: a time that was measured with it says nothing of a CPU without it.
 _SPEED = _ARITHMETIC | {"avx512f", "amx_int8", "fp16"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FEATURES = _SPEED | {"avx512_vnni", "avx_vnni", "neon"}
 # The oldest version of each runtime that variants are made for, by the module that brings it.
 _RUNTIMES = {
     "onnxruntime": ("onnxruntime", "1.20"),
@@ -59,7 +62,14 @@ class Target:
 
     ``runtimes`` maps the runtimes that the device can have to their least versions. ``emulator`` is the CPU on which
     variants are certified where this machine's is another; without one, ``no_emulator`` says why, in words.
+
+    ``ARITHMETIC`` is what int8 kernels are chosen by where it changes the integers they compute, or the order in which
+    they add. ``SPEED`` is that and what makes float or int8 faster: a time that was measured with it says nothing of a
+    CPU without it.
     """
+
+    ARITHMETIC: ClassVar[frozenset[str]] = _ARITHMETIC
+    SPEED: ClassVar[frozenset[str]] = _SPEED
 
     name: str
     arch: str
@@ -92,16 +102,21 @@ class Target:
         """
         return self.arch != "x86_64"
 
+    @property
+    def decisive(self) -> frozenset[str]:
+        """Those of its features by which kernels are chosen."""
+        return self.SPEED & set(self.features)
+
     def computes_like(self, other: Target) -> bool:
         """Tell whether int8 kernels give the same integers on both, so that one may certify for the other."""
-        return self._same(other, _ARITHMETIC)
+        return self._same(other, self.ARITHMETIC)
 
     def times_like(self, other: Target) -> bool:
         """Tell whether kernels are as good on both, so that a ratio measured on one holds for the other.
 
         A server that computes in AMX or AVX-512 must not lend them to a board that has neither.
         """
-        return self._same(other, _SPEED)
+        return self._same(other, self.SPEED)
 
     def _same(self, other: Target, features: frozenset[str]) -> bool:
         return self.arch == other.arch and features & set(self.features) == features & set(other.features)
@@ -134,6 +149,36 @@ def read_target(path: Path) -> Target:
     if unknown:
         raise UsageError(f"{path}: unknown keys {', '.join(unknown)}; expected {', '.join(sorted(known))}")
     try:
-        return msgspec.convert(raw, Target, strict=True)
+        target = msgspec.convert(raw, Target, strict=True)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}") from error
+    for wrong in _wrong(target):
+        raise UsageError(f"{path}: {wrong}")
+    return target
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raise :class:`UsageError` when two of ``targets`` have the same name: reports and bundles tell them by it."""
+    names = [target.name for target in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two targets are called {twice[0]}: give each profile once, and a name of its own")
+
+
+def least_version(runtime: str) -> str:
+    """Return the oldest version of ``runtime`` that variants are made for."""
+    return _RUNTIMES[runtime][1]
+
+
+def _wrong(target: Target) -> Iterator[str]:
+    """Yield what no device would ever say of itself, so that no variant would reach one."""
+    if not _NAME.fullmatch(target.name):
+        yield f"name: expected letters, digits, '.', '_' and '-' (files are called after it), got {target.name!r}"
+    if normalize_arch(target.arch) != target.arch:
+        yield f"arch: expected {normalize_arch(target.arch)}, as devices call it, got {target.arch}"
+    for feature in target.features:
+        if feature not in _FEATURES:
+            yield f"features: expected some of {', '.join(sorted(_FEATURES))}, got {feature}"
+    for runtime in target.runtimes:
+        if runtime not in _RUNTIMES:
+            yield f"runtimes: expected some of {', '.join(_RUNTIMES)}, got {runtime}"

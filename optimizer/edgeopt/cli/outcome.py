@@ -125,7 +125,7 @@ def _show_target(console: Console, result: RunResult, target: TargetResult) -> N
             _times(variant.speed),
         )
     console.print(table)
-    console.print(f"certified on {target.execution}", markup=False, soft_wrap=True)
+    console.print(f"certified on: {target.execution}", markup=False, soft_wrap=True)
 
 
 def _times(speed: SpeedResult | None) -> str:

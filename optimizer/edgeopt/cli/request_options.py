@@ -76,6 +76,18 @@ _result_options = _stacked(
         type=click.Choice([str(name) for name in RuntimeName]),
         help="Runtimes to choose from by measuring. Default: the target's; for this machine onnxruntime.",
     ),
+    click.option(
+        "--emulator",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        help="Where 'edgeopt emulator build' put its systems. Default: $EDGEOPT_EMULATOR, or the cache.",
+    ),
+    click.option(
+        "--emulator-seconds",
+        type=click.FloatRange(min=1),
+        default=300.0,
+        show_default=True,
+        help="For one variant on an emulated CPU: where that is too little, integers are simulated.",
+    ),
     click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory to write."),
     click.option("--name", help="Name of the bundle. Default: from MODEL."),
     click.option("--version", "version", default="1", show_default=True, help="Version of the bundle."),
@@ -131,6 +143,8 @@ def request_of(options: Mapping[str, Any], effort: Effort) -> Request:
         threads=options["threads"],
         preprocess=options["preprocess"],
         effort=effort,
+        emulator=options["emulator"],
+        emulator_seconds=options["emulator_seconds"],
     )
 
 
