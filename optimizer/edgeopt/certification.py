@@ -132,6 +132,8 @@ def _worth_having(
             tools.on_step(f"timing fp32 and {trial.title} in turn")
         speed = None if tools.timer is None else tools.timer(model, trial.recipe)
         if speed is None or faster(speed) or worth_its_size(len(model), speed, fp32_bytes):
+            if plain:  # what needs another runtime and is no faster when timed in full, is not worth having
+                worthy = [one for one in worthy if speed is None or one[1] is None or one[1].ratio > speed.ratio]
             worthy.append((trial, speed))
             if plain:
                 break
