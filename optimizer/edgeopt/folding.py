@@ -19,33 +19,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["all_nodes", "inline_decided", "lift_constants", "name_nodes"]
+from edgeopt.nodes import attributes, subgraphs
 
-
-def all_nodes(graph: Any) -> Iterator[Any]:
-    """Yield the nodes of ``graph`` and of its subgraphs, outer before inner."""
-    for node in graph.node:
-        yield node
-        for subgraph in _subgraphs(node):
-            yield from all_nodes(subgraph)
-
-
-def name_nodes(model: Any) -> None:
-    """Give every node, those in subgraphs included, a name of its own, in place.
-
-    A name that the exporter gave is kept by the first node that has it. The others are called after their operator and
-    their first output, which no other node of a valid graph has, so that the name survives changes elsewhere.
-    """
-    nodes = list(all_nodes(model.graph))
-    taken = {node.name for node in nodes}
-    seen: set[str] = {""}
-    for node in nodes:
-        if node.name in seen:
-            base = f"{node.op_type}/{next((name for name in node.output if name), '')}"
-            candidates = (base if number == 0 else f"{base}/{number}" for number in count())
-            node.name = next(name for name in candidates if name not in taken)
-            taken.add(node.name)
-        seen.add(node.name)
+__all__ = ["inline_decided", "lift_constants"]
 
 
 def lift_constants(model: Any) -> None:
@@ -76,7 +52,7 @@ def inline_decided(model: Any) -> int:
             chosen = (
                 "then_branch" if bool(numpy_helper.to_array(known[node.input[0]]).reshape(-1)[0]) else "else_branch"
             )
-            branch = next(attribute.g for attribute in node.attribute if attribute.name == chosen)
+            branch = attributes(node)[chosen]
             nodes.extend(_opened(branch, node, graph, taken))
             inlined += 1
         else:
@@ -111,7 +87,7 @@ def _rename(node: Any, names: Mapping[str, str]) -> None:
     """Rename what ``node`` and the graphs inside it read and write; inner definitions hide outer ones."""
     _replace(node.input, [names.get(name, name) for name in node.input])
     _replace(node.output, [names.get(name, name) for name in node.output])
-    for subgraph in _subgraphs(node):
+    for subgraph in subgraphs(node):
         hidden = set(_defined(subgraph, nested=False)) | {value.name for value in subgraph.input}
         visible = {old: new for old, new in names.items() if old not in hidden}
         for inner in subgraph.node:
@@ -126,7 +102,7 @@ def _defined(graph: Any, *, nested: bool = True) -> Iterator[str]:
     for node in graph.node:
         yield from (name for name in node.output if name)
         if nested:
-            for subgraph in _subgraphs(node):
+            for subgraph in subgraphs(node):
                 yield from _defined(subgraph)
 
 
@@ -152,13 +128,6 @@ def _keep_outputs_computed(graph: Any) -> None:
         if value.name in constants:
             constants[value.name].name = f"{value.name}/constant"
             graph.node.append(onnx.helper.make_node("Identity", [f"{value.name}/constant"], [value.name]))
-
-
-def _subgraphs(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _replace(field: Any, values: Iterable[Any]) -> None:

@@ -21,14 +21,14 @@ from typing import Any
 import onnx
 from onnx import inliner, version_converter
 
-from edgeopt.folding import all_nodes, inline_decided, lift_constants, name_nodes
+from edgeopt.folding import inline_decided, lift_constants
+from edgeopt.nodes import all_nodes, first_line, name_nodes, parsed
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["MINIMUM_RUNTIME", "Prepared", "input_shapes", "op_types", "prepare", "stripped", "with_external_weights"]
+__all__ = ["Prepared", "input_shapes", "op_types", "prepare", "stripped", "with_external_weights"]
 
-MINIMUM_RUNTIME = "1.20"  # the oldest ONNX Runtime on a device
-_MAX_IR = 10  # what it reads
+_MAX_IR = 10  # what ONNX Runtime 1.20 reads, the oldest on a device
 _MAX_OPSET = 21  # what it reads
 _LEAST_OPSET = 13  # per-channel DequantizeLinear (ONNX operator changelog)
 _OPSET = 17  # where older graphs are taken
@@ -65,7 +65,7 @@ def prepare(model: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -
 
 def op_types(model: bytes) -> frozenset[str]:
     """Return the operators that the graph and its subgraphs use."""
-    return frozenset(node.op_type for node in all_nodes(onnx.load_model_from_string(model).graph))
+    return frozenset(node.op_type for node in all_nodes(parsed(model).graph))
 
 
 def input_shapes(model: bytes) -> dict[str, tuple[int | None, ...]]:
@@ -109,26 +109,23 @@ def with_external_weights(model: bytes, path: Path) -> bytes:
         if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer):
             return model
     except Exception as error:  # protobuf raises errors of its own
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     try:
         onnx.load_external_data_for_model(graph, str(path.parent))
         data: bytes = graph.SerializeToString()
     except Exception as error:  # onnx checks the paths in C++, and protobuf holds at most 2 GiB
-        raise ModelError(f"cannot read the weights beside {path}: {_first_line(error)}") from error
+        raise ModelError(f"cannot read the weights beside {path}: {first_line(error)}") from error
     return data
 
 
 def _parse(model: bytes) -> Any:
-    try:
-        graph = onnx.load_model_from_string(model)
-    except Exception as error:  # protobuf raises errors of its own
-        raise ModelError(f"not a valid ONNX model: {_first_line(error)}") from error
+    graph = parsed(model)
     _refuse_external(graph)
     try:
         onnx.checker.check_model(graph)
         graph = inliner.inline_local_functions(graph) if graph.functions else graph
     except Exception as error:  # onnx raises whatever its C++ checker raises
-        raise ModelError(f"not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"not a valid ONNX model: {first_line(error)}") from error
     foreign = next((node for node in all_nodes(graph.graph) if node.domain not in _DOMAINS), None)
     if foreign is not None:
         raise ModelError(
@@ -145,10 +142,6 @@ def _refuse_external(model: Any) -> None:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise ModelError(f"the weight '{tensor.name}' is in the file {place}: give the path of the .onnx beside it")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _fix_axes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -194,7 +187,7 @@ def _simplified(model: Any) -> tuple[Any, str]:
             with silenced():
                 simplified, valid = onnxsim.simplify(model, skipped_optimizers=_OUR_WORK)
         except Exception as error:  # a graph that onnxsim cannot read is still one that ONNX Runtime can run
-            return model, f"not simplified: onnxsim stopped with {type(error).__name__}: {_first_line(error)}"
+            return model, f"not simplified: onnxsim stopped with {type(error).__name__}: {first_line(error)}"
         if not valid:
             return model, "not simplified: onnxsim's result differs from the original"
         model = simplified

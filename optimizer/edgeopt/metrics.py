@@ -1,4 +1,4 @@
-"""Scores of single samples: accuracy, agreement with the baseline, or the user's own.
+"""Scores of single samples: accuracy, agreement with the baseline, or the user's own; and how far outputs are off.
 
 Accuracy and agreement look at the first output. Its last axis holds one score for each class; a single score is read
 as a yes/no answer (above one half for probabilities, above zero otherwise). Integers are no scores but the answers
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgeopt.samples import Array
 from edgeopt_contract.errors import DataError
 
-__all__ = ["SampleMetric", "accuracy", "agreement", "class_labels", "user_scores"]
+__all__ = ["SampleMetric", "accuracy", "agreement", "class_labels", "output_error", "user_scores"]
 
 Scores = npt.NDArray[np.float64]
 Outputs = Mapping[str, Array]
@@ -43,6 +43,20 @@ def agreement(baseline: Outputs, variant: Outputs) -> Scores:
     first = next(iter(baseline))
     reference = baseline[first]
     return np.asarray((_answers(reference, reference) == _answers(variant[first], reference)).mean(axis=1))
+
+
+def output_error(expected: Outputs, actual: Outputs) -> float:
+    """Return the mean absolute difference of the outputs, each in standard deviations of the expected one.
+
+    Beside scores, answers in whole numbers (an argmax in the model) do not count: their distances mean nothing.
+    """
+    scores = {name: array for name, array in expected.items() if array.dtype.kind == "f"} or expected
+    errors = [
+        np.abs(actual[name].astype(np.float64) - array.astype(np.float64)).mean()
+        / (float(array.std(dtype=np.float64)) or 1.0)
+        for name, array in scores.items()
+    ]
+    return float(np.mean(errors))
 
 
 def class_labels(labels: Sequence[Any]) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeopt.data import fit_to
 from edgeopt.graph import prepare
+from edgeopt.metrics import output_error
 from edgeopt.models import Model
 from edgeopt.preprocess import bind, fold
 from edgeopt.preprocess_steps import Preprocessing
@@ -24,7 +25,6 @@ from edgeopt.results import StageResult
 from edgeopt.runtimes.port import Session, open_session
 from edgeopt.samples import Array, Sample
 from edgeopt.scoring import Metric
-from edgeopt.search.laboratory import output_error
 from edgeopt.search.workshop import Float
 from edgeopt.sources import SplitData
 from edgeopt.stages import Original, Setting

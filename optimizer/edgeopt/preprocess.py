@@ -20,8 +20,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.files.reading import Shape
-from edgeopt.folding import all_nodes
 from edgeopt.graph import stripped
+from edgeopt.nodes import all_nodes
 from edgeopt.preprocess_steps import (
     LUMA,
     Argmax,

@@ -13,17 +13,17 @@ machine; nothing is timed and no weight is changed. Example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import numpy_helper
 
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import attributes, name_nodes, parsed
+from edgeopt.runtimes.onnx_runtime import loaded, session_options
 from edgeopt.samples import Array, Sample, stack
 from edgeopt.windows import Window, window_rows
 from edgeopt_contract.errors import ModelError
@@ -31,7 +31,6 @@ from edgeopt_contract.errors import ModelError
 __all__ = [
     "LayerSaturation",
     "Reduction",
-    "output_error",
     "saturating_layers",
     "saturating_product",
     "selective_reduction",
@@ -119,10 +118,10 @@ def selective_reduction(
     """Return the fewest of the most saturating ``layers`` whose reduction repairs nearly as much as reducing all does.
 
     ``build`` makes the int8 model with the given weights in 7 bits; ``lost`` runs it on the target's kind of CPU and
-    says what saturation costs, in any unit in which less is better (:func:`output_error` against exact arithmetic sees
-    it on a few dozen samples, long before answers change). ``tolerance`` is what may be lost beyond what remains with
-    all of them reduced: kernels and exact arithmetic never round quite alike. The number of layers is doubled until it
-    is enough and then bisected, so about twice its logarithm of models are built.
+    says what saturation costs, in any unit in which less is better (:func:`edgeopt.metrics.output_error` against exact
+    arithmetic sees it on a few dozen samples, long before answers change). ``tolerance`` is what may be lost beyond
+    what remains with all of them reduced: kernels and exact arithmetic never round quite alike. The number of layers is
+    doubled until it is enough and then bisected, so about twice its logarithm of models are built.
     """
     weights = tuple(layer.weight for layer in layers)
     seen = {len(weights): lost(build(weights))}
@@ -140,14 +139,6 @@ def selective_reduction(
         middle = (low + high) // 2
         low, high = (low, middle) if kept(middle) else (middle, high)
     return Reduction(weights=weights[:high], lost=seen[high], builds=len(seen))
-
-
-def output_error(exact: Mapping[str, Array], real: Mapping[str, Array]) -> float:
-    """Return the mean absolute difference of the worst output, in standard deviations of the exact one."""
-    errors = [
-        float(np.abs(values - real[name]).mean()) / (float(values.std()) or 1.0) for name, values in exact.items()
-    ]
-    return max(errors)
 
 
 def _lost(rows: Rows, weights: Weights) -> npt.NDArray[np.int64]:
@@ -203,7 +194,7 @@ def _rows(values: Array, layer: _Layer) -> Rows:
 
 def _integer_layers(model: bytes) -> Iterator[_Layer]:
     """Yield the layers that run in integers: both inputs come from DequantizeLinear, the weight is constant s8."""
-    graph = onnx.load_model_from_string(model).graph
+    graph = parsed(model).graph
     constants = {item.name: item for item in graph.initializer}
     dequantized = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
@@ -221,17 +212,17 @@ def _integer_layers(model: bytes) -> Iterator[_Layer]:
 
 def _arranged(node: Any, weights: Array, constants: dict[str, Any], data: Any) -> tuple[Weights | None, Window | None]:
     """Return the weights as (groups, outputs, reduction) in the order of MLAS; ``None``: no pairs are added."""
-    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    settings = attributes(node)
     if node.op_type == "Conv":
-        groups = attributes.get("group", 1)
+        groups = settings.get("group", 1)
         if len(weights) == groups and weights.shape[1] == 1:
             return None, None
         last = np.moveaxis(weights, 1, -1)  # channels last
-        window = Window.of(attributes, weights.shape[2:], fill=_zero_point(data, constants))
+        window = Window.of(settings, weights.shape[2:], fill=_zero_point(data, constants))
         return last.reshape(groups, len(weights) // groups, -1), window
-    if weights.ndim != 2 or attributes.get("transA", 0):
+    if weights.ndim != 2 or settings.get("transA", 0):
         return None, None  # batched weights and transposed activations run in float
-    return (weights if attributes.get("transB", 0) else weights.T)[None], None
+    return (weights if settings.get("transB", 0) else weights.T)[None], None
 
 
 def _zero_point(data: Any, constants: dict[str, Any]) -> int:
@@ -244,22 +235,18 @@ def _zero_point(data: Any, constants: dict[str, Any]) -> int:
 
 def _weight_names(prepared: bytes) -> dict[str, str]:
     """Return which initializer of the float graph each node multiplies by."""
-    nodes = name_nodes(onnx.load_model_from_string(prepared)).graph.node
+    nodes = name_nodes(parsed(prepared)).graph.node
     return {node.name: node.input[1] for node in nodes if len(node.input) > 1}
 
 
 def _inner_values(model: bytes, layers: Iterable[_Layer], samples: Sequence[Sample]) -> Iterator[dict[str, Array]]:
     """Yield the tensors that go into and come out of ``layers``, computed exactly, for each of ``samples``."""
-    watched = onnx.load_model_from_string(model)
+    watched = parsed(model)
     names = sorted({name for layer in layers for name in (layer.source, layer.output)})
     del watched.graph.output[:]
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # dequantize, float, quantize
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    session = loaded(watched.SerializeToString(), session_options(1, simulated=True))
     try:
-        session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for sample in samples:
             yield dict(zip(names, session.run(names, stack([sample])), strict=True))
     except Exception as error:  # whatever ONNX Runtime raises

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import name_nodes
 from edgeopt.samples import Sample, stack
 from edgeopt.silence import silenced
 

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgeopt.folding import all_nodes, inline_decided, lift_constants, name_nodes
+from edgeopt.folding import inline_decided, lift_constants
+from edgeopt.nodes import all_nodes, name_nodes
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from tests.optimizer.wild_graphs import FLOAT, constant, decided_if, model, nested_ifs, pictures, real_if
@@ -72,17 +73,3 @@ def test_a_condition_that_an_input_can_change_is_not_decided(*, taken: bool) -> 
     changed.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.asarray(taken), "outer"))
     assert 0 == inline_decided(changed)
     assert 0 == inline_decided(onnx.load_model_from_string(real_if()))
-
-
-def test_every_node_has_a_name_of_its_own() -> None:
-    """Given names stay with the first that has them; nodes in branches count as well; names repeat."""
-    changed = onnx.load_model_from_string(nested_ifs())
-    name_nodes(changed)
-    names = [node.name for node in all_nodes(changed.graph)]
-    assert len(names) == len(set(names))
-    assert {"choice", "other choice", "twice", "Add/y", "Mul/scaled"} <= set(names)
-    again = onnx.load_model_from_string(nested_ifs())
-    name_nodes(again)
-    assert changed == again
-    name_nodes(again)
-    assert changed == again

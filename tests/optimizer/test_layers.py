@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import onnx
-
-from edgeopt.layers import convolutions, name_nodes
+from edgeopt.layers import convolutions
 from tests.optimizer.graphs import convolution_chain, old_convolution
 
 
@@ -19,15 +17,3 @@ def test_convolutions_in_order_with_their_kind() -> None:
 def test_weights_that_are_computed_are_no_constant_convolution() -> None:
     """A weight in a Constant node is folded before; until then it is not one of the file's constants."""
     assert () == convolutions(old_convolution())
-
-
-def test_every_node_gets_a_name_of_its_own() -> None:
-    """Names that are there stay; new ones avoid them."""
-    model = onnx.load_model_from_string(convolution_chain(3))
-    model.graph.node[0].name = "node_1"
-
-    names = [node.name for node in name_nodes(model).graph.node]
-
-    assert "node_1" == names[0]
-    assert len(names) == len(set(names))
-    assert all(names)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt.metrics import accuracy, agreement, class_labels, user_scores
+from edgeopt.metrics import accuracy, agreement, class_labels, output_error, user_scores
 from edgeopt.scoring import load_metric
 from edgeopt_contract.errors import DataError, UsageError
 
@@ -111,3 +111,17 @@ def test_integers_are_the_answers_themselves() -> None:
     assert [1, 1, 0] == accuracy(answers, [0, 3, 2]).tolist()
     assert [1, 0, 1] == agreement(answers, {"class": np.array([0, 2, 1])}).tolist()
     assert [0.5, 1] == agreement({"words": np.array([[1, 2], [3, 4]])}, {"words": np.array([[1, 9], [3, 4]])}).tolist()
+
+
+def test_the_error_of_outputs_is_in_their_standard_deviations() -> None:
+    """So outputs of any size compare, and their mean counts; one that never moves counts as it is."""
+    expected = {"a": np.array([[0.0], [200.0]]), "b": np.array([[3.0], [3.0]])}
+    assert 0.125 == output_error(expected, {"a": expected["a"] + 25, "b": expected["b"]})
+    assert 0.375 == output_error(expected, {"a": expected["a"] + 25, "b": expected["b"] - 0.5})
+
+
+def test_answers_have_an_error_only_where_there_are_no_scores() -> None:
+    """Between class 3 and class 9 there is no distance; but of answers alone something must be said."""
+    scores, classes = np.array([[0.0, 2.0]], np.float32), np.array([1, 3])
+    assert 0.0 == output_error({"s": scores, "c": classes}, {"s": scores, "c": classes + 6})
+    assert 6.0 == output_error({"c": classes}, {"c": classes + 6})

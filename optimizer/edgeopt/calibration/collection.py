@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from edgeopt.calibration.histogram import Histogram
 from edgeopt.calibration.statistics import Statistics
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import name_nodes, parsed
+from edgeopt.runtimes.onnx_runtime import loaded, session_options
 from edgeopt.samples import Array, Sample, stack
 from edgeopt_contract.errors import DataError, ModelError
 
@@ -32,7 +32,6 @@ __all__ = ["collect"]
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _GROUP_BYTES = 256 * 2**20  # of one sample's activations, in one run
 _BUFFER = 1 << 14  # values of a small activation that are gathered before they are counted
-_ERRORS_ONLY = 3
 
 
 def collect(
@@ -114,7 +113,7 @@ class _Tally:
 
 def _inferred(model: bytes, sample: Sample) -> Any:
     """Return the graph with the types of its tensors, and their shapes for ``sample`` as far as they follow."""
-    graph = name_nodes(onnx.load_model_from_string(model))
+    graph = name_nodes(parsed(model))
     for value in graph.graph.input:
         if value.name in sample.inputs:
             shape = value.type.tensor_type.shape
@@ -171,20 +170,14 @@ def _bytes(tensor: Any) -> int | None:
 
 def _session(model: bytes, graph: Any, group: Sequence[str], threads: int) -> Any:
     """Return the model loaded as it is, without fusions, with ``group`` as its only outputs."""
-    augmented = onnx.load_model_from_string(model)
+    augmented = parsed(model)
     if group:
         types = {name: tensor.elem_type for name, tensor in _tensors(graph).items()}
         del augmented.graph.output[:]
         augmented.graph.output.extend(onnx.helper.make_tensor_value_info(name, types[name], None) for name in group)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = _ERRORS_ONLY
+    options = session_options(threads, simulated=True)
     options.enable_cpu_mem_arena = False  # an arena keeps what the largest sample needed, and more
-    try:
-        return ort.InferenceSession(augmented.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
+    return loaded(augmented.SerializeToString(), options)
 
 
 def _outputs(session: Any, group: Sequence[str], feeds: Mapping[str, Array], number: int) -> dict[str, Array]:

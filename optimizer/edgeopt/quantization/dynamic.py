@@ -18,21 +18,20 @@ from typing import Any
 import onnx
 
 from edgeopt.graph import stripped
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import name_nodes, parsed
 from edgeopt.quantization.weights import compress_weights, compressible_weights
 from edgeopt.recipe import Precision, Recipe
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["DYNAMIC_OPERATORS", "dynamic_weights", "quantize_dynamic"]
+__all__ = ["dynamic_weights", "quantize_dynamic"]
 
 _COMPUTED = ("MatMul", "Gemm", "LSTM")
 _STORED = ("Gather", "GRU", "Conv", "ConvTranspose")
-DYNAMIC_OPERATORS = (*_COMPUTED, *_STORED)
 
 
 def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
-    """Return ``model`` with ``recipe.operators`` (all of :data:`DYNAMIC_OPERATORS` if empty) in dynamic int8.
+    """Return ``model`` with ``recipe.operators`` (if empty: all that the module's description names) in dynamic int8.
 
     Weights have one scale for each output channel, and seven bits if ``recipe.reduced_weights`` names any: ONNX
     Runtime's quantizer knows only all or none, and products of u8 by s8 saturate on x86 without VNNI. Products of two
@@ -40,7 +39,7 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
     give the same bytes. Raises :class:`ModelError` when nothing can be quantized, or an LSTM's weights are computed
     while it runs.
     """
-    graph = name_nodes(onnx.load_model_from_string(model))
+    graph = name_nodes(parsed(model))
     chosen = _chosen(graph.graph, recipe)
     stored = tuple(kind for kind in _STORED if kind in (recipe.operators or _STORED))
     weights_only = Recipe(precision=Precision.INT8_WEIGHTS, operators=stored, float_nodes=recipe.float_nodes)
@@ -55,7 +54,7 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
 
 def dynamic_weights(model: bytes, recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the weights that :func:`quantize_dynamic` multiplies in int8, in the graph's order."""
-    graph = name_nodes(onnx.load_model_from_string(model)).graph
+    graph = name_nodes(parsed(model)).graph
     names = [name for node in _chosen(graph, recipe) for name in _weights(node)]
     return tuple(dict.fromkeys(names))
 

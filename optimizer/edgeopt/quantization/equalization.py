@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import attributes, name_nodes, parsed, reads
 from edgeopt.samples import Array
 
 __all__ = ["Equalized", "Pair", "equalize"]
@@ -60,8 +60,8 @@ def equalize(model: bytes, *, split_clips: bool = False) -> Equalized:
 
     Deterministic, and bounded by 40 sweeps over the weights. ``split_clips``: see above; it adds a node for each clip.
     """
-    parsed = name_nodes(onnx.load_model_from_string(model))
-    graph = _Graph(parsed.graph)
+    changed = name_nodes(parsed(model))
+    graph = _Graph(changed.graph)
     links = graph.links()
     treated = [link for link in links if split_clips or link.clip is None]
     skipped = tuple((link.first.name, link.second.name) for link in links if link not in treated)
@@ -80,7 +80,7 @@ def equalize(model: bytes, *, split_clips: bool = False) -> Equalized:
         Pair(link.first.name, link.second.name, float(np.exp(np.abs(np.log(total)).max())))
         for link, total in zip(treated, totals, strict=True)
     )
-    return Equalized(parsed.SerializeToString(deterministic=True), pairs, skipped)
+    return Equalized(changed.SerializeToString(deterministic=True), pairs, skipped)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ class _Graph:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._constants = {item.name: item for item in graph.initializer}
-        readers = [name for node in graph.node for name in _reads(node)]
+        readers = [name for node in graph.node for name in reads(node)]
         self._reads = Counter([*readers, *(value.name for value in graph.output)])
         self._consumer = {name: node for node in graph.node for name in node.input}
         self._ranks = _ranks(graph)
@@ -181,8 +181,8 @@ class _Graph:
         """Tell whether ``node`` is linear with weights, and a bias, of its own."""
         if node.op_type not in ("Conv", "Gemm") or node.domain not in ("", "ai.onnx"):
             return False
-        attributes = _attributes(node)
-        plain = not attributes.get("transA", 0)
+        settings = attributes(node)
+        plain = not settings.get("transA", 0)
         own = all(self._is_own(name) for name in node.input[1:] if name)
         bias = self._constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         return plain and own and (bias is None or len(bias.dims) == 1)
@@ -194,7 +194,7 @@ class _Graph:
     def _rows(self, node: Any) -> Array:
         """Return a view of the weights, (output channels, everything else)."""
         array = self._array(node.input[1])
-        if node.op_type == "Gemm" and not _attributes(node).get("transB", 0):
+        if node.op_type == "Gemm" and not attributes(node).get("transB", 0):
             return array.T
         return array.reshape(array.shape[0], -1)
 
@@ -202,9 +202,9 @@ class _Graph:
         """Return a view of the weights, (groups, outputs of a group, inputs of a group, kernel)."""
         array = self._array(node.input[1])
         if node.op_type == "Gemm":
-            matrix = array if _attributes(node).get("transB", 0) else array.T
+            matrix = array if attributes(node).get("transB", 0) else array.T
             return matrix[None, :, :, None]
-        groups = _attributes(node).get("group", 1)
+        groups = attributes(node).get("group", 1)
         return array.reshape(groups, array.shape[0] // groups, array.shape[1], -1)
 
     def _bias(self, node: Any) -> Array | None:
@@ -223,16 +223,6 @@ class _Graph:
             known = np.nan if constant is None else float(numpy_helper.to_array(constant))
             limits.append(known if name else missing)
         return limits[0], limits[1]
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-
-
-def _reads(node: Any) -> list[str]:
-    """Return what ``node`` and its subgraphs read."""
-    inner = [inside for item in node.attribute for inside in (*([item.g] if item.HasField("g") else []), *item.graphs)]
-    return [*node.input, *(name for graph in inner for child in graph.node for name in _reads(child))]
 
 
 def _ranks(graph: Any) -> dict[str, int]:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgeopt.nodes import attributes, parsed
 from edgeopt.samples import Array
 
 __all__ = ["keep_float"]
@@ -32,7 +33,7 @@ def keep_float(model: bytes) -> bytes:
 
     The same bytes give the same bytes. Float32 biases only: of another type nothing is quantized anyway.
     """
-    graph_file = onnx.load_model_from_string(model)
+    graph_file = parsed(model)
     graph = graph_file.graph
     weights = {item.name: item for item in graph.initializer}
     dequantized = {tensor for node in graph.node if node.op_type == "DequantizeLinear" for tensor in node.output}
@@ -75,12 +76,11 @@ def _bias(node: Any, weights: dict[str, Any]) -> Array | None:
         bias = weights.get(node.input[2])
         return None if bias is None or not _is_float(bias) or len(bias.dims) != 1 else numpy_helper.to_array(bias)
     shape = tuple(weights[node.input[1]].dims)
-    attributes = {item.name: item.i for item in node.attribute if item.type == onnx.AttributeProto.INT}
     if node.op_type == "Conv":
         return np.zeros(shape[0], np.float32)
     if node.op_type == "ConvTranspose":
-        return np.zeros(shape[1] * attributes.get("group", 1), np.float32)
-    return np.zeros(shape[0] if attributes.get("transB") else shape[1], np.float32)
+        return np.zeros(shape[1] * attributes(node).get("group", 1), np.float32)
+    return np.zeros(shape[0] if attributes(node).get("transB") else shape[1], np.float32)
 
 
 def _through_integers(graph: Any, node: Any, bias: Array) -> Any:

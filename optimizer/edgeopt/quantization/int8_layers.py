@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgeopt.nodes import attributes, parsed
 from edgeopt.samples import Array
-from edgeopt_contract.errors import ModelError
 
 __all__ = ["Int8Graph", "Int8Layer"]
 
@@ -47,7 +47,7 @@ class Int8Layer:
     @property
     def attributes(self) -> dict[str, Any]:
         """The node's attributes by name."""
-        return {item.name: onnx.helper.get_attribute_value(item) for item in self.node.attribute}
+        return attributes(self.node)
 
 
 class Int8Graph:
@@ -55,11 +55,8 @@ class Int8Graph:
 
     def __init__(self, quantized: bytes, float_model: bytes) -> None:
         """Raises :class:`ModelError` when one of the two is not ONNX."""
-        try:
-            self.model = onnx.load_model_from_string(quantized)
-            float_graph = onnx.load_model_from_string(float_model).graph
-        except Exception as error:  # protobuf's own errors
-            raise ModelError(f"not a valid ONNX model: {error}") from error
+        self.model = parsed(quantized)
+        float_graph = parsed(float_model).graph
         self._constants = {item.name: item for item in self.model.graph.initializer}
         self._float_constants = {item.name: item for item in float_graph.initializer}
         self._reads = Counter(name for node in self.model.graph.node for name in node.input)
@@ -162,10 +159,8 @@ class Int8Graph:
         dequantize = self._producer.get(node.input[1])
         if dequantize is None or not self._is_own_dequantize(dequantize):
             return None
-        attributes = {
-            item.name: onnx.helper.get_attribute_value(item) for item in (*node.attribute, *dequantize.attribute)
-        }
-        if attributes.get("transA", 0) or attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1:
+        settings = attributes(node)
+        if settings.get("transA", 0) or settings.get("alpha", 1) != 1 or settings.get("beta", 1) != 1:
             return None
         weight, scale, *zero = dequantize.input
         known = self._float_constants.get(original.input[1])
@@ -173,7 +168,7 @@ class Int8Graph:
             return None
         if len(self._constants[scale].dims) > 1:  # blocks of a channel
             return None
-        axis = next((item.i for item in dequantize.attribute if item.name == "axis"), 1)
+        axis = attributes(dequantize).get("axis", 1)
         return Int8Layer(
             node=node,
             expected=original.output[0],

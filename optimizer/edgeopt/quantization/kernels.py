@@ -21,17 +21,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
-from edgeopt.layers import name_nodes
-from edgeopt.quantization.islands import Link, NodeTime, islands
+from edgeopt.nodes import name_nodes, parsed
+from edgeopt.quantization.islands import Link, NodeTime
+from edgeopt.runtimes.onnx_runtime import loaded, session_options
 from edgeopt.samples import Sample, stack
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["NodeTime", "costly_islands", "dataflow", "measure_nodes", "saved_ms"]
+__all__ = ["NodeTime", "dataflow", "measure_nodes", "saved_ms"]
 
 _WARM_UP = 5
-_ERRORS_ONLY = 3
 _EVENT = re.compile(r"_kernel_time$")
 _RENAMED = re.compile(r"(_nchwc|_nhwc|_token_\d+)+$")  # what ONNX Runtime's optimizers append
 _VARIANT_OF = re.compile(r"^(QLinear|Fused|DynamicQuantize|Q)(?=[A-Z])|Integer$")  # QLinearConv, FusedConv, QGemm, …
@@ -67,18 +66,6 @@ def saved_ms(
     }
 
 
-def costly_islands(
-    float_model: bytes, quantized: bytes, samples: Sequence[Sample], *, runs: int = 64, threads: int = 1
-) -> tuple[tuple[str, ...], ...]:
-    """Return the groups of nodes that had better be left in float, as measured; none when int8 pays everywhere.
-
-    They belong into the recipe's ``float_nodes``; the model made from it may have others, and has to be timed. Raises
-    :class:`ModelError`.
-    """
-    before, after = measure_nodes(float_model, (float_model, quantized), samples, runs=runs, threads=threads)
-    return islands(before, after, dataflow(float_model, samples[0]))
-
-
 def measure_nodes(
     float_model: bytes, models: Sequence[bytes], samples: Sequence[Sample], *, runs: int = 64, threads: int = 1
 ) -> tuple[dict[str, NodeTime], ...]:
@@ -88,10 +75,12 @@ def measure_nodes(
     programs take from it is left out. Nodes that ONNX Runtime folded or fused into others are missing. Raises
     :class:`ModelError`.
     """
-    original = onnx.load_model_from_string(_named(float_model)).graph
+    original = name_nodes(parsed(float_model)).graph
     with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
         places = [Path(folder) / str(number) for number, _ in enumerate(models)]
-        sessions = [_profiled(_named(model), place, threads) for model, place in zip(models, places, strict=True)]
+        sessions = [
+            _profiled(name_nodes(parsed(model)), place, threads) for model, place in zip(models, places, strict=True)
+        ]
         try:
             for number in range(_WARM_UP + runs):
                 feeds = stack([samples[number % len(samples)]])
@@ -109,7 +98,7 @@ def dataflow(float_model: bytes, sample: Sample) -> tuple[Link, ...]:
 
     Sizes that are not known without running count as zero; an unknown batch is one. Raises :class:`ModelError`.
     """
-    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(_named(float_model))).graph
+    graph = onnx.shape_inference.infer_shapes(name_nodes(parsed(float_model))).graph
     sizes = {name: array.size for name, array in sample.inputs.items()}
     for value in (*graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
@@ -130,29 +119,13 @@ def dataflow(float_model: bytes, sample: Sample) -> tuple[Link, ...]:
     )
 
 
-def _named(model: bytes) -> bytes:
-    """Return ``model`` with a name for each node, as quantizers give them."""
-    try:
-        graph = onnx.load_model_from_string(model)
-    except Exception as error:  # protobuf's error type is its own affair
-        raise ModelError(f"cannot load the model: not ONNX ({error})") from error
-    named: bytes = name_nodes(graph).SerializeToString()
-    return named
-
-
-def _profiled(model: bytes, place: Path, threads: int) -> Any:
+def _profiled(model: Any, place: Path, threads: int) -> Any:
     """Load ``model`` so that its kernels are timed, and leave the optimized graph at ``place``."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options = session_options(threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(place)
     options.optimized_model_filepath = str(place.with_suffix(".onnx"))
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
+    return loaded(model.SerializeToString(), options)
 
 
 def _kernels(report: Sequence[Mapping[str, Any]]) -> list[_Kernel]:

@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeopt.layers import name_nodes
+from edgeopt.metrics import output_error
+from edgeopt.nodes import attributes, name_nodes, parsed
 from edgeopt.results import LayerSensitivity
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Array, Sample
@@ -39,13 +40,13 @@ def rank(
     :func:`edgeopt.quantization.kernels.saved_ms` measured. The cost is loading and running the float model once for
     each such node. ``float_model`` must be the one that was quantized. Raises :class:`ModelError`.
     """
-    original = _named(float_model)
-    roundings = _roundings(original.graph, _named(quantized).graph)
+    original = name_nodes(parsed(float_model))
+    roundings = _roundings(original.graph, name_nodes(parsed(quantized)).graph)
     expected = OnnxRuntimeSession(float_model, threads=1).predict(samples)
     found = []
     for node, operator in ((node.name, node.op_type) for node in original.graph.node if node.name in roundings):
         model = _with_rounding(original, node, roundings[node])
-        error = _error(expected, OnnxRuntimeSession(model, threads=1).predict(samples))
+        error = output_error(expected, OnnxRuntimeSession(model, threads=1).predict(samples))
         saved = None if saved_ms is None else saved_ms.get(node)
         found.append(LayerSensitivity(node=node, operator=operator, error=error, saved_ms=saved))
     return tuple(sorted(found, key=lambda layer: (-layer.error, layer.node)))
@@ -61,13 +62,6 @@ class _Rounding:
     place: int
     values: Array | None = None
     parameters: tuple[Array, ...] = ()
-
-
-def _named(model: bytes) -> Any:
-    try:
-        return name_nodes(onnx.load_model_from_string(model))
-    except Exception as error:  # protobuf's own errors
-        raise ModelError(f"not a valid ONNX model: {error}") from error
 
 
 def _roundings(original: Any, quantized: Any) -> dict[str, list[_Rounding]]:
@@ -105,7 +99,7 @@ def _rounding(place: int, dequantize: Any, constants: Mapping[str, Any]) -> _Rou
     if source not in constants:
         return _Rounding(place, parameters=arrays)
     stored = numpy_helper.to_array(constants[source])
-    axis = next((item.i for item in dequantize.attribute if item.name == "axis"), 1)
+    axis = attributes(dequantize).get("axis", 1)
     fitted = [_along(array, axis, stored.ndim) for array in arrays]
     offset = fitted[1].astype(np.float32) if len(fitted) > 1 else np.float32(0)
     return _Rounding(place, values=((stored.astype(np.float32) - offset) * fitted[0]).astype(np.float32))
@@ -155,13 +149,3 @@ def _round_trip(graph: Any, parameters: Sequence[Array], source: str, target: st
         onnx.helper.make_node("QuantizeLinear", [source, *names], [f"{base}/integers"], name=f"{base}/quantize"),
         onnx.helper.make_node("DequantizeLinear", [f"{base}/integers", *names], [target], name=f"{base}/dequantize"),
     ]
-
-
-def _error(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> float:
-    """Return the mean absolute difference in standard deviations, the mean over the float outputs."""
-    errors = [
-        float(np.abs(actual[name] - array).mean(dtype=np.float64)) / (float(array.std(dtype=np.float64)) or 1.0)
-        for name, array in expected.items()
-        if np.issubdtype(array.dtype, np.floating)
-    ]
-    return float(np.mean(errors)) if errors else 0.0

@@ -25,7 +25,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from edgeopt.graph import stripped
-from edgeopt.layers import convolutions, name_nodes
+from edgeopt.layers import convolutions
+from edgeopt.nodes import attributes, name_nodes, parsed
 from edgeopt.recipe import Recipe
 from edgeopt.samples import Array
 from edgeopt.silence import silenced
@@ -62,7 +63,7 @@ def quantize_static(model: bytes, recipe: Recipe, ranges: Mapping[str, tuple[flo
     all that ONNX Runtime knows. Exactly ``recipe.reduced_weights`` use 7 of 8 bits. Raises :class:`ModelError`, with
     ONNX Runtime's reason where it cannot quantize the model.
     """
-    graph = name_nodes(onnx.load_model_from_string(model))
+    graph = name_nodes(parsed(model))
     _check(graph, recipe)
     copies = _untied(graph, recipe)
     known = {**QLinearOpsRegistry, **QDQRegistry}
@@ -103,16 +104,18 @@ def depthwise_weights(model: bytes) -> tuple[str, ...]:
 
     With more outputs (a channel multiplier) ONNX Runtime takes the kernel of dense ones, which saturates.
     """
-    graph = onnx.load_model_from_string(model).graph
+    graph = parsed(model).graph
     outputs = {constant.name: constant.dims[0] for constant in graph.initializer if constant.dims}
-    groups = {node.input[_WEIGHT_INPUT]: _attribute(node, "group", 1) for node in graph.node if node.op_type == "Conv"}
+    groups = {
+        node.input[_WEIGHT_INPUT]: attributes(node).get("group", 1) for node in graph.node if node.op_type == "Conv"
+    }
     weights = dict.fromkeys(layer.weight for layer in convolutions(model) if layer.depthwise)
     return tuple(name for name in weights if groups[name] == outputs[name])
 
 
 def weighted_layers(model: bytes) -> tuple[tuple[str, str], ...]:
     """Return the node and the weight of each convolution and matrix product with constant weights, in order."""
-    graph = name_nodes(onnx.load_model_from_string(model))
+    graph = name_nodes(parsed(model))
     return tuple((use.node, use.constant) for use in _uses(graph) if use.weight)
 
 
@@ -149,11 +152,7 @@ def _uses(graph: Any) -> Iterator[_Use]:
 def _axis(node: Any, rank: int) -> int | None:
     if node.op_type == "MatMul" and rank != 2:
         return None  # QLinearMatMul takes columns of one matrix only
-    return 0 if _attribute(node, "transB", 0) else _AXES[node.op_type]
-
-
-def _attribute(node: Any, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
+    return 0 if attributes(node).get("transB", 0) else _AXES[node.op_type]
 
 
 def _quantized(graph: Any, recipe: Recipe) -> list[_Use]:

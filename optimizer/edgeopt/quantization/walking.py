@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
+from edgeopt.nodes import reads
 from edgeopt.quantization.int8_layers import Int8Graph, Int8Layer
+from edgeopt.runtimes.onnx_runtime import loaded, session_options
 from edgeopt.samples import Array, Sample, stack
 from edgeopt_contract.errors import ModelError
 
 __all__ = ["Change", "View", "walk"]
 
 _BATCH = 32
-_ERRORS_ONLY = 3
 _MEMORY_BYTES = 2**30  # for the activations of all samples between two layers
 _COPIES = 6  # of the greatest activation that are held at the same time, about
 
@@ -187,7 +187,7 @@ class _Backwards:
             elif name in self._producer:
                 node = self._producer[name]
                 nodes.update(node.output)
-                open_names.extend(_reads(node))
+                open_names.extend(reads(node))
         return nodes, sources
 
     def sources(self, targets: Iterable[str], known: Iterable[str]) -> set[str]:
@@ -203,7 +203,7 @@ class _Piece:
         wanted, _ = _Backwards(graph).nodes(targets, sources)
         wanted.discard("")
         nodes = [node for node in graph.node if wanted.intersection(node.output)]
-        read = {name for node in nodes for name in _reads(node)} | set(targets)
+        read = {name for node in nodes for name in reads(node)} | set(targets)
         types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
         piece = onnx.helper.make_graph(
             nodes,
@@ -217,7 +217,7 @@ class _Piece:
         )
         made = onnx.helper.make_model(piece, ir_version=model.ir_version, opset_imports=model.opset_import)
         self._targets = list(targets)
-        self._session = _session(made.SerializeToString())
+        self._session = loaded(made.SerializeToString(), session_options(1, simulated=True))
         self._batch = 1 if any(_first_axis(value) for value in graph.input) else _BATCH
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -235,24 +235,7 @@ class _Piece:
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def _session(model: bytes) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load a part of the model: {error}") from error
-
-
 def _first_axis(value: Any) -> int:
     """Return the fixed size of the first axis, 0 if it is free."""
     dims = value.type.tensor_type.shape.dim
     return dims[0].dim_value if dims else 0
-
-
-def _reads(node: Any) -> list[str]:
-    """Return what ``node`` and its subgraphs read."""
-    inner = [inside for item in node.attribute for inside in (*([item.g] if item.HasField("g") else []), *item.graphs)]
-    return [*node.input, *(name for graph in inner for child in graph.node for name in _reads(child))]

@@ -24,9 +24,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeopt.folding import all_nodes
 from edgeopt.graph import stripped
-from edgeopt.layers import name_nodes
+from edgeopt.nodes import all_nodes, attributes, name_nodes, parsed
 from edgeopt.recipe import Recipe
 from edgeopt.samples import Array
 from edgeopt_contract.errors import ModelError
@@ -54,7 +53,7 @@ def compress_weights(model: bytes, recipe: Recipe) -> bytes:
     for a model that is quantized in part: what is left in float is compressed. The same arguments give the same bytes.
     Raises :class:`ModelError` when there is no weight to compress.
     """
-    graph = name_nodes(onnx.load_model_from_string(model))
+    graph = name_nodes(parsed(model))
     uses = _uses(graph.graph, recipe)
     if not uses:
         raise ModelError(
@@ -69,7 +68,7 @@ def compress_weights(model: bytes, recipe: Recipe) -> bytes:
 
 def compressible_weights(model: bytes, recipe: Recipe) -> tuple[str, ...]:
     """Return the names of the weights that :func:`compress_weights` puts into int8, in the graph's order."""
-    return tuple(_uses(name_nodes(onnx.load_model_from_string(model)).graph, recipe))
+    return tuple(_uses(name_nodes(parsed(model)).graph, recipe))
 
 
 def _operators(recipe: Recipe) -> tuple[str, ...]:
@@ -96,16 +95,16 @@ def _uses(graph: Any, recipe: Recipe) -> dict[str, list[_Use]]:
 
 def _operands(node: Any, weights: dict[str, Any]) -> list[tuple[int, int]]:
     """Return (input, axis of its output channels) of each weight of ``node`` (ONNX operator documentation)."""
-    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    settings = attributes(node)
     rank = {slot: len(weights[name].dims) for slot, name in enumerate(node.input) if name in weights}
     if node.op_type in ("LSTM", "GRU"):  # directions x gates and hidden x inputs
         return [(slot, 1) for slot in (1, 2) if slot in rank]
     if node.op_type == "Gather":  # rows are looked up, so only columns can have scales of their own
-        return [(0, 1)] if rank.get(0) == 2 and attributes.get("axis", 0) == 0 else []
+        return [(0, 1)] if rank.get(0) == 2 and settings.get("axis", 0) == 0 else []
     if rank.get(1, 0) < 2:
         return []
     if node.op_type == "Gemm":
-        return [(1, 0 if attributes.get("transB", 0) else 1)]
+        return [(1, 0 if settings.get("transB", 0) else 1)]
     axis = {"MatMul": rank[1] - 1, "Conv": 0, "ConvTranspose": 1}[node.op_type]
     return [(1, axis)]
 

@@ -16,7 +16,7 @@ from edgeopt.runtimes.batches import Batches
 from edgeopt.samples import Array
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["OnnxRuntimeSession"]
+__all__ = ["OnnxRuntimeSession", "loaded", "session_options"]
 
 _BATCH = 32
 _ERRORS_ONLY = 3
@@ -36,6 +36,27 @@ _DTYPES = {
 }
 
 
+def session_options(threads: int, *, simulated: bool = False) -> ort.SessionOptions:
+    """Return ONNX Runtime's settings as on the device; ``simulated``: every node computed as it stands in the file."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # As on the device; and a thread that spins while another model is timed would slow that one down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if simulated:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def loaded(model: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Return ``model`` loaded for the CPU. Raises :class:`ModelError` when ONNX Runtime refuses it."""
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a class for each of its codes
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
+
+
 class OnnxRuntimeSession(Batches):
     """A loaded model. The first axis of every input and output is the batch."""
 
@@ -45,18 +66,7 @@ class OnnxRuntimeSession(Batches):
         ``simulated`` computes quantized layers as what they stand for (dequantize, float, quantize) instead of with
         this CPU's integer kernels, so that a model for another kind of CPU is judged without this one's saturation.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        # As on the device; and a thread that spins while another model is timed would slow that one down.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if simulated:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime {ort.__version__} cannot load the model: {error}") from error
+        self._session = loaded(model, session_options(threads, simulated=simulated))
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
         super().__init__(
             {

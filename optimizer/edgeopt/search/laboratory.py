@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edgeopt.graph import op_types
+from edgeopt.metrics import output_error
 from edgeopt.quantization.islands import islands
 from edgeopt.quantization.kernels import dataflow, measure_nodes, saved_ms
 from edgeopt.quantization.mixed import float_node_sets
@@ -29,7 +28,7 @@ from edgeopt.search.requests import Answer, Kind, Request
 from edgeopt.search.workshop import Workshop
 from edgeopt_contract.errors import EdgeoptError, ModelError
 
-__all__ = ["Bench", "Laboratory", "Timer", "output_error"]
+__all__ = ["Bench", "Laboratory", "Timer"]
 
 Timer = Callable[[bytes, Recipe], SpeedResult]
 
@@ -145,12 +144,3 @@ def _check_integers(model: bytes, recipe: Recipe) -> None:
     onnx = recipe.runtime is not RuntimeName.LITERT
     if onnx and recipe.precision is Precision.INT8 and "QuantizeLinear" not in op_types(model):
         raise ModelError("with these nodes in float, nothing is left in int8")
-
-
-def output_error(baseline: Mapping[str, Array], outputs: Mapping[str, Array]) -> float:
-    """Return the mean absolute difference of all outputs, each in standard deviations of the baseline's."""
-    differences = [
-        np.abs(outputs[name].astype(np.float64) - array.astype(np.float64)).mean() / (float(array.std()) or 1.0)
-        for name, array in baseline.items()
-    ]
-    return float(np.mean(differences))

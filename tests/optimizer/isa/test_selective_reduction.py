@@ -12,11 +12,12 @@ import torch
 from edgeopt.calibration.collection import collect
 from edgeopt.emulation.emulator import Emulator
 from edgeopt.graph import prepare
+from edgeopt.metrics import output_error
 from edgeopt.quantization.static import quantize_static
 from edgeopt.recipe import Calibrator, Precision, Recipe
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Array, Sample
-from edgeopt.saturation import LayerSaturation, Reduction, output_error, saturating_layers, selective_reduction
+from edgeopt.saturation import LayerSaturation, Reduction, saturating_layers, selective_reduction
 from edgeopt.targets import host_target
 from examples import bright_digits
 

@@ -65,7 +65,7 @@ class TestAvx2:
     def test_of_few_convolutions_three_would_be_most_of_the_work(self) -> None:
         """Only the first and the last layer may stay in float."""
         _, ends = recipes(convolution_chain(4), "x86-avx2")
-        assert ("node_0", "node_6") == ends.float_nodes
+        assert ("Conv/c0", "Conv/y") == ends.float_nodes
         assert ("w2",) == ends.reduced_weights
 
     def test_of_two_layers_none_is_spared(self) -> None:

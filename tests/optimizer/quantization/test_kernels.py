@@ -7,10 +7,11 @@ import onnx
 import pytest
 
 from edgeopt.graph import prepare
-from edgeopt.layers import name_nodes
 from edgeopt.models import TorchModel
+from edgeopt.nodes import name_nodes
 from edgeopt.quantization.float_layers import keep_float
-from edgeopt.quantization.kernels import costly_islands, dataflow, measure_nodes, saved_ms
+from edgeopt.quantization.islands import islands
+from edgeopt.quantization.kernels import dataflow, measure_nodes, saved_ms
 from edgeopt.samples import Sample
 from edgeopt_contract.errors import ModelError
 from tests.optimizer.edgeopt_zoo import pictures
@@ -123,15 +124,16 @@ def test_an_if_counts_with_what_is_inside_it() -> None:
 def test_costly_islands_are_nodes_of_the_float_graph(images: list[Sample]) -> None:
     """Whatever this machine finds dear can be left in float by name; quantizing it all away leaves no island."""
     model = prepare(convolution_chain(4)).model
-    found = [name for island in costly_islands(model, plain_int8(model, images), images, runs=8) for name in island]
-    assert set(found) <= set(_nodes(model))
-    assert () == costly_islands(model, model, images, runs=8)
+    links = dataflow(model, images[0])
+    before, after = measure_nodes(model, (model, plain_int8(model, images)), images, runs=8)
+    assert {name for island in islands(before, after, links) for name in island} <= set(_nodes(model))
+    assert () == islands(before, before, links)
 
 
 def test_what_cannot_be_loaded_or_run_is_said(images: list[Sample]) -> None:
     """A broken model and data that do not fit are errors of the model."""
     model = prepare(convolution_chain(1)).model
-    with pytest.raises(ModelError, match="cannot load the model"):
+    with pytest.raises(ModelError, match="not a valid ONNX model"):
         measure_nodes(model, (b"rubbish",), images)
     with pytest.raises(ModelError, match="failed on the data"):
         measure_nodes(model, (model,), [Sample({"z": np.zeros(3, np.float32)}, None)])

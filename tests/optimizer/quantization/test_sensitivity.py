@@ -3,6 +3,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgeopt.nodes import name_nodes, parsed
 from edgeopt.quantization import sensitivity
 from edgeopt.quantization.sensitivity import rank
 from edgeopt_contract.errors import ModelError
@@ -28,16 +29,12 @@ def test_a_spoilt_layer_ranks_first(index: int) -> None:
     quantized = plain_int8(model, samples)
     before = {layer.node: layer.error for layer in rank(model, quantized, samples)}
     ranking = rank(model, spoilt(quantized, f"w{index}"), samples)
-    convolutions = [node.name for node in _named(model).graph.node if node.op_type == "Conv"]
+    convolutions = [node.name for node in name_nodes(parsed(model)).graph.node if node.op_type == "Conv"]
     assert convolutions[index] == ranking[0].node
     assert {node: value for node, value in before.items() if node != ranking[0].node} == {
         layer.node: layer.error for layer in ranking[1:]
     }
     assert [layer.error for layer in ranking] == sorted((layer.error for layer in ranking), reverse=True)
-
-
-def _named(model: bytes) -> onnx.ModelProto:
-    return sensitivity._named(model)
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "fashion_mnist", "mobilenet_v3_like"])
@@ -54,8 +51,8 @@ def test_all_nodes_together_are_the_quantized_model(name: str) -> None:
             pytest.skip("needs the Debian package dataset-fashion-mnist")
         model, samples = example(name, 16)
     quantized = plain_int8(model, samples)
-    rounded = _named(model)
-    for node, roundings in sensitivity._roundings(rounded.graph, _named(quantized).graph).items():
+    rounded = name_nodes(parsed(model))
+    for node, roundings in sensitivity._roundings(rounded.graph, name_nodes(parsed(quantized)).graph).items():
         rounded = onnx.load_model_from_string(sensitivity._with_rounding(rounded, node, roundings))
     expected = outputs(quantized, samples)
     plain = error(outputs(model, samples), expected)
@@ -65,7 +62,7 @@ def test_all_nodes_together_are_the_quantized_model(name: str) -> None:
 def test_times_are_passed_on_and_float_nodes_left_out() -> None:
     """A node in float is not ranked; the time saved stands beside the error."""
     model, samples = convolution_chain(4), pictures(8)
-    names = [node.name for node in _named(model).graph.node if node.op_type == "Conv"]
+    names = [node.name for node in name_nodes(parsed(model)).graph.node if node.op_type == "Conv"]
     ranking = rank(model, plain_int8(model, samples, [names[1]]), samples, {names[0]: 0.5, names[2]: -0.1})
     found = {layer.node: layer for layer in ranking}
     assert names[1] not in found

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeopt.folding import all_nodes
 from edgeopt.graph import prepare
+from edgeopt.nodes import all_nodes
 from edgeopt.preprocess import bind
 from edgeopt.preprocess_steps import Preprocessing
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
