@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from benchmarks.optimizer.peers.port import Made, Work
 from edgeopt.samples import Array, Sample, stack
 
@@ -42,7 +44,7 @@ class NeuralCompressor:
                 calibration_sampling_size=len(work.calibration),
             )
             quantize(str(source), str(result), settings)
-            return Made(model=result.read_bytes())
+            return Made(model=onnx.load(result).SerializeToString())  # its weights lie in a file beside it
 
 
 class _Reader:

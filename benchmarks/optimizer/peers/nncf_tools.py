@@ -7,7 +7,7 @@ Accuracy control gets what edgeopt gets: the selection samples, the metric, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,35 +68,35 @@ class NncfControlled:
 class _Answers:
     """Judges a model for NNCF by the metric: right answers, or those equal to the float model's."""
 
-    def __init__(self, work: Work, samples: list[Sample] | Any) -> None:
-        self._samples = list(samples)
-        self._feeds = [stack([sample]) for sample in self._samples]
+    def __init__(self, work: Work, samples: Sequence[Sample]) -> None:
+        self._feeds = [stack([sample]) for sample in samples]
         if work.metric == "accuracy":
-            self._labels = [sample.label for sample in self._samples]
+            self._labels = [sample.label for sample in samples]
         else:
             first = _first_of_onnx(work.float_model)
             self._labels = [int(first(feeds).argmax()) for feeds in self._feeds]
 
     def validate(self, model: Any, _data: Iterable[Any]) -> tuple[float, list[float]]:
-        """Return the mean score and that of each sample; ``model`` is ready to run, in NNCF's wrapping."""
-        rows = np.concatenate([_first_output(model, feeds) for feeds in self._feeds])
+        """Return the mean score and that of each sample; ``model`` is compiled by OpenVINO, or an ONNX model."""
+        first = _first_of_onnx(model.SerializeToString()) if isinstance(model, onnx.ModelProto) else _first_of_ir(model)
+        rows = np.concatenate([first(feeds) for feeds in self._feeds])
         scores = accuracy({"answers": rows}, self._labels)
         return float(scores.mean()), [float(score) for score in scores]
 
 
-def _first_output(model: Any, feeds: dict[str, Array]) -> Array:
-    """Return the first output; NNCF gives a compiled OpenVINO model, or an object around ONNX Runtime's session."""
-    if hasattr(model, "infer_new_request") or hasattr(model, "create_infer_request"):
-        return np.asarray(model(feeds)[0])
-    results = model.run(None, feeds)
-    return np.asarray(results[0])
+def _first_of_ir(model: Any) -> Callable[[dict[str, Array]], Array]:
+    """Return what computes the first output of a compiled OpenVINO model."""
+    return lambda feeds: np.array(model(feeds)[0])
 
 
-def _first_of_onnx(model: bytes) -> Any:
+def _first_of_onnx(model: bytes) -> Callable[[dict[str, Array]], Array]:
+    """Return what computes the first output of an ONNX model."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda feeds: session.run(None, feeds)[0]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda feeds: np.asarray(session.run(None, feeds)[0])
 
 
 def _read(work: Work, *, ir: bool) -> Any:
