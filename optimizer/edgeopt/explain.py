@@ -15,7 +15,7 @@ import msgspec
 from edgeopt.gate import Verdict
 from edgeopt.recipe import Precision
 from edgeopt.results import SCHEMA, RunResult, StageResult, TargetResult, TrialResult
-from edgeopt.wording import Wording, milliseconds, size
+from edgeopt.wording import Wording, milliseconds, size, with_interval
 from edgeopt_contract.errors import UsageError
 
 __all__ = ["advice", "explain", "pareto_plot", "read_report"]
@@ -122,7 +122,7 @@ def _variants(target: TargetResult, words: Wording) -> list[tuple[str, ...]]:
                 _SHARES.score(one.agreement),
                 size(one.size_bytes),
                 milliseconds(None if speed is None else speed.variant_ms),
-                "" if speed is None else f"{speed.ratio:.2f} ({speed.ratio_low:.2f} to {speed.ratio_high:.2f})",
+                "" if speed is None else with_interval(speed.ratio, speed.ratio_low, speed.ratio_high),
             )
         )
     return rows

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator
 from edgeopt.criteria import Criterion, Name
 from edgeopt.markdown import cell, table
 from edgeopt.results import RunResult, TargetResult
-from edgeopt.wording import Wording, size
+from edgeopt.wording import CRITERIA, Wording, size
 from edgeopt_contract.bundle import BundleContents
 from edgeopt_contract.manifest import TensorSpec, Variant
 
 __all__ = ["model_card"]
 
 _SHARES = Wording(is_share=True)
-_NAMES = {Name.DROP: "overall drop", Name.CLASS_DROP: "worst class", Name.AGREEMENT: "answers as fp32"}
 _UNKNOWN = (
     "edgeopt saw the float model and the data named above, nothing else. What the model is meant for, for whom it was "
     "not made, what it was trained on and which groups of people its data leave out are for its authors to say. The "
@@ -119,7 +118,7 @@ def _target(target: TargetResult, run: RunResult) -> Iterator[str]:
 def _criterion(seen: Criterion, words: Wording) -> tuple[object, ...]:
     is_agreement = seen.name is Name.AGREEMENT
     show = _SHARES.score if is_agreement else words.drop
-    name = _NAMES[seen.name] if seen.label is None else f"{_NAMES[seen.name]} ({seen.label})"
+    name = CRITERIA[seen.name] if seen.label is None else f"{CRITERIA[seen.name]} ({seen.label})"
     found, bound = (("not known" if one is None else show(one)) for one in (seen.value, seen.bound))
     limit = f"at least {show(seen.limit)}" if is_agreement else f"at most {show(seen.limit)}"
     return name, found, bound, limit, seen.n, seen.verdict

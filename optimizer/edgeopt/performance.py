@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from edgeopt.markdown import cell, table
 from edgeopt.results import RunResult, SpeedResult, TargetResult
-from edgeopt.wording import Wording, milliseconds, size
+from edgeopt.wording import Wording, milliseconds, size, with_interval
 
 __all__ = ["performance_report"]
 
@@ -73,4 +73,4 @@ def _trials(target: TargetResult) -> Iterator[tuple[str, ...]]:
 def _ratio(speed: SpeedResult | None) -> str:
     if speed is None:
         return "not measured"
-    return f"{speed.ratio:.2f} ({speed.ratio_low:.2f} to {speed.ratio_high:.2f})"
+    return with_interval(speed.ratio, speed.ratio_low, speed.ratio_high)
