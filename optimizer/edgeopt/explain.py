@@ -8,13 +8,13 @@ The same facts as ``report.html``, from the records of ``report.json``; nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import msgspec
 
 from edgeopt.gate import Verdict
-from edgeopt.recipe import Precision
 from edgeopt.results import SCHEMA, RunResult, StageResult, TargetResult, TrialResult
+from edgeopt.rungs import rung_gains
 from edgeopt.wording import Wording, milliseconds, size, with_interval
 from edgeopt_contract.errors import UsageError
 
@@ -131,37 +131,19 @@ def _variants(target: TargetResult, words: Wording) -> list[tuple[str, ...]]:
 def _rungs(trials: Sequence[TrialResult]) -> list[tuple[str, ...]]:
     """Return, for each rung, the best it reached in accuracy and in speed; the gains are on all rungs before."""
     rows: list[tuple[str, ...]] = [("rung", "tried", "best answers as fp32", "gain", "fastest", "gain", "best recipe")]
-    reached: list[TrialResult] = []
-    for rung, group in groupby((one for one in trials if one.recipe.precision is not Precision.FP32), _rung):
-        members = list(group)
-        good = [one for one in members if one.agreement is not None]
-        best = max(good, key=lambda one: one.agreement or 0.0, default=None)
-        agreement, ratio, before = _best(members), _fastest(members), (_best(reached), _fastest(reached))
-        rows.append(
-            (
-                rung,
-                str(len(members)),
-                "" if agreement is None else _SHARES.score(agreement),
-                "" if agreement is None or before[0] is None else _SHARES.drop(agreement - before[0]),
-                "" if ratio is None else f"{ratio:.2f}",
-                "" if ratio is None or before[1] is None else f"{ratio - before[1]:+.2f}",
-                best.title if best is not None else members[0].problem or "",
-            )
+    rows.extend(
+        (
+            one.rung,
+            str(one.tried),
+            "" if one.agreement is None else _SHARES.score(one.agreement),
+            "" if one.agreement_gain is None else _SHARES.drop(one.agreement_gain),
+            "" if one.ratio is None else f"{one.ratio:.2f}",
+            "" if one.ratio_gain is None else f"{one.ratio_gain:+.2f}",
+            one.best,
         )
-        reached += members
+        for one in rung_gains(trials)
+    )
     return rows
-
-
-def _rung(trial: TrialResult) -> str:
-    return trial.rung
-
-
-def _best(trials: Sequence[TrialResult]) -> float | None:
-    return max((one.agreement for one in trials if one.agreement is not None), default=None)
-
-
-def _fastest(trials: Sequence[TrialResult]) -> float | None:
-    return max((one.speed.ratio for one in trials if one.speed is not None), default=None)
 
 
 def _stages(stages: Sequence[StageResult], words: Wording) -> list[tuple[str, ...]]:

@@ -17,6 +17,7 @@ from edgeopt import wording
 from edgeopt.explain import advice
 from edgeopt.reporting import plots, sections
 from edgeopt.results import RunResult, TargetResult
+from edgeopt.rungs import rung_gains
 
 if TYPE_CHECKING:
     import jinja2
@@ -50,6 +51,7 @@ def report_html(run: RunResult) -> bytes:
         shares=wording.Wording(is_share=True),
         sections=sections,
         plots=plots,
+        rung_gains=rung_gains,
         criteria_names=wording.CRITERIA,
     ).encode()
 

@@ -209,7 +209,14 @@ def test_every_repetition_and_every_trial_is_a_dot() -> None:
     timed = [each.speed for each in (*one.variants, *one.trials) if each.speed is not None and each.speed.ratio != 1]
     assert sum(len(each.ratios) for each in timed) == dots
     assert 2 == page.source.count('<g class="point"><title>')
-    assert "ranges: int8, mse, 1 nodes in float\n1.50 (1.38 to 1.62) times as fast\nerror 0.02" in page.source
+    assert "ranges: int8, mse, 1 node in float\n1.50 (1.38 to 1.62) times as fast\nerror 0.02" in page.source
+
+
+def test_each_rung_says_what_it_gained() -> None:
+    """In accuracy and in time, on all rungs before it."""
+    first = target().trials[1]
+    later = replace(first, rung="rounding", agreement=0.99, speed=speed(1.25), chosen=False)
+    assert "rounding 1 99.00 % 0.50 points 1.25 −0.25" in _page(_one(trials=(first, later))).text  # noqa: RUF001
 
 
 def test_what_users_name_is_text_never_markup() -> None:
