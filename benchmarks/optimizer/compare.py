@@ -6,13 +6,12 @@ for each model and which claims hold, and writes JSON and a plot. A peer that fa
 need a quiet machine. Example::
 
     python -m benchmarks.optimizer.compare --only digits --only letter --budget 1m --output comparison.json
+    python -m benchmarks.optimizer.compare --only gru --output comparison.json --resume    # one more model
     python -m benchmarks.optimizer.compare --with-olive --with-inc --check
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -25,21 +24,21 @@ import click
 import numpy as np
 
 from benchmarks.optimizer.cases import CASES, Case
-from benchmarks.optimizer.claims import Claim, Held, claims
+from benchmarks.optimizer.claims import Held
 from benchmarks.optimizer.judging import Court, Judged
 from benchmarks.optimizer.machine import machine
 from benchmarks.optimizer.ours import Run, run_edgeopt
-from benchmarks.optimizer.peers.apart import INC, OLIVE, Apart, interpreter
+from benchmarks.optimizer.peers.apart import INC, OLIVE, interpreter
 from benchmarks.optimizer.peers.catalogue import APART, PEERS
 from benchmarks.optimizer.peers.port import Made, Refused
 from benchmarks.optimizer.peers.worker import Result, quantized, write_work
 from benchmarks.optimizer.plot import svg
+from benchmarks.optimizer.record import Record
 from benchmarks.optimizer.rows import EDGEOPT, Row, table
 from edgeopt.timing import Plan
 
-__all__ = ["SCHEMA", "document", "main"]
+__all__ = ["main"]
 
-SCHEMA = 1  # of the JSON
 _CACHE = Path("~/.cache/edgeopt-benchmark")
 _REPETITIONS = 12
 _LONGEST = 300  # characters of a complaint
@@ -69,7 +68,6 @@ class _Setting:
     budget: str
     limit_seconds: float
     peers: tuple[str, ...]
-    environments: tuple[Apart, ...]
     cache: Path
 
 
@@ -84,40 +82,31 @@ class _Setting:
 @click.option("--cache", type=click.Path(path_type=Path), default=_CACHE, show_default=True, help="Where those lie.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the JSON.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the plot (SVG).")
+@click.option("--resume", is_flag=True, help="Keep the models that --output has already, and measure the others.")
 @click.option("--check", is_flag=True, help="Exit with 1 when a claim is missed.")
-def main(output: Path | None, plot: Path | None, *, check: bool, only: tuple[str, ...], **options: object) -> None:
+def main(
+    output: Path | None, plot: Path | None, *, check: bool, resume: bool, only: tuple[str, ...], **options: object
+) -> None:
     """Measure edgeopt and its peers, print the tables and the claims."""
     setting = _setting(**options)  # type: ignore[arg-type]  # click gives what the options above say
-    cases, left_out = _present([CASES[name] for name in only] or list(CASES.values()))
-    before = machine()
+    record = Record.read(output) if resume and output is not None and output.exists() else Record()
+    measured = {row.case for row in record.rows}
+    asked = [CASES[name] for name in only] or list(CASES.values())
+    cases, left_out = _present([case for case in asked if case.name not in measured])
+    record.left_out = {name: why for name, why in record.left_out.items() if name not in measured} | left_out
     progress = _Progress(len(cases) * (_SEARCH + len(setting.peers)), time.monotonic())
-    rows: list[Row] = []
     for case in cases:
+        before = machine()
         found = list(_measured(case, setting, progress))
         click.echo(table(found) + "\n")
-        rows += found
-        _write(
-            output, plot, rows, document(rows, claims(rows, CASES), before, left_out)
-        )  # after each model: an interrupted run is not lost
-    for name, reason in left_out.items():
+        after = {"load_average_after": machine()["load_average"], "peers": _versions()}
+        record.add(found, before | after)
+        _write(output, plot, record)  # after each model: an interrupted run is not lost
+    for name, reason in record.left_out.items():
         click.echo(f"left out: {name}: {reason}")
-    held = claims(rows, CASES)
-    click.echo("\n".join(map(str, held)))
-    if check and any(claim.held is Held.MISSED for claim in held):
+    click.echo("\n".join(map(str, record.claims)))
+    if check and any(claim.held is Held.MISSED for claim in record.claims):
         raise SystemExit(1)
-
-
-def document(
-    rows: Sequence[Row], held: Sequence[Claim], before: dict[str, object], left_out: dict[str, str]
-) -> dict[str, object]:
-    """Return the JSON; ``before`` is the machine as it was when the run began."""
-    return {
-        "schema": SCHEMA,
-        "machine": before | {"load_average_after": machine()["load_average"], "peers": _versions()},
-        "claims": [dataclasses.asdict(claim) for claim in held],
-        "left_out": left_out,
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
 
 
 def _setting(budget: str, limit: float, seconds: float, cache: Path, peers: tuple[str, ...], **with_: bool) -> _Setting:
@@ -128,7 +117,6 @@ def _setting(budget: str, limit: float, seconds: float, cache: Path, peers: tupl
         budget=budget,
         limit_seconds=limit,
         peers=chosen,
-        environments=tuple(apart for apart in (OLIVE, INC) if any(APART.get(name) == apart for name in chosen)),
         cache=cache.expanduser(),
     )
 
@@ -226,11 +214,11 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _write(output: Path | None, plot: Path | None, rows: Sequence[Row], result: dict[str, object]) -> None:
+def _write(output: Path | None, plot: Path | None, record: Record) -> None:
     if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n")
+        record.write(output)
     if plot is not None:
-        plot.write_text(svg(rows))
+        plot.write_text(svg(record.rows))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from benchmarks.optimizer.claims import (
     slower,
     strictly_best,
 )
-from benchmarks.optimizer.compare import document
 from benchmarks.optimizer.plot import svg
+from benchmarks.optimizer.record import Record
 from benchmarks.optimizer.rows import EDGEOPT, Figures, Row, table
 
 
@@ -179,14 +180,30 @@ def test_efficientnet_is_held_to_what_was_promised(ratio: float, agreement: floa
     assert not any("EfficientNet" in claim.words for claim in claims([row(EDGEOPT, OURS)], CASES))
 
 
-def test_document_has_all_that_a_reader_needs() -> None:
-    """Machine, versions, commit, load, claims, rows, and what was left out with its reason."""
-    rows = [row(EDGEOPT, OURS), row("peer", None, problem="it crashed")]
-    told = document(rows, claims(rows, CASES), {"cpu": "x", "commit": "abc", "load_average": 1.0}, {"gru": "no data"})
-    assert {"schema", "machine", "claims", "left_out", "rows"} == set(told)
-    assert {"cpu", "commit", "load_average", "load_average_after", "peers"} == set(told["machine"])  # type: ignore[call-overload]
-    assert ["edgeopt", "peer"] == [one["tool"] for one in told["rows"]]  # type: ignore[attr-defined]
-    assert "it crashed" == told["rows"][1]["problem"]  # type: ignore[index]
+def test_record_has_all_that_a_reader_needs(tmp_path: Path) -> None:
+    """Machine by model, claims, rows, and what was left out with its reason; another run goes on with it."""
+    path, rows = tmp_path / "comparison.json", [row(EDGEOPT, OURS), row("peer", None, problem="it crashed")]
+    record = Record(left_out={"gru": "no data"})
+    record.add(rows, {"cpu": "x", "commit": "abc", "load_average": 1.0})
+    record.write(path)
+    told = json.loads(path.read_text())
+    assert {"schema", "machines", "claims", "left_out", "rows"} == set(told)
+    assert {"digits": {"cpu": "x", "commit": "abc", "load_average": 1.0}} == told["machines"]
+    assert {"MET", "MISSED"} >= {claim["held"] for claim in told["claims"]}
+    assert "it crashed" == told["rows"][1]["problem"]
+    assert record == Record.read(path)
+
+
+def test_record_replaces_a_model_that_is_measured_again(tmp_path: Path) -> None:
+    """The last measurement counts; another schema is refused."""
+    record = Record()
+    for ratio in (1.0, 2.0):
+        record.add([row(EDGEOPT, figures(ratio)), row("peer", figures(1.0))], {})
+    record.add([row(EDGEOPT, OURS, "gru")], {})
+    assert [2.0, 1.0, 2.0] == [one.figures.ratio for one in record.rows if one.figures]
+    (tmp_path / "old.json").write_text('{"schema": 0}')
+    with pytest.raises(ValueError, match="schema 0: expected 1"):
+        Record.read(tmp_path / "old.json")
 
 
 def test_plot_is_well_formed_and_marks_edgeopt() -> None:
