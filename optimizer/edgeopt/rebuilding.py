@@ -3,7 +3,7 @@
 The model and the data are read again, and each variant is built by its recipe; nothing is searched, timed or judged.
 Example::
 
-    rebuild(bundle.manifest).files["int8.onnx"]
+    rebuild(bundle.manifest, bundle.directory).files["int8.onnx"]
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from edgeopt.evidence import compose_payload
-from edgeopt.files.reading import Reading
+from edgeopt.files.reading import Reading, TokenIds
 from edgeopt.lineage import PURPOSES
 from edgeopt.listing import Needs, Shipped
 from edgeopt.pipeline import read_original, settle
 from edgeopt.recipe import Recipe
 from edgeopt.reproduce import Rebuilt
+from edgeopt.search.pruned import with_kept
 from edgeopt.search.workshop import Workshop
 from edgeopt.sources import DataSources
 from edgeopt.stages import Request
@@ -31,15 +32,17 @@ from edgeopt_contract.manifest import Manifest, Variant
 __all__ = ["rebuild"]
 
 
-def rebuild(manifest: Manifest) -> Rebuilt:
+def rebuild(manifest: Manifest, directory: Path) -> Rebuilt:
     """Return the variants, the golden file and the profile, made anew, and the roots of the data.
 
-    Raises :class:`BundleError` when the lineage lacks a setting, and what reading and building raise.
+    ``directory`` holds the bundle and, beside it, the weights of a pruned network: training is not done again. Raises :class:`BundleError` when the lineage lacks a setting, and what reading and building raise.
     """
     request = _request(manifest)
-    setting, original = read_original(settle(request), lambda _step: None)
-    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
+    setting, original, splits = read_original(settle(request), lambda _step: None)
     recipes = _recipes(manifest)
+    if any(recipe.pruned for recipe in recipes.values()):
+        original = with_kept(original, splits, setting, directory)
+    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
     ships = [_shipped(variant, recipes[variant.name], workshop) for variant in manifest.variants]
     payload = compose_payload(setting, original, ships)
     files = {path: data for path, (_, data) in payload.files.items()}
@@ -80,11 +83,12 @@ def _request(manifest: Manifest) -> Request:
 
 
 def _sources(given: Mapping[str, Any], labels: tuple[str, ...]) -> DataSources:
-    shape = given.get("input_shape")
+    shape, tokens = given.get("input_shape"), given.get("tokens")
     reading = Reading(
         shape=None if shape is None else tuple(shape),
         label_column=given.get("label_column", Reading().label_column),
         labels=labels,
+        tokens=None if tokens is None else TokenIds(**tokens),
     )
     data, *three = (given.get(purpose) for purpose in PURPOSES)
     calibration, selection, certification = three
