@@ -9,6 +9,7 @@ the prepared graph (:mod:`edgeopt.graph`), which have stable names. Pure. Exampl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -79,10 +80,14 @@ class Recipe:
             parts.append(str(self.calibrator))
             parts.append("signed activations" if self.signed_activations else "")
         parts.append("only " + " ".join(self.operators) if self.operators else "")
-        parts.append(f"{len(self.reduced_weights)} weights in 7 bits" if self.reduced_weights else "")
+        parts.append(f"{_counted(self.reduced_weights, 'weight')} in 7 bits" if self.reduced_weights else "")
         parts.append("equalized" if self.equalized else "")
         parts.append("bias corrected" if self.bias_corrected else "")
         parts.append("rounding learned" if self.rounding_learned else "")
-        parts.append(f"{len(self.float_nodes)} nodes in float" if self.float_nodes else "")
+        parts.append(f"{_counted(self.float_nodes, 'node')} in float" if self.float_nodes else "")
         parts.append(f"by {self.runtime}" if self.runtime is not RuntimeName.ONNXRUNTIME else "")
         return ", ".join(part for part in parts if part)
+
+
+def _counted(things: Sequence[str], noun: str) -> str:
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"

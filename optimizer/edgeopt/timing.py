@@ -13,11 +13,6 @@ repetitions: no distribution is assumed, and nothing is drawn at random. Example
 
     times = measure(load_both, clock=time.perf_counter, plan=Plan(seconds=5))
     estimate(times).ratio_low > 1          # faster, at 95 % confidence
-
-For a first look at many variants, :func:`measure_many` times them all in one series, with :data:`SCREENING` in a few
-seconds. Its rounds follow a Williams design ("Experimental designs balanced for the estimation of residual effects of
-treatments", 1949): each model comes as often in each place, and as often after each other one. What is chosen then is
-measured alone against fp32.
 """
 
 from __future__ import annotations
@@ -41,8 +36,6 @@ __all__ = [
     "estimate",
     "loader",
     "measure",
-    "measure_many",
-    "williams",
 ]
 
 Run = Callable[[], object]
@@ -68,7 +61,7 @@ class Plan:
     least_rounds: int = 4
 
 
-SCREENING = Plan(seconds=2.0, repetitions=6, warm_up=2, least_rounds=2)
+SCREENING = Plan(seconds=2.0, repetitions=6, warm_up=2, least_rounds=2)  # a first look at a variant, among many
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +92,7 @@ class Speed:
 def loader(
     openers: Sequence[Callable[[], Timed]], feeds: Sequence[dict[str, Array]]
 ) -> Callable[[int], list[tuple[Run, ...]]]:
-    """Return what :func:`measure` and :func:`measure_many` call to load all models afresh, each time in another order.
+    """Return what :func:`measure` calls to load all models afresh, each time in another order.
 
     ``openers`` load one model each, the baseline first; all run the same arrays ``feeds``, one for each sample.
     """
@@ -145,53 +138,6 @@ def _round(pair: Sequence[Run], clock: Callable[[], float], *, first: int) -> tu
         run()
         spent[which] += clock() - begin
     return spent[0] / 4, spent[1] / 4
-
-
-def measure_many(
-    load: Callable[[int], Sequence[Sequence[Run]]], clock: Callable[[], float], plan: Plan
-) -> tuple[Times, ...]:
-    """Time one baseline and several variants in one series; return the times of each variant beside the baseline's.
-
-    ``load(repetition)`` loads all afresh, in an order that it changes from one repetition to the next, and gives for
-    each sample the baseline's run and one for each variant. ``plan.seconds`` are for all of them together. With one
-    variant, :func:`measure` has the better balanced rounds.
-    """
-    series: list[list[tuple[float, ...]]] = []
-    for repetition in range(plan.repetitions):
-        samples = load(repetition)
-        for runs in samples:
-            for run in (*runs,) * plan.warm_up:
-                run()
-        order = williams(len(samples[0]))
-        rounds: list[tuple[float, ...]] = []
-        end = clock() + plan.seconds / plan.repetitions
-        while len(rounds) < plan.least_rounds or clock() < end:
-            number = len(rounds)
-            rounds.append(_design(samples[number % len(samples)], clock, order, start=repetition + number))
-        series.append(rounds)
-    by_model = [tuple(tuple(one[model] for one in rounds) for rounds in series) for model in range(len(order[0]))]
-    return tuple(Times(by_model[0], variant) for variant in by_model[1:])
-
-
-def williams(models: int) -> tuple[tuple[int, ...], ...]:
-    """Return orders of ``models`` numbers: in all together each has each place, and each predecessor, equally often."""
-    first = [number // 2 if number % 2 == 0 else models - (number + 1) // 2 for number in range(models)]
-    rows = [tuple((number + shift) % models for number in first) for shift in range(models)]
-    return (*rows, *(row[::-1] for row in rows)) if models % 2 else tuple(rows)
-
-
-def _design(
-    runs: Sequence[Run], clock: Callable[[], float], order: Sequence[Sequence[int]], *, start: int
-) -> tuple[float, ...]:
-    """Return the mean seconds of one run of each model over the whole design, which begins with row ``start``."""
-    spent = [0.0] * len(runs)
-    for row in range(len(order)):
-        for which in order[(start + row) % len(order)]:
-            run = runs[which]
-            begin = clock()
-            run()
-            spent[which] += clock() - begin
-    return tuple(seconds / len(order) for seconds in spent)
 
 
 def estimate(times: Times, confidence: float = 0.95) -> Speed:

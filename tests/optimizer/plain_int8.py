@@ -5,24 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from edgeopt.nodes import name_nodes
-from edgeopt.samples import Sample, stack
+from edgeopt.samples import Sample
 from edgeopt.silence import silenced
-
-
-class _Reader(CalibrationDataReader):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = iter(samples)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Give the next sample as a batch of one."""
-        sample = next(self._samples, None)
-        return None if sample is None else stack([sample])
+from tests.optimizer.calibration_reader import Reader
 
 
 def plain_int8(model: bytes, samples: Sequence[Sample], float_nodes: Sequence[str] = ()) -> bytes:
@@ -32,7 +22,7 @@ def plain_int8(model: bytes, samples: Sequence[Sample], float_nodes: Sequence[st
         quantize_static(
             name_nodes(onnx.load_model_from_string(model)),
             str(result),
-            _Reader(samples),
+            Reader(samples),
             quant_format=QuantFormat.QDQ,
             nodes_to_exclude=list(float_nodes),
             per_channel=True,

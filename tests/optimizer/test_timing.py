@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.timing import SCREENING, Plan, Run, Times, estimate, loader, measure, measure_many, williams
+from edgeopt.timing import SCREENING, Plan, Run, Times, estimate, loader, measure
 
 Seconds = Callable[["_Bench", str], float]
 
@@ -33,11 +32,6 @@ class _Bench:
         """Give the runs of models ``a`` and ``b`` on each sample."""
         self.loads.append(repetition)
         return [(self._run(f"a{number}"), self._run(f"b{number}")) for number in range(self._samples)]
-
-    def load_many(self, repetition: int) -> list[tuple[Run, ...]]:
-        """Give the runs of models ``a``, ``b`` and ``c``."""
-        self.loads.append(repetition)
-        return [tuple(self._run(f"{name}{number}") for name in "abc") for number in range(self._samples)]
 
     def measure(self, plan: Plan) -> Times:
         """Measure on this bench."""
@@ -152,52 +146,9 @@ def test_too_few_repetitions_are_refused(times: Times) -> None:
         estimate(times)
 
 
-def _factor(bench: _Bench, name: str) -> float:
-    """Models a, b and c take 6, 3 and 2 seconds."""
-    return {"a": 6.0, "b": 3.0, "c": 2.0}[name[0]]
-
-
-def test_many_variants_share_one_baseline_in_one_series() -> None:
-    """Each variant's ratio is that to the same baseline; all are loaded afresh in each repetition."""
-    bench = _Bench(_factor, samples=2)
-    times = measure_many(bench.load_many, bench.clock, Plan(seconds=0, repetitions=6, warm_up=1, least_rounds=2))
-    assert list(range(6)) == bench.loads
-    assert [2.0, 3.0] == [estimate(one).ratio for one in times]
-    assert times[0].baseline == times[1].baseline
-    assert {6 * (1 + 6)} == {bench.calls.count(f"{name}{number}") for name in "abc" for number in range(2)}
-
-
-@pytest.mark.parametrize(
-    ("what", "seconds"),
-    [
-        ("the machine slows down steadily", lambda bench, name: 1.0 + 0.001 * len(bench.calls)),
-        ("a run after one of the same model is faster", lambda bench, name: 0.9 if bench.calls[-1:] == [name] else 1.0),
-        ("the first run of a design is slower", lambda bench, name: 1.5 if len(bench.calls) % 18 == 0 else 1.0),
-    ],
-)
-def test_what_favours_no_variant_changes_no_ratio_of_many(what: str, seconds: Seconds) -> None:
-    """Equal models stay equal when three of them take turns."""
-    bench = _Bench(seconds)
-    for times in measure_many(bench.load_many, bench.clock, Plan(seconds=0, repetitions=12, warm_up=0, least_rounds=8)):
-        assert 1.0 == pytest.approx(estimate(times).ratio, abs=0.02), what
-
-
-@pytest.mark.parametrize("models", range(2, 9))
-def test_a_williams_design_is_balanced(models: int) -> None:
-    """Each model is in each place, and after each other one, equally often."""
-    rows = williams(models)
-    places = [(place, model) for row in rows for place, model in enumerate(row)]
-    followers = [(first, second) for row in rows for first, second in itertools.pairwise(row)]
-    assert {len(rows) // models} == {places.count(one) for one in set(places)}
-    assert models * models == len(set(places))
-    assert models * (models - 1) == len(set(followers))
-    assert 1 == len({followers.count(one) for one in set(followers)})
-
-
 def test_screening_has_enough_repetitions_for_an_interval() -> None:
     """It is short, and still says how sure it is."""
-    bench = _Bench(_factor)
-    assert all(1 < estimate(times).ratio_low for times in measure_many(bench.load_many, bench.clock, SCREENING))
+    assert 1 < estimate(_Bench(_constant).measure(SCREENING)).ratio_low
 
 
 class _Model:

@@ -3,7 +3,7 @@
 Example::
 
     view = read(RolloutView, fleet.rollout("v2"))
-    view.is_final
+    view.state in FINAL_STATES
 """
 
 from __future__ import annotations
@@ -151,11 +151,6 @@ class RolloutView:
     bundle_name: str | None = None
     policy: dict[str, Any] = field(default_factory=dict)
     created_at: float | None = None
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state in FINAL_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.quantization import CalibrationDataReader
 from onnxruntime.quantization.calibrate import MinMaxCalibrater, PercentileCalibrater
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
@@ -18,24 +17,13 @@ from edgeopt.calibration.statistics import Statistics
 from edgeopt.graph import prepare
 from edgeopt.models import load_model
 from edgeopt.recipe import Calibrator
-from edgeopt.samples import Sample, stack
+from edgeopt.samples import Sample
 from edgeopt_contract.errors import DataError, ModelError
 from tests.optimizer import wild_graphs
+from tests.optimizer.calibration_reader import Reader
 from tests.optimizer.graphs import convolution_chain
 
 SUPPORTED = [*QDQRegistry, *QLinearOpsRegistry]
-
-
-class Reader(CalibrationDataReader):
-    """Hands the samples to ONNX Runtime one at a time."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = iter(samples)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next, as a batch of one."""
-        sample = next(self.samples, None)
-        return None if sample is None else stack([sample])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime.quantization
 import pytest
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantType
+from onnxruntime.quantization import QuantType
 
 from edgeopt.calibration.collection import collect
 from edgeopt.data import fit_to, load_samples
@@ -20,10 +20,11 @@ from edgeopt.models import load_model
 from edgeopt.quantization.static import depthwise_weights, quantize_static, reducible_weights
 from edgeopt.recipe import Calibrator, Precision, Recipe
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
-from edgeopt.samples import Sample, stack
+from edgeopt.samples import Sample
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 from tests.optimizer import wild_graphs
+from tests.optimizer.calibration_reader import Reader
 from tests.optimizer.graphs import convolution_chain, old_convolution
 from tests.optimizer.wild_graphs import FLOAT, INT64, pictures, tensor
 
@@ -56,18 +57,6 @@ def digits() -> tuple[bytes, list[Sample]]:
     samples = load_samples("edgeopt_zoo:digits_data")[:40]
     model = prepare(load_model("edgeopt_zoo:digits").to_onnx(samples[0])).model
     return model, fit_to(samples, OnnxRuntimeSession(model, threads=1).inputs)
-
-
-class Reader(CalibrationDataReader):
-    """Hands the samples to ONNX Runtime one at a time."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = iter(samples)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next, as a batch of one."""
-        sample = next(self.samples, None)
-        return None if sample is None else stack([sample])
 
 
 def of_onnxruntime(model: bytes, samples: list[Sample], folder: Path, **options: Any) -> bytes:

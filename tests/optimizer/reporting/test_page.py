@@ -20,7 +20,7 @@ from edgeopt.wording import milliseconds, size
 from tests.optimizer.runs import FP32, INT8, a_run, criterion, speed, target, variant
 
 HOSTILE = "<script>alert('\"&')</script>{{ 7 * 7 }}"
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "wbr"}
 TITLES = (
     "What was asked for",
     "Accuracy against speed",
@@ -210,6 +210,12 @@ def test_every_repetition_and_every_trial_is_a_dot() -> None:
     assert sum(len(each.ratios) for each in timed) == dots
     assert 2 == page.source.count('<g class="point"><title>')
     assert "ranges: int8, mse, 1 node in float\n1.50 (1.38 to 1.62) times as fast\nerror 0.02" in page.source
+
+
+def test_a_long_metric_may_break_in_the_head_of_its_column() -> None:
+    """A function's dotted name would push the last columns out of sight; it stays text."""
+    page = _page(a_run(metric="my.own:metric<b>"))
+    assert '<th class="n">my.<wbr>own:<wbr>metric&lt;b&gt;</th>' in page.source
 
 
 def test_each_rung_says_what_it_gained() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.calibrate import HistogramCollector, PercentileCalibrater
 
 from edgeopt.calibration import ranges
@@ -22,13 +22,14 @@ from edgeopt.quantization.candidates import first_recipes
 from edgeopt.quantization.facts import facts_of
 from edgeopt.recipe import Calibrator, Precision, Recipe
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
-from edgeopt.samples import Sample, stack
+from edgeopt.samples import Sample
 from edgeopt.scoring import load_metric
 from edgeopt.silence import silenced
 from edgeopt.sources import DataSources, SplitData, read_splits
 from edgeopt.targets import host_target
 from edgeopt_contract.errors import DataError
 from tests.optimizer import wild_graphs
+from tests.optimizer.calibration_reader import Reader
 
 pytestmark = pytest.mark.traps
 
@@ -37,18 +38,6 @@ def answers(model: bytes, samples: list[Sample]) -> np.ndarray:
     """Return the class that ``model`` says for each sample, without this CPU's saturation."""
     (scores,) = OnnxRuntimeSession(model, threads=1, simulated=True).predict(samples).values()
     return scores.argmax(1)
-
-
-class Reader(CalibrationDataReader):
-    """Hands the samples to ONNX Runtime one at a time."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.samples = iter(samples)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next, as a batch of one."""
-        sample = next(self.samples, None)
-        return None if sample is None else stack([sample])
 
 
 @pytest.fixture(scope="module")
