@@ -7,6 +7,7 @@ Whatever users named is escaped. It judges nothing: all figures are those of ``r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,11 @@ def _view(run: RunResult, place: int, words: wording.Wording) -> _TargetView:
     )
 
 
+def _breakable(name: str) -> Markup:
+    """Return a dotted name so that it may be broken behind its separators: a long one would widen its column."""
+    return Markup("<wbr>").join(re.split(r"(?<=[:._/])", name))
+
+
 @cache
 def _environment() -> jinja2.Environment:
     import jinja2
@@ -85,6 +91,7 @@ def _environment() -> jinja2.Environment:
         "size": wording.size,
         "ms": wording.milliseconds,
         "plain": sections.plain,
+        "breakable": _breakable,
     }
     environment.filters.update(filters)
     return environment

@@ -40,6 +40,8 @@ __all__ = [
     "why_no_times",
 ]
 
+_ROUNDING = 1e-5  # of a standard deviation: below it, two runtimes add in another order
+_VISIBLE = 1e-3  # an error that fills the bar at least, so that rounding does not look like a loss
 LONG = 12  # a longer table of trials shows the telling ones first
 _FIRST = ("edgeopt", "python", "torch", "onnx", "onnxruntime", "openvino", "numpy")  # what people look for
 
@@ -119,12 +121,12 @@ def stages(found: Sequence[StageResult], words: Wording) -> tuple[Stage, ...]:
     """Return the stages with what was lost between them; the worst step is where the error grew most."""
     if not found:
         return ()
-    greatest = max(one.error for one in found) or 1.0
+    greatest = max(_VISIBLE, *(one.error for one in found))
     growth = {after.stage: after.error - before.error for before, after in pairwise(found)}
     worst = max(growth, key=lambda stage: growth[stage], default="")
     losses = {after.stage: words.drop(before.score - after.score) for before, after in pairwise(found)}
     return tuple(
-        Stage(one, losses.get(one.stage, ""), one.error / greatest, one.stage == worst and growth[worst] > 0)
+        Stage(one, losses.get(one.stage, ""), one.error / greatest, one.stage == worst and growth[worst] > _ROUNDING)
         for one in found
     )
 

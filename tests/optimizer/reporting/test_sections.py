@@ -33,6 +33,8 @@ def test_the_step_that_added_most_error_is_named_and_each_says_what_it_lost() ->
 def test_no_step_is_to_blame_when_nothing_was_lost() -> None:
     """Nor is nothing divided by zero."""
     assert not any(one.is_worst for one in sections.stages((_stage("torch", 0.0), _stage("onnx", 0.0)), SHARE))
+    rounded = sections.stages((_stage("torch", 0.0), _stage("onnx", 1e-7)), SHARE)
+    assert not any(one.is_worst or one.share > 0.01 for one in rounded)
     assert () == sections.stages((), SHARE)
 
 
