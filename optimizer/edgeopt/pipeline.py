@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from edgeopt.files.reading import Shape
 from edgeopt.handover import PERFORMANCE, evidence_files, performance_report
 from edgeopt.metrics import class_labels
 from edgeopt.models import Model, load_model
+from edgeopt.noise import cpu_times, noise_note
 from edgeopt.original import make_ready
 from edgeopt.packing import REPORT_HTML, REPORT_JSON, check_output, with_evidence, write_run
 from edgeopt.preprocess_config import read_preprocessing
@@ -33,18 +34,21 @@ from edgeopt.pruning.saved import RECIPE, WEIGHTS
 from edgeopt.recipe import Recipe, RuntimeName
 from edgeopt.reporting.page import report_html
 from edgeopt.results import RunResult, SpeedResult, TrialResult, to_json
-from edgeopt.runtimes.port import open_session
+from edgeopt.runtimes.port import available, open_session
 from edgeopt.samples import stack
 from edgeopt.scoring import load_metric
 from edgeopt.search.best import BestSoFar
+from edgeopt.search.budget import Budget
 from edgeopt.search.choice import Demand
+from edgeopt.search.costs import shortened
 from edgeopt.search.course import course_for
-from edgeopt.search.explore import Budget, explore
+from edgeopt.search.explore import explore
 from edgeopt.search.journal import Entry, Journal
 from edgeopt.search.laboratory import Bench, Laboratory, Timer
 from edgeopt.search.ladder import climb
-from edgeopt.search.pruned import with_pruned
-from edgeopt.search.requests import Answer
+from edgeopt.search.prospect import Prospect, look_ahead
+from edgeopt.search.pruned import Limit, kept_for, with_pruned
+from edgeopt.search.requests import NO_TIME, Answer
 from edgeopt.search.requests import Request as Question
 from edgeopt.search.workshop import Workshop
 from edgeopt.sources import SplitData, read_splits
@@ -58,6 +62,9 @@ from edgeopt_contract.values import canonical_json, digest_of
 __all__ = ["Outcome", "Watcher", "read_original", "run", "settle"]
 
 _TIMED_SAMPLES = 8
+_PRUNING = 0.5  # of what is left of the budget, at most
+_FULLY, _SCREENED = 0.1, 0.025  # of the budget, at most, for one measurement
+_EMULATED = 0.2  # of a target's share, at most, for the gate of one variant on an emulated CPU
 
 
 class Watcher:
@@ -68,6 +75,9 @@ class Watcher:
 
     def trial(self, trial: TrialResult) -> None:
         """Hear what came of a recipe."""
+
+    def begin(self, budget: Budget) -> None:
+        """Hear what time there is, once at the beginning; ``budget`` goes on to tell what is spent of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +97,39 @@ class _Run:
     workshop: Workshop
     watcher: Watcher
     budget: Budget
-    classes: Classes | None = field(default=None)
+    prospect: Prospect
+    classes: Classes | None
 
-    def find(self, target: Target) -> Findings:
-        """Search for the best variant for ``target``, and certify it."""
+    def find(self, target: Target, parts: int) -> Findings:
+        """Search for the best variant for ``target``, the next of ``parts``, and certify it."""
         execution = execution_for(target, self.setting.host, self.setting.request.emulator)
         demand = self._demand()
+        timed = self._timed(target)
+        plan = self._within(self.setting.request.timing, _FULLY) if timed else None
+        self._share(execution, parts, plan)
         searched = self._search(target, execution, demand)
-        timer = self._timer(self.setting.request.timing) if self._timed(target) else None
+        timer = None if plan is None else self._timer(plan)
         return certify(self.original, target, searched, self._tools(execution, demand, timer))
+
+    def _share(self, execution: Execution, parts: int, plan: Plan | None) -> None:
+        """Give the search its part of the budget; ``plan`` is that of the final timing."""
+        emulated = execution.emulator is not None
+        screening = None if plan is None else self._within(SCREENING, _SCREENED)
+        self.budget.share(
+            parts=parts,
+            ends=self.prospect.ends(self.original, plan, self._emulated_seconds() if emulated else 0.0),
+            writing=self.prospect.writing(self.original),
+            costs=self.prospect.costs(screening, emulated=emulated),
+        )
+
+    def _within(self, plan: Plan, share: float) -> Plan:
+        """Return ``plan`` with at most that ``share`` of the budget."""
+        return plan if self.budget.seconds is None else shortened(plan, share * self.budget.seconds)
+
+    def _emulated_seconds(self) -> float:
+        """Return how long an emulated CPU may take for one variant."""
+        asked, seconds = self.setting.request.emulator_seconds, self.budget.seconds
+        return asked if seconds is None else min(asked, _EMULATED * seconds / len(self.setting.targets))
 
     def _tools(self, execution: Execution, demand: Demand, timer: Timer | None) -> Tools:
         return Tools(
@@ -106,7 +140,7 @@ class _Run:
             timer,
             self.classes,
             self.watcher.step,
-            self.setting.request.emulator_seconds,
+            self._emulated_seconds(),
         )
 
     def _timed(self, target: Target) -> bool:
@@ -133,7 +167,7 @@ class _Run:
             metric=self.setting.metric,
             threads=request.threads,
             simulated=execution.kind is not ExecutionKind.NATIVE,
-            timer=self._timer(SCREENING) if self._timed(target) else None,
+            timer=self._timer(self._within(SCREENING, _SCREENED)) if self._timed(target) else None,
             on_target=tools.predict,
         )
         laboratory = Laboratory(self.workshop, bench)
@@ -145,13 +179,17 @@ class _Run:
             self.watcher.step(f"{target.name}, {question.rung}: {question.recipe.title}")
             return laboratory.answer(question)
 
-        def hear(_question: Question, given: Answer) -> None:
-            if given.trial is not None:
-                self.watcher.trial(given.trial)
+        def hear(entry: Entry, *, replayed: bool) -> None:
+            trial = entry.answer.trial
+            if trial is not None:
+                self.watcher.trial(trial)
                 if best is not None:
-                    best.hear(given.trial)
+                    best.hear(trial, more=replayed)
 
-        return explore(climb(course), answer, self._journal(target), self.budget, hear)
+        journal = self._journal(target)
+        if best is not None:
+            best.hear(None, more=bool(journal and journal.recorded))
+        return explore(climb(course), answer, journal, self.budget, hear)
 
     def _journal(self, target: Target) -> Journal | None:
         """Open the journal of the search for ``target``, if the search is to be remembered."""
@@ -176,51 +214,71 @@ class _Run:
 
 def run(request: Request, watcher: Watcher) -> Outcome:
     """Do all of it. Raises errors of :mod:`edgeopt_contract.errors`."""
-    started = time.monotonic()
-    check_output(request.output)
-    setting = settle(request)
-    setting, original = read_original(setting, watcher.step)
-    classes = _classes(original.splits, request)
-    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
     budget = Budget(time.monotonic, request.effort.budget_seconds)
-    under_way = _Run(setting, original, workshop, watcher, budget, classes)
-    findings = [under_way.find(target) for target in setting.targets]
+    watcher.begin(budget)
+    busy = cpu_times()
+    check_output(request.output)
+    setting, original, splits = read_original(settle(request), watcher.step)
+    kept = None if request.pruning is None else kept_for(_kept(request), original, setting)
+    pruning: tuple[str, ...] = ()
+    if kept is not None:
+        limit = Limit(_PRUNING * budget.left, watcher.step)
+        original, pruning = with_pruned(original, splits, setting, kept, limit)
+    workshop = Workshop(original.floats, original.splits.calibration, seed=request.seed, threads=request.threads)
+    prospect = look_ahead(original, request.threads)
+    under_way = _Run(setting, original, workshop, watcher, budget, prospect, _classes(original.splits, request))
+    targets = setting.targets
+    findings = [under_way.find(target, len(targets) - at) for at, target in enumerate(targets)]
     watcher.step("writing the result")
-    stopwatch = Stopwatch(datetime.now(UTC), time.monotonic() - started)
-    return _write(setting, original, findings, stopwatch)
+    measured = (*pruning, *filter(None, map(_left_out, findings)), *filter(None, [noise_note(busy, cpu_times())]))
+    stopwatch = Stopwatch(datetime.now(UTC), budget.spent)
+    return _write(setting, original, findings, _Measured(stopwatch, measured, kept))
 
 
 def _kept(request: Request) -> Path:
     """Return where the pruned network is kept until the result is written. Raises :class:`UsageError`."""
     if request.effort.journal is None:
         raise UsageError("pruning takes long, and needs a journal directory to resume from: set Effort.journal")
-    return request.effort.journal / "pruned"
+    return request.effort.journal
 
 
-def _write(setting: Setting, original: Original, findings: Sequence[Findings], stopwatch: Stopwatch) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What another run would not find again: the time, ``notes`` on it; and where the pruned network is ``kept``."""
+
+    stopwatch: Stopwatch
+    notes: tuple[str, ...]
+    kept: Path | None
+
+
+def _write(setting: Setting, original: Original, findings: Sequence[Findings], measured: _Measured) -> Outcome:
     contents = compose_bundle(setting, original, findings)
-    result = compose_result(setting, original, findings, stopwatch)
+    result = compose_result(setting, original, findings, measured.stopwatch)
     if contents is not None:
         contents = with_evidence(contents, evidence_files(result, contents))
+    result = replace(result, notes=(*result.notes, *measured.notes))  # the evidence has none that do not repeat
     beside = {
         REPORT_JSON: to_json(result),
         REPORT_HTML: report_html(result),
         PERFORMANCE: performance_report(result),
-        **_pruned_files(setting.request, contents),
+        **_pruned_files(measured.kept, contents),
     }
     return Outcome(result, write_run(setting.request.output, contents, beside))
 
 
-def _pruned_files(request: Request, contents: BundleContents | None) -> dict[str, bytes]:
+def _pruned_files(kept: Path | None, contents: BundleContents | None) -> dict[str, bytes]:
     """Return the pruned network's weights and recipe if a variant was made of it: they rebuild it."""
     recipes = {} if contents is None else contents.lineage.get("recipes", {})
-    if not any(recipe["pruned"] for recipe in recipes.values()):
+    if kept is None or not any(recipe["pruned"] for recipe in recipes.values()):
         return {}
-    return {name: (_kept(request) / name).read_bytes() for name in (WEIGHTS, RECIPE)}
+    return {name: (kept / name).read_bytes() for name in (WEIGHTS, RECIPE)}
 
 
-def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Setting, Original]:
-    """Read the model and the data and make the float model ready; the setting comes back with the data's labels."""
+def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Setting, Original, SplitData]:
+    """Read the model and the data and make the float model ready.
+
+    The setting comes back with the data's labels, and with it the data as they were read.
+    """
     request = setting.request
     on_step("loading the model")
     model = load_model(request.model)
@@ -228,10 +286,7 @@ def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Set
     splits = read_splits(request.data, request.seed, setting.metric, _shape(model, setting))
     setting = setting.labelled(splits.classes)
     on_step("exporting the model")
-    original = make_ready(model, splits, setting)
-    if request.pruning is not None:
-        original = with_pruned(original, splits, setting, _kept(request), on_step)
-    return setting, original
+    return setting, make_ready(model, splits, setting), splits
 
 
 def settle(request: Request) -> Setting:
@@ -250,6 +305,14 @@ def settle(request: Request) -> Setting:
         load_metric(request.metric),
         steps,
     )
+
+
+def _left_out(found: Findings) -> str:
+    """Return what the search for a target had no time for, in words; nothing if it went to its end."""
+    rungs = dict.fromkeys(entry.request.rung for entry in found.searched if entry.answer == NO_TIME)
+    if not rungs:
+        return ""
+    return f"the budget left no time for all of the search for {found.target.name}: {', '.join(rungs)}"
 
 
 def _shape(model: Model, setting: Setting) -> Shape | None:
@@ -272,7 +335,8 @@ def _fingerprint(setting: Setting, original: Original, target: Target) -> str:
     decides = {
         "model": [digest_of(one.model) for one in original.floats.values()],
         "splits": {str(split): root for split, root in original.splits.roots.items()},
-        "target": target.name,
+        "target": asdict(target),
+        "runtimes": available(),
         "metric": request.metric,
         "limits": [request.max_drop, request.min_agreement],
         "seed": request.seed,

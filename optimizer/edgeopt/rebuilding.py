@@ -35,7 +35,8 @@ __all__ = ["rebuild"]
 def rebuild(manifest: Manifest, directory: Path) -> Rebuilt:
     """Return the variants, the golden file and the profile, made anew, and the roots of the data.
 
-    ``directory`` holds the bundle and, beside it, the weights of a pruned network: training is not done again. Raises :class:`BundleError` when the lineage lacks a setting, and what reading and building raise.
+    ``directory`` holds the bundle and, beside it, the weights of a pruned network: training is not done again.
+    Raises :class:`BundleError` when the lineage lacks a setting, and what reading and building raise.
     """
     request = _request(manifest)
     setting, original, splits = read_original(settle(request), lambda _step: None)

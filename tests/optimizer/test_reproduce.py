@@ -185,10 +185,12 @@ class TestCommand:
 
     def test_identical_and_not(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
         """0 and 1; each file has its line, a difference its cause."""
-        monkeypatch.setattr(rebuilding, "rebuild", _fake(bundle))
+        monkeypatch.setattr(rebuilding, "rebuild", lambda manifest, _directory: _fake(bundle)(manifest))
         assert ExitCode.GOOD == self._reproduce(bundle.directory)
         assert "reproduced: 4 files are the same to the last bit" in capsys.readouterr().out
-        monkeypatch.setattr(rebuilding, "rebuild", _fake(bundle, int8__onnx=b"other"))
+        monkeypatch.setattr(
+            rebuilding, "rebuild", lambda manifest, _directory: _fake(bundle, int8__onnx=b"other")(manifest)
+        )
         assert ExitCode.UNEXPECTED == self._reproduce(bundle.directory, "--data", "there:data")
         shown = capsys.readouterr().out
         assert "! int8.onnx" in shown
@@ -197,7 +199,9 @@ class TestCommand:
 
     def test_json(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
         """For programs."""
-        monkeypatch.setattr(rebuilding, "rebuild", _fake(bundle, profile__json=None))
+        monkeypatch.setattr(
+            rebuilding, "rebuild", lambda manifest, _directory: _fake(bundle, profile__json=None)(manifest)
+        )
         assert ExitCode.UNEXPECTED == self._reproduce(bundle.directory, "--json")
         found = json.loads(capsys.readouterr().out)
         assert (False, bundle.digest) == (found["identical"], found["digest"])

@@ -60,7 +60,7 @@ def reproduce(directory: Path, model: str | None, as_json: bool, **data: str | N
     with Console(stderr=True).status("building again …"):
         found = work.reproduce(
             bundle,
-            rebuild,
+            lambda manifest: rebuild(manifest, directory),
             work.Moved(model=model, data=moved),
             (work.machine_of(directory), describe_machine()),
         )

@@ -13,7 +13,7 @@ from enum import StrEnum
 from edgeopt.recipe import Recipe
 from edgeopt.results import LayerSensitivity, TrialResult
 
-__all__ = ["Answer", "Kind", "Request"]
+__all__ = ["NO_TIME", "Answer", "Kind", "Request"]
 
 
 class Kind(StrEnum):
@@ -39,8 +39,8 @@ class Answer:
     """What came of a request; what it does not ask for is empty.
 
     TRY gives ``trial``; RANK ``ranking``, and in ``node_sets`` nested sets of nodes to leave in float; ISLANDS
-    ``node_sets``, one for each island; SATURATION ``weights``. ``problem`` says why RANK, ISLANDS or SATURATION gave
-    nothing, in words.
+    ``node_sets``, one for each island; SATURATION ``weights``. ``problem`` says in words why nothing came of it; for
+    a variant that could not be made its trial does.
     """
 
     trial: TrialResult | None = None
@@ -48,3 +48,6 @@ class Answer:
     node_sets: tuple[tuple[str, ...], ...] = ()
     weights: tuple[str, ...] = ()
     problem: str | None = None
+
+
+NO_TIME = Answer(problem="there was no time left for it")
