@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ import click
 
 from edgeopt.cli.parsing import parse_seconds
 from edgeopt.cli.request_options import request_of, runtimes_of, shared_options
-from edgeopt_contract.errors import MissingExtraError
+from edgeopt.loading import is_reference
+from edgeopt.recipe import RuntimeName
+from edgeopt_contract.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from edgeopt.stages import Pruning
@@ -37,6 +40,8 @@ begun again with the same arguments, it goes on where it was. The directory goes
 Exit codes: 0 PASS, 3 FAIL, 4 INCONCLUSIVE (more samples needed), 2 bad input, 1 the disk.
 """
 
+_LEAST_BUDGET = 10.0  # seconds
+
 
 @click.command(epilog=_EPILOG)
 @click.argument("model")
@@ -54,6 +59,9 @@ def optimize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click pass
     Every rung of the recovery ladder is tried, on every runtime that the target has, on the original network and with
     --prune on a pruned one. MODEL is as for quantize.
     """
+    begun = time.monotonic()
+    budget = parse_seconds(options["budget"])
+    _check(options, budget)
     try:
         from edgeopt.cli.outcome import finish, watching
         from edgeopt.pipeline import run
@@ -64,7 +72,7 @@ def optimize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click pass
     effort = Effort(
         thorough=True,
         quantizes=options["quantizes"],
-        budget_seconds=parse_seconds(options["budget"]),
+        budget_seconds=budget - (time.monotonic() - begun),  # loading the libraries is part of it
         journal=journal,
         runtimes=runtimes_of(options),
     )
@@ -73,6 +81,24 @@ def optimize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click pass
         outcome = run(request, watcher)
     shutil.rmtree(journal, ignore_errors=True)  # the result is written: nothing is left to resume
     return finish(outcome, options, as_json=as_json)
+
+
+def _check(options: Mapping[str, Any], budget: float) -> None:
+    """Raise :class:`UsageError` for what cannot lead to anything, before any work."""
+    prune, model = options["prune"], options["model"]
+    for name in ("train", "train_data"):
+        if options[name] is not None and not prune:
+            raise UsageError(f"--{name.replace('_', '-')} is for pruning: give --prune as well")
+    others = [runtime for runtime in runtimes_of(options) if runtime is not RuntimeName.ONNXRUNTIME]
+    if not (options["quantizes"] or prune or others or options["targets"]):
+        raise UsageError("--no-quantize leaves nothing to try: give --prune, or another --runtime")
+    if prune and not is_reference(model):
+        raise UsageError(f"--prune needs the PyTorch module: give MODEL as package.module:function, not {model}")
+    if budget < _LEAST_BUDGET:
+        raise UsageError(
+            f"--budget {options['budget']} is too short: reading, exporting, timing and certification alone need "
+            f"{_LEAST_BUDGET:g}s or more"
+        )
 
 
 def _pruning(options: Mapping[str, Any]) -> Pruning:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -24,6 +24,7 @@ from rich.text import Text
 from edgeopt.cli.tracking_options import record_run
 from edgeopt.pipeline import Outcome, Watcher
 from edgeopt.results import RunResult, SpeedResult, TargetResult, TrialResult, to_json
+from edgeopt.search.budget import Budget
 from edgeopt.search.choice import front
 from edgeopt.wording import Wording, milliseconds, size
 from edgeopt_contract.errors import ExitCode
@@ -37,27 +38,36 @@ _SHOWN = 8  # variants of the front, at most, while a search goes on
 
 
 class _Live(Watcher):
-    """Shows the step under way and the front of what was found so far."""
+    """Shows the step under way, the time, and the front of what was found so far."""
 
-    def __init__(self, live: Live, *, with_front: bool) -> None:
-        self._live = live
+    def __init__(self, *, with_front: bool) -> None:
         self._with_front = with_front
         self._spinner = Spinner("dots", text="starting …")
         self._trials: list[TrialResult] = []
-        live.update(self._spinner)
+        self._front: Table | None = None
+        self._budget: Budget | None = None
+
+    def begin(self, budget: Budget) -> None:
+        self._budget = budget
 
     def step(self, words: str) -> None:
         self._spinner.update(text=f"{words} …")
-        self._draw()
 
     def trial(self, trial: TrialResult) -> None:
         self._trials.append(trial)
-        self._draw()
+        if self._with_front:
+            self._front = self._table()
 
-    def _draw(self) -> None:
-        if not (self._with_front and self._trials):
-            self._live.update(self._spinner)
-            return
+    def __rich__(self) -> RenderableType:
+        """Return what is shown now; the table is drawn only when it changes, not to disturb what is being timed."""
+        lines: list[RenderableType] = [self._spinner]
+        if self._with_front and self._budget is not None:
+            lines.insert(0, Text(_progress(len(self._trials), self._budget)))
+        if self._front is not None:
+            lines.insert(1, self._front)
+        return Group(*lines)
+
+    def _table(self) -> Table:
         table = Table("fastest so far", "times as fast", "answers as fp32", "error", "size", box=None, pad_edge=False)
         best = sorted(front(self._trials), key=lambda index: -_ratio(self._trials[index]))[:_SHOWN]
         for trial in (self._trials[index] for index in best):
@@ -68,18 +78,15 @@ class _Live(Watcher):
                 "" if trial.error is None else f"{trial.error:.4f}",
                 size(trial.size_bytes or 0),
             )
-        grid = Table.grid()
-        grid.add_row(Text(f"{len(self._trials)} tried"))
-        grid.add_row(table)
-        grid.add_row(self._spinner)
-        self._live.update(grid)
+        return table
 
 
 @contextlib.contextmanager
 def watching(*, with_front: bool = False) -> Iterator[Watcher]:
     """Give a watcher that shows progress on the error stream, and clears it at the end."""
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=8) as live:
-        yield _Live(live, with_front=with_front)
+    watcher = _Live(with_front=with_front)
+    with Live(watcher, console=Console(stderr=True), transient=True, refresh_per_second=4):
+        yield watcher
 
 
 def finish(outcome: Outcome, options: Mapping[str, Any], *, as_json: bool) -> int:
@@ -126,6 +133,19 @@ def _show_target(console: Console, result: RunResult, target: TargetResult) -> N
         )
     console.print(table)
     console.print(f"certified on: {target.execution}", markup=False, soft_wrap=True)
+
+
+def _progress(tried: int, budget: Budget) -> str:
+    """Say how many were tried, and how much of the time has gone."""
+    spent = _clock(budget.spent)
+    if budget.seconds is None:
+        return f"{tried} tried in {spent}"
+    return f"{tried} tried in {spent} of {_clock(budget.seconds)}, {_clock(max(budget.seconds - budget.spent, 0))} left"
+
+
+def _clock(seconds: float) -> str:
+    """Return minutes and seconds, as ``1:05``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def _times(speed: SpeedResult | None) -> str:
