@@ -2,7 +2,7 @@
 
 The same facts as ``report.html``, from the records of ``report.json``; nothing is judged anew. Pure. Example::
 
-    print(explain(read_report(Path("build/digits/report.json").read_bytes())))
+    print(explain(from_json(Path("build/digits/report.json").read_bytes())))
 """
 
 from __future__ import annotations
@@ -10,31 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import msgspec
-
 from edgeopt.gate import Verdict
-from edgeopt.results import SCHEMA, RunResult, StageResult, TargetResult, TrialResult
+from edgeopt.results import RunResult, StageResult, TargetResult, TrialResult
 from edgeopt.rungs import rung_gains
 from edgeopt.wording import Wording, milliseconds, size, with_interval
-from edgeopt_contract.errors import UsageError
 
-__all__ = ["advice", "explain", "pareto_plot", "read_report"]
+__all__ = ["advice", "explain", "pareto_plot"]
 
 _SHARES = Wording(is_share=True)
 _WIDTH, _HEIGHT = 56, 10  # of the plot, in characters
 _LAYERS, _BAR = 8, 24
 _RATIO_DIGITS = 2
-
-
-def read_report(data: bytes) -> RunResult:
-    """Return the run of a ``report.json``. Raises :class:`UsageError` when it is none, or of another edgeopt."""
-    try:
-        schema = msgspec.json.decode(data).get("schema")
-        if schema == SCHEMA:
-            return msgspec.json.decode(data, type=RunResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError) as error:
-        raise UsageError(f"this is no report of edgeopt: {error}") from error
-    raise UsageError(f"the report has the schema {schema!r}, this edgeopt reads {SCHEMA}: run edgeopt again")
 
 
 def explain(run: RunResult) -> str:

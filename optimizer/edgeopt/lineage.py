@@ -23,9 +23,8 @@ from edgeopt.data_version import data_version
 from edgeopt.environment import lock_digest, versions_of
 from edgeopt.loading import is_reference
 from edgeopt.recipe import Recipe
-from edgeopt_contract.values import canonical_json, digest_of
 
-__all__ = ["PURPOSES", "ranges_digest", "record"]
+__all__ = ["PURPOSES", "record"]
 
 PURPOSES = ("data", "calibration", "selection", "certification")  # the keys of settings["data"] that name sources
 _GIT_SECONDS = 10
@@ -36,13 +35,11 @@ def record(
     splits: Mapping[str, str],
     settings: Mapping[str, Any],
     recipes: Mapping[str, Recipe] | None = None,
-    ranges: str | None = None,
 ) -> dict[str, Any]:
     """Return the lineage, made of what JSON can hold.
 
     ``splits`` are Merkle roots by split, ``settings`` everything that decides the result, seeds included: ``model`` and
-    ``data`` in them say what the code and the data were. ``recipes`` are those of the variants by name, ``ranges`` the
-    :func:`ranges_digest` of the calibration.
+    ``data`` in them say what the code and the data were. ``recipes`` are those of the variants by name.
     """
     sources = _sources(settings)
     named = [str(settings.get("model", "")), *sources.values()]
@@ -59,15 +56,7 @@ def record(
         lineage["data_versions"] = {purpose: version for purpose, version in found.items() if version}
     if recipes is not None:
         lineage["recipes"] = {name: _plain(recipe) for name, recipe in recipes.items()}
-    if ranges is not None:
-        lineage["calibration_ranges"] = ranges
     return lineage
-
-
-def ranges_digest(ranges: Mapping[str, tuple[float, float]]) -> str:
-    """Return the SHA-256 of calibrated ``ranges`` (smallest and greatest value by tensor), exact to the last bit."""
-    exact = {name: (float(low).hex(), float(high).hex()) for name, (low, high) in ranges.items()}
-    return digest_of(canonical_json(exact))
 
 
 def _sources(settings: Mapping[str, Any]) -> dict[str, str]:

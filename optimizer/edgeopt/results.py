@@ -18,6 +18,7 @@ import msgspec
 from edgeopt.criteria import Criterion
 from edgeopt.gate import Verdict
 from edgeopt.recipe import Recipe
+from edgeopt_contract.errors import UsageError
 
 __all__ = [
     "SCHEMA",
@@ -201,5 +202,11 @@ def to_json(run: RunResult) -> bytes:
 
 
 def from_json(data: bytes) -> RunResult:
-    """Return the run that :func:`to_json` wrote. Raises :class:`msgspec.MsgspecError` for anything else."""
-    return msgspec.json.decode(data, type=RunResult)
+    """Return the run that :func:`to_json` wrote. Raises :class:`UsageError` for anything else, an older report too."""
+    try:
+        schema = msgspec.json.decode(data).get("schema")
+        if schema == SCHEMA:
+            return msgspec.json.decode(data, type=RunResult)
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError) as error:
+        raise UsageError(f"this is no report of edgeopt: {error}") from error
+    raise UsageError(f"the report has the schema {schema!r}, this edgeopt reads {SCHEMA}: run edgeopt again")

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from edgeopt.cli import group
-from edgeopt.explain import advice, explain, pareto_plot, read_report
+from edgeopt.explain import advice, explain, pareto_plot
 from edgeopt.gate import Verdict
 from edgeopt_contract.commands import run_command
-from edgeopt_contract.errors import ExitCode, UsageError
+from edgeopt_contract.errors import ExitCode
 from tests.optimizer.runs import a_run, speed, target
 
 Capture = pytest.CaptureFixture[str]
@@ -21,18 +21,6 @@ Capture = pytest.CaptureFixture[str]
 
 def _with(**changes: Any) -> Any:
     return a_run(targets=(replace(target(), **changes),))
-
-
-def test_a_report_reads_back_as_the_run_that_wrote_it() -> None:
-    """Every record survives JSON."""
-    assert a_run() == read_report(msgspec.json.encode(a_run()))
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1}', b'{"schema": 2}', b"\xff"])
-def test_what_is_no_report_is_refused(data: bytes) -> None:
-    """Nonsense, an older report, and one that lacks everything."""
-    with pytest.raises(UsageError, match=r"no report of edgeopt|run edgeopt again"):
-        read_report(data)
 
 
 def test_the_verdict_comes_first_and_the_figures_are_those_of_the_run() -> None:

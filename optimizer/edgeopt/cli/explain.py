@@ -33,7 +33,7 @@ def explain(path: Path, as_json: bool) -> None:  # noqa: FBT001  # click gives o
     """
     try:
         from edgeopt.explain import explain as explained
-        from edgeopt.explain import read_report
+        from edgeopt.results import from_json
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "scipy", "optimizer") from error
     file = path / _REPORT if path.is_dir() else path
@@ -44,5 +44,5 @@ def explain(path: Path, as_json: bool) -> None:  # noqa: FBT001  # click gives o
             f"cannot read {file} ({error.strerror}): give the directory that 'edgeopt quantize -o' wrote; a bundle "
             "that was fetched from elsewhere has no report, its model_card.md says the verdict"
         ) from error
-    run = read_report(data)
+    run = from_json(data)
     click.echo(data.decode() if as_json else explained(run), nl=not as_json)

@@ -1,31 +1,22 @@
-"""Sixteen-bit floats: arithmetic in fp16 where the CPU has it, or fp16 in the file alone.
+"""Arithmetic in sixteen-bit floats, where the CPU has it.
 
-``to_half`` makes a model that computes in fp16 between float32 inputs and outputs. It pays on ARM cores with fp16
-arithmetic (Armv8.2-A, FEAT_FP16), for which ONNX Runtime has kernels; elsewhere ONNX Runtime casts every operand to
-float32 and back, which is slower than float32 itself. There ``store_half`` keeps only the weights in fp16: they are
-cast once, while the model is loaded, so the file is half as large and the speed that of float32. It judges nothing:
-what fp16 costs in accuracy, the gate sees. Example::
+The model computes in fp16 between float32 inputs and outputs. It pays on ARM cores with fp16 arithmetic (Armv8.2-A,
+FEAT_FP16), for which ONNX Runtime has kernels; elsewhere ONNX Runtime casts every operand to float32 and back, which is
+slower than float32 itself. It judges nothing: what fp16 costs in accuracy, the gate sees. Example::
 
     to_half(model, Precision.FP16)      # where edgeopt.quantization.families.half_precisions(target) names it
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from edgeopt.graph import stripped
 from edgeopt.recipe import Precision
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
-__all__ = ["store_half", "to_half"]
-
-_GREATEST = 65504.0  # of fp16 (IEEE 754-2019, table 3.5)
-_LEAST_ELEMENTS = 128  # a Cast costs about as many bytes as it saves below
+__all__ = ["to_half"]
 
 
 def to_half(model: bytes, kind: Precision) -> bytes:
@@ -47,33 +38,3 @@ def to_half(model: bytes, kind: Precision) -> bytes:
         except Exception as error:  # whatever a model can do to ONNX Runtime's Python code
             raise ModelError(f"ONNX Runtime cannot convert the model to fp16: {error}") from error
     return stripped(half)
-
-
-def store_half(model: bytes) -> bytes:
-    """Return ``model`` with its weights in fp16, computing in float32. Weights beyond fp16's range stay as they are.
-
-    Raises :class:`ModelError` when there is no weight to store.
-    """
-    graph = onnx.load_model_from_string(model)
-    given = {value.name for value in graph.graph.input}  # what a caller may replace is no constant
-    weights = [one for one in graph.graph.initializer if one.name not in given and _fits(one)]
-    if not weights:
-        raise ModelError(f"no weights to store in fp16: expected constants of at least {_LEAST_ELEMENTS} floats")
-    for weight in weights:
-        _store(graph.graph, weight)
-    return stripped(graph)
-
-
-def _fits(weight: Any) -> bool:
-    if weight.data_type != onnx.TensorProto.FLOAT:
-        return False
-    values = numpy_helper.to_array(weight)
-    return bool(values.size >= _LEAST_ELEMENTS and np.abs(values).max() <= _GREATEST)
-
-
-def _store(graph: Any, weight: Any) -> None:
-    stored = f"{weight.name}_fp16"
-    cast = onnx.helper.make_node("Cast", [stored], [weight.name], f"{weight.name}_cast", to=onnx.TensorProto.FLOAT)
-    graph.node.insert(0, cast)
-    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), stored))
-    graph.initializer.remove(weight)

@@ -1,4 +1,4 @@
-"""Sixteen-bit floats: computed in, stored in, and what ONNX Runtime cannot do."""
+"""Sixteen-bit floats, and what ONNX Runtime cannot do."""
 
 from __future__ import annotations
 
@@ -6,53 +6,24 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
 
-from edgeopt.quantization.half import store_half, to_half
+from edgeopt.quantization.half import to_half
 from edgeopt.recipe import Precision
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt_contract.errors import ModelError
-from tests.optimizer.sequence_graphs import graph, recurrent, sequences
-
-
-def halves(model: bytes) -> dict[str, np.ndarray]:
-    """Return the fp16 weights of ``model``."""
-    constants = onnx.load_model_from_string(model).graph.initializer
-    return {one.name: numpy_helper.to_array(one) for one in constants if one.data_type == onnx.TensorProto.FLOAT16}
+from tests.optimizer.sequence_graphs import recurrent, sequences
 
 
 @pytest.mark.parametrize("operator", ["LSTM", "GRU"])
-def test_both_halve_the_file_and_keep_the_answers(operator: str) -> None:
-    """Computed or only stored in fp16: half the bytes, float32 outside, states that differ in the fourth digit."""
+def test_it_halves_the_file_and_keeps_the_answers(operator: str) -> None:
+    """Half the bytes, float32 outside, states that differ in the fourth digit."""
     model = recurrent(operator)
     expected = OnnxRuntimeSession(model, threads=1).predict(sequences())["y"]
-    for small in (to_half(model, Precision.FP16), store_half(model)):
-        assert len(small) < 0.55 * len(model)
-        actual = OnnxRuntimeSession(small, threads=1).predict(sequences())["y"]
-        assert np.float32 == actual.dtype
-        assert 0 < np.abs(expected - actual).max() < 1e-3
-
-
-def test_stored_weights_are_the_nearest_halves_and_the_arithmetic_is_in_float() -> None:
-    """Nothing but the weights is rounded: float32 with rounded weights gives the very same answers."""
-    model = onnx.load_model_from_string(recurrent("GRU"))
-    small = store_half(recurrent("GRU"))
-    for weight in model.graph.initializer:
-        rounded = numpy_helper.to_array(weight).astype(np.float16)
-        np.testing.assert_array_equal(rounded, halves(small)[f"{weight.name}_fp16"])
-        weight.CopyFrom(numpy_helper.from_array(rounded.astype(np.float32), weight.name))
-    expected, actual = (
-        OnnxRuntimeSession(one, threads=1).predict(sequences())["y"] for one in (model.SerializeToString(), small)
-    )
-    np.testing.assert_array_equal(expected, actual)
-
-
-def test_weights_beyond_half_stay_in_float() -> None:
-    """A mask's great numbers would become infinite."""
-    weight = np.full((16, 16), 1e6, np.float32)
-    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "only")
-    with pytest.raises(ModelError, match="no weights to store in fp16"):
-        store_half(graph([node], {"x": (onnx.TensorProto.FLOAT, [16])}, {"w": weight}))
+    small = to_half(model, Precision.FP16)
+    assert len(small) < 0.55 * len(model)
+    actual = OnnxRuntimeSession(small, threads=1).predict(sequences())["y"]
+    assert np.float32 == actual.dtype
+    assert 0 < np.abs(expected - actual).max() < 1e-3
 
 
 def test_bf16_is_refused_because_onnxruntime_cannot_run_it() -> None:
@@ -74,5 +45,4 @@ def test_converting_twice_gives_the_same_bytes_and_says_nothing(capfd: pytest.Ca
     """The variant of a bundle is reproducible."""
     model = recurrent("LSTM")
     assert to_half(model, Precision.FP16) == to_half(model, Precision.FP16)
-    assert store_half(model) == store_half(model)
     assert ("", "") == tuple(capfd.readouterr())
