@@ -63,7 +63,7 @@ __all__ = ["Outcome", "Watcher", "read_original", "run", "settle"]
 
 _TIMED_SAMPLES = 8
 _PRUNING = 0.5  # of what is left of the budget, at most
-_FULLY, _SCREENED = 0.1, 0.025  # of the budget, at most, for one measurement
+_FULLY, _SCREENED = 0.06, 0.02  # of the budget, at most, for one measurement
 _EMULATED = 0.2  # of a target's share, at most, for the gate of one variant on an emulated CPU
 
 

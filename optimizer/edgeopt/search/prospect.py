@@ -24,7 +24,7 @@ __all__ = ["Prospect", "look_ahead"]
 _PROBES = 64
 _HEAVY = ("Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU")
 _SHIPS = 2  # variants: the best, and one for devices that lack its runtime
-_TIMED = 3  # variants, likely: these two, and one that is refused
+_TIMED = 2  # variants, likely: these two, or one and another that is refused
 _PAPERS = 3.0  # seconds: reports, golden outputs, writing
 
 
