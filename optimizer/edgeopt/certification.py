@@ -28,9 +28,9 @@ from edgeopt.search.workshop import Workshop
 from edgeopt.stages import Findings, Original, Setting, Variant
 from edgeopt.targets import Target
 
-__all__ = ["Tools", "certify"]
+__all__ = ["FP32_KEPT", "Tools", "certify"]
 
-_NOTHING_RUN = "no CPU: fp32 is kept, which is the baseline itself"
+FP32_KEPT = "no CPU: fp32 is kept, which is the baseline itself"
 _TIMED_FULLY = 3  # variants at most: a screening that is wrong three times would be wrong again
 
 
@@ -89,7 +89,7 @@ def certify(original: Original, target: Target, searched: Sequence[Entry], tools
     trials = [entry.answer.trial for entry in searched if entry.answer.trial is not None]
     worthy, refused = _worth_having(_contenders(trials, tools.demand), original, tools)
     if not worthy:
-        return Findings(target, _NOTHING_RUN, keep_fp32(refused), (), searched, original.stages)
+        return Findings(target, FP32_KEPT, keep_fp32(refused), (), searched, original.stages)
     judged = [_judge(original, target, trial, speed, tools) for trial, speed in worthy]
     best = judged[0].variant
     gain = Gain(best.speed, len(best.model), len(original.float.model))

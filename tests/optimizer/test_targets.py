@@ -74,6 +74,17 @@ def test_times_carry_over_only_between_like_cpus() -> None:
     assert pi.times_like(dataclasses.replace(pi, name="another board", cores=2))
 
 
+def _profile(*, name: str = "board", arch: str = "aarch64", features: str = "[]", runtimes: str = "{}") -> str:
+    """Return the text of a profile that reads, but for what is given."""
+    return f'name = "{name}"\narch = "{arch}"\nfeatures = {features}\nruntimes = {runtimes}\ncores = 1\nmemory_mib = 1'
+
+
+def test_a_profile_needs_no_more_than_this(tmp_path: Path) -> None:
+    """The refusals below are for what they say."""
+    (tmp_path / "board.toml").write_text(_profile())
+    assert "board" == read_target(tmp_path / "board.toml").name
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -82,6 +93,10 @@ def test_times_carry_over_only_between_like_cpus() -> None:
         ('name = "x"\nspeed = 3', "unknown keys speed"),
         ('name = "x"', "missing required field"),
         ('emulator = { program = "qemu" }', "missing required field"),
+        (_profile(name="../fleet"), "files are called after it"),
+        (_profile(arch="arm64"), "arch: expected aarch64"),
+        (_profile(features='["AVX2"]'), "features: expected some of .*, got AVX2"),
+        (_profile(runtimes='{ tflite = "2.0" }'), "runtimes: expected some of onnxruntime, .*, got tflite"),
         ('name = 3\narch="a"\nfeatures=[]\ncores=1\nmemory_mib=1\nruntimes={}', "Expected `str`"),
     ],
 )

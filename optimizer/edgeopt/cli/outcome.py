@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeopt.cli.tracking_options import record_run
+from edgeopt.gate import Verdict
 from edgeopt.pipeline import Outcome, Watcher
 from edgeopt.results import RunResult, SpeedResult, TargetResult, TrialResult, to_json
 from edgeopt.search.budget import Budget
@@ -109,6 +110,9 @@ def _show(outcome: Outcome, output: Path) -> None:
         _show_target(console, outcome.result, target)
     if outcome.bundle is not None:
         console.print(f"bundle {outcome.bundle.digest}", soft_wrap=True)
+    elif len(outcome.result.targets) > 1:
+        lacking = ", ".join(one.target for one in outcome.result.targets if one.verdict is not Verdict.PASS)
+        console.print(f"no bundle, for it would have to serve {lacking} too", markup=False, soft_wrap=True)
     console.print(f"report {output / 'report.html'}", soft_wrap=True)
 
 
@@ -121,6 +125,8 @@ def _show_target(console: Console, result: RunResult, target: TargetResult) -> N
     words = Wording(result.is_share)
     titles = ("variant", "gate", result.metric, "answers as fp32", "size", "latency", "times as fast")
     table = Table(*titles, box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(variant.name) for variant in target.variants)
     for variant in target.variants:
         table.add_row(
             variant.name,

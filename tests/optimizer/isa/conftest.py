@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ from edgeopt.emulation.building import Request, build_root
 from edgeopt.emulation.emulator import Emulator
 from edgeopt.emulation.execution import execution_for
 from edgeopt.emulation.root import Root, find_root, roots_folder
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
+from edgeopt.samples import Array, Sample
 from edgeopt.targets import Target, host_target, read_target
 from edgeopt_contract.errors import UnreachableError, UsageError
+
+Answer = Callable[[bytes, list[Sample]], dict[str, Array]]
 
 DEVICES = Path(__file__).parents[3] / "devices"
 WITH_VNNI = dataclasses.replace(host_target(), features=("avx2", "vnni"))  # so that nothing emulated counts as native
@@ -46,6 +51,14 @@ def haswell() -> Emulator:
 def atom() -> Emulator:
     """No AVX at all."""
     return emulator_of(read_target(DEVICES / "x86-atom.toml"))
+
+
+@pytest.fixture(scope="session")
+def saturating(haswell: Emulator) -> Answer:
+    """Run a model on AVX2 without VNNI: this CPU, or the emulated one."""
+    if host_target().saturates:
+        return lambda model, data: OnnxRuntimeSession(model, threads=1).predict_singly(data)
+    return haswell.predict
 
 
 @pytest.fixture(scope="session")

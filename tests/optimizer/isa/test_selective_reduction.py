@@ -20,6 +20,7 @@ from edgeopt.samples import Array, Sample
 from edgeopt.saturation import LayerSaturation, Reduction, saturating_layers, selective_reduction
 from edgeopt.targets import host_target
 from examples import bright_digits
+from tests.optimizer.isa.conftest import Answer
 
 pytestmark = pytest.mark.isa
 
@@ -68,14 +69,6 @@ def build(prepared: bytes) -> Build:
 
 
 @pytest.fixture(scope="module")
-def saturating(haswell: Emulator) -> Callable[[bytes, list[Sample]], dict[str, Array]]:
-    """Run a model on AVX2 without VNNI: this CPU, or the emulated one."""
-    if host_target().saturates:
-        return lambda model, data: OnnxRuntimeSession(model, threads=1).predict_singly(data)
-    return haswell.predict
-
-
-@pytest.fixture(scope="module")
 def layers(prepared: bytes, build: Build) -> tuple[LayerSaturation, ...]:
     """What the analysis says of the net in full range."""
     return saturating_layers(build(()), prepared, samples("train")[:16])
@@ -85,7 +78,7 @@ def layers(prepared: bytes, build: Build) -> tuple[LayerSaturation, ...]:
 def reduction(
     layers: tuple[LayerSaturation, ...],
     build: Build,
-    saturating: Callable[[bytes, list[Sample]], dict[str, Array]],
+    saturating: Answer,
 ) -> Reduction:
     """What is reduced, chosen with training pictures."""
     data = samples("train")[300:364]
@@ -105,7 +98,7 @@ def test_the_layers_with_clipped_weights_saturate_most(layers: tuple[LayerSatura
 
 
 def test_selective_reduction_repairs_what_saturation_ruins(
-    build: Build, reduction: Reduction, saturating: Callable[[bytes, list[Sample]], dict[str, Array]]
+    build: Build, reduction: Reduction, saturating: Answer
 ) -> None:
     """At least 5 points lost on AVX2 in full range; at most 0.5 with at most 30 % of the layers reduced."""
     data = samples("test")
