@@ -13,7 +13,7 @@ times, each time with some of them. ONNX Runtime's histogram calibrators keep ev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,12 @@ _GROUP_BYTES = 256 * 2**20  # of one sample's activations, in one run
 _BUFFER = 1 << 14  # values of a small activation that are gathered before they are counted
 
 
-def collect(
-    model: bytes,
-    samples: Sequence[Sample],
-    *,
-    threads: int = 1,
-    on_sample: Callable[[int], None] | None = None,
-) -> Statistics:
+def collect(model: bytes, samples: Sequence[Sample], *, threads: int = 1) -> Statistics:
     """Return histograms of every float activation of ``model`` that a quantizer may need, over all ``samples``.
 
     ``samples`` are read once, or once for each group of activations, in order, and may be made as they are read.
-    ``on_sample`` is told how many samples are done. Raises :class:`DataError` without samples, and
-    :class:`ModelError` when the model cannot run, or when an activation is NaN or infinite, naming its node.
+    Raises :class:`DataError` without samples, and :class:`ModelError` when the model cannot run, or when an activation
+    is NaN or infinite, naming its node.
     """
     if not len(samples):
         raise DataError("calibration needs at least one sample, and there is none")
@@ -55,7 +49,6 @@ def collect(
     tallies = {name: _Tally(f"tensor '{name}' of {makers.get(name, 'the input')}") for name in names}
     fed = {value.name for value in graph.graph.input}
     groups = list(_groups(graph, [name for name in names if name not in fed])) or [[]]
-    done, runs = 0, len(samples) * len(groups)
     for index, group in enumerate(groups):
         session = _session(model, graph, group, threads)
         for number, sample in enumerate(samples):
@@ -64,9 +57,6 @@ def collect(
             counted |= _outputs(session, group, feeds, number)
             for name, values in counted.items():
                 tallies[name].add(values)
-            done += 1
-            if on_sample is not None:
-                on_sample(done * len(samples) // runs)
     return Statistics({name: tally.histogram() for name, tally in tallies.items()})
 
 

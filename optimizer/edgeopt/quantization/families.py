@@ -62,7 +62,7 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
     saturates = target.arch == "x86_64" and not target.has_vnni
     integer = Recipe(
         precision=Precision.INT8,
-        signed_activations=target.arch != "x86_64",
+        signed_activations=target.signed_activations,
         reduced_weights=weights if saturates else (),
     )
     dynamic = replace(integer, precision=Precision.INT8_DYNAMIC, signed_activations=False)
