@@ -212,9 +212,12 @@ class _Run:
         return timer
 
 
-def run(request: Request, watcher: Watcher) -> Outcome:
-    """Do all of it. Raises errors of :mod:`edgeopt_contract.errors`."""
-    budget = Budget(time.monotonic, request.effort.budget_seconds)
+def run(request: Request, watcher: Watcher, begun: float | None = None) -> Outcome:
+    """Do all of it. Raises errors of :mod:`edgeopt_contract.errors`.
+
+    ``begun``: when the budget began to run, by ``time.monotonic``, if that was earlier.
+    """
+    budget = Budget(time.monotonic, request.effort.budget_seconds, begun)
     watcher.begin(budget)
     busy = cpu_times()
     check_output(request.output)

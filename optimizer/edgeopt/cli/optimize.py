@@ -72,13 +72,13 @@ def optimize(as_json: bool, **options: Any) -> int:  # noqa: FBT001  (click pass
     effort = Effort(
         thorough=True,
         quantizes=options["quantizes"],
-        budget_seconds=budget - (time.monotonic() - begun),  # loading the libraries is part of it
+        budget_seconds=budget,
         journal=journal,
         runtimes=runtimes_of(options),
     )
     request = replace(request_of(options, effort), pruning=_pruning(options) if options["prune"] else None)
     with watching(with_front=True) as watcher:
-        outcome = run(request, watcher)
+        outcome = run(request, watcher, begun)  # loading the libraries took some of the budget
     shutil.rmtree(journal, ignore_errors=True)  # the result is written: nothing is left to resume
     return finish(outcome, options, as_json=as_json)
 

@@ -24,10 +24,14 @@ _SPARE = 0.95  # of the budget is planned with: guesses are a little wrong
 
 @dataclass(slots=True)
 class Budget:
-    """Seconds that a run may take, those of an earlier, killed run included; ``None`` is without end."""
+    """Seconds that a run may take, those of an earlier, killed run included; ``None`` is without end.
+
+    ``begun`` is when it began by the ``clock``; ``None``: now.
+    """
 
     clock: Callable[[], float]
     seconds: float | None = None
+    begun: float | None = None
     _earlier: float = 0.0
     _until: float = field(init=False)
     _costs: Costs | None = None
@@ -35,7 +39,7 @@ class Budget:
     _took: dict[Hashable, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._started = self.clock()
+        self._started = self.clock() if self.begun is None else self.begun
         self._until = float("inf") if self.seconds is None else self.seconds
 
     def share(self, *, parts: int, ends: float, writing: float, costs: Costs) -> None:

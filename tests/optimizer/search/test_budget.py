@@ -48,6 +48,12 @@ def test_the_end_is_kept_back_and_targets_share_the_rest(clock: Clock) -> None:
     assert 95 - 5 - 50 - 15 == pytest.approx(budget.left)
 
 
+def test_the_clock_may_have_started_earlier(clock: Clock) -> None:
+    """Loading the libraries is part of what the user waits for."""
+    clock.now += 7
+    assert (7, 93) == (Budget(clock, 100, 1000.0).spent, Budget(clock, 100, 1000.0).left)
+
+
 def test_what_a_target_leaves_the_next_one_gets(clock: Clock) -> None:
     """A search that ended early, with a certification that was quick, gives its time away."""
     budget = Budget(clock, 100)
