@@ -96,3 +96,12 @@ def test_ci_runs_every_step_and_keeps_the_exit_code(tmp_path: Path) -> None:
         assert "FAILED before the tests: style" in done.stdout
         for step in ("venv", "style", "types", "imports", "demo"):
             assert re.search(rf"^make .*\b{step}$", done.stdout, re.MULTILINE), step
+
+
+def test_packages_that_ci_installs_stand_in_the_readme() -> None:
+    """Whoever runs the tests elsewhere copies one command and has what .ci/run has."""
+    listed = re.search(r"^packages=\(([^)]*)\)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    command = re.search(r"apt-get install ((?:.*\\\n)*.*)", (ROOT / "README.md").read_text())
+    assert listed is not None
+    assert command is not None
+    assert set(listed[1].split()) == set(command[1].replace("\\", " ").split())
