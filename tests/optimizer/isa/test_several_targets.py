@@ -53,7 +53,7 @@ def directory(arm: Root, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline._Run, "_timer", timer_of)
         patch.setenv("EDGEOPT_TRACKING", "0")
-        emulated = ("--emulator", str(arm.path.parent), "--emulator-seconds", "120")
+        emulated = ("--emulator", str(arm.path.parent), "--emulator-seconds", "120", "--budget", "30m")
         arguments = ["optimize", "examples.bright_digits:model", *data, *targets, *emulated, "-o", str(output)]
         code = run_command(lambda: group(arguments, prog_name="edgeopt", standalone_mode=False))
     assert 0 == code
