@@ -230,3 +230,41 @@ class TestCommand:
         assert open_bundle(tmp_path / "out").manifest.lineage["environment"]
         assert ExitCode.UNEXPECTED == self._reproduce(tmp_path / "out", "--model", "edgeopt_zoo:spread_out")
         assert "! fp32.onnx" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("kind", ["preprocess", "targets", "optimize"])
+    def test_whatever_made_the_bundle(
+        self, kind: str, tmp_path: Path, stopwatch: Callable[[float], None], capsys: Capture
+    ) -> None:
+        """Steps that are folded in, devices of three kinds in one bundle, a search: each is made again."""
+        stopwatch(1.5)
+        steps = tmp_path / "steps.toml"
+        steps.write_text('[[input]]\nstep = "normalize"\nmean = [0.1]\nstd = [0.9]\n')
+        options: dict[str, list[str]] = {
+            "preprocess": ["quantize", "--preprocess", str(steps)],
+            "targets": ["quantize", *_boards(tmp_path)],
+            "optimize": ["optimize", "--budget", "10m"],
+        }
+        command, *more = options[kind]
+        line = [command, "edgeopt_zoo:digits", "--data", "edgeopt_zoo:digits_data", "--max-drop", "3%"]
+        line += ["--no-tracking", *more, "-o", str(tmp_path / "out")]
+        assert ExitCode.GOOD == run_command(lambda: group(line, prog_name="edgeopt", standalone_mode=False))
+        manifest = open_bundle(tmp_path / "out").manifest
+        assert {"preprocess": 2, "targets": 3, "optimize": 2}[kind] <= len(manifest.variants)
+        capsys.readouterr()
+        assert ExitCode.GOOD == self._reproduce(tmp_path / "out"), capsys.readouterr().out
+
+
+def _boards(folder: Path) -> list[str]:
+    """Return options for three kinds of devices that are not emulated."""
+    kinds = {
+        "arm": 'arch = "aarch64"\nfeatures = ["neon"]',
+        "plain": 'arch = "x86_64"\nfeatures = ["avx2"]',
+        "vnni": 'arch = "x86_64"\nfeatures = ["avx2", "vnni"]',
+    }
+    options = []
+    for name, cpu in kinds.items():
+        path = folder / f"{name}.toml"
+        rest = 'cores = 4\nmemory_mib = 1024\nruntimes = { onnxruntime = "1.20" }\n'
+        path.write_text(f'name = "{name}"\n{cpu}\n{rest}')
+        options += ["--target", str(path)]
+    return options
