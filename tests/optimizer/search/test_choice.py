@@ -43,11 +43,9 @@ def test_noise_of_the_stopwatch_does_not_change_the_choice(noise: list[float]) -
 
 
 def test_what_is_surely_slower_is_not_alike(trial: Trial) -> None:
-    """Seven hundredths with narrow intervals are a difference, and twelve with any."""
+    """Seven hundredths with narrow intervals are a difference; with wide ones they may be none."""
     best, near = trial(ratio=1.5, error=0.09), trial(ratio=1.4, error=0.01)
-    far = dataclasses.replace(trial(error=0.01), speed=speed_of(1.3, 0.4))
     assert [best, near] == ranked([near, best], DEMAND)
-    assert not ranked([far], DEMAND)
     wide = dataclasses.replace(trial(error=0.01), speed=speed_of(1.3, 0.25))
     assert [best, wide] == ranked([wide, best], DEMAND)
 
@@ -59,6 +57,13 @@ def test_what_is_surely_slower_is_not_alike(trial: Trial) -> None:
 def test_smaller_ones_ship_only_if_not_slower(ratio: float, size: int, ships: bool, trial: Trial) -> None:  # noqa: FBT001
     """A quarter smaller at the same speed is worth it; slower than fp32 never is."""
     assert ships is bool(ranked([trial(WEIGHTS, ratio=ratio, size_bytes=size)], DEMAND))
+
+
+def test_a_busy_machine_does_not_hide_what_is_smaller(trial: Trial) -> None:
+    """A wide interval that reaches one is no proof of slowness; one below it is, however near."""
+    noisy = dataclasses.replace(trial(WEIGHTS), speed=speed_of(0.98, 0.16))
+    slow = dataclasses.replace(trial(WEIGHTS), speed=speed_of(0.98, 0.01))
+    assert [noisy] == ranked([noisy, slow], DEMAND)
 
 
 def test_speed_goes_before_size(trial: Trial) -> None:
