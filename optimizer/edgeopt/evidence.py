@@ -238,9 +238,14 @@ def _variant(variant: Variant, one: Shipped | None, setting: Setting) -> Variant
 
 
 def _fp32(setting: Setting, original: Original, found: Findings) -> VariantResult:
-    """Return the float model as a variant: it is its own baseline, so it drops nothing."""
-    labels = [sample.label for sample in original.splits.certification]
-    score, _ = setting.metric.scores(original.baseline, original.baseline, labels)
+    """Return the float model as a variant: it is its own baseline, so it drops nothing.
+
+    It stands beside the certified one, so its score is that on the samples by which that was judged.
+    """
+    count = found.certified[0].judgement.overall.n if found.certified else len(original.splits.certification)
+    labels = [sample.label for sample in original.splits.certification[:count]]
+    baseline = {name: array[:count] for name, array in original.baseline.items()}
+    score, _ = setting.metric.scores(baseline, baseline, labels)
     return VariantResult(
         name=FP32,
         file=f"{FP32}.onnx",

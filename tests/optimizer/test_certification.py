@@ -111,6 +111,9 @@ def test_a_slow_one_answers_as_many_as_its_time_allows(tmp_path: Path, emulating
     assert [2 * LEAST] == board.asked
     assert f"emulated ({board.title}), {2 * LEAST} of 1079 samples" == pi.execution
     assert 2 * LEAST == pi.criteria[0].n
+    int8, fp32 = pi.variants
+    assert 2 * LEAST == fp32.metric.n
+    assert fp32.metric.value - int8.metric.value == pytest.approx(int8.metric.drop)
 
 
 def test_one_that_is_too_slow_gives_way_to_simulated_integers(
