@@ -10,6 +10,7 @@ Example::
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from edgeopt_contract.errors import ModelError
 from edgeopt_contract.storage import write_atomically
 from edgeopt_contract.values import canonical_json, digest_of
 
-__all__ = ["Limit", "kept_for", "with_kept", "with_pruned"]
+__all__ = ["Limit", "kept_for", "with_kept", "with_pruned", "would_overrun"]
 
 _REFUSED = "not-pruned.txt"
+_SEEN = 20  # steps of training after which its length is known well enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def with_pruned(
     if not is_pruned(kept) and not refused.exists():
         try:
             with deadline(limit.seconds):
-                _prune(original, training, setting, kept, limit.on_step)
+                _prune(original, training, setting, kept, limit)
         except OutOfTime:
             reason = f"it would have taken longer than the {limit.seconds:.0f} s that it may take of the budget"
             return original, (f"not pruned: {reason}; give more --budget, or less --epochs",)
@@ -82,22 +84,35 @@ def with_pruned(
     return with_kept(original, splits, setting, kept), ()
 
 
+def would_overrun(spent: float, done: int, total: int, left: float) -> bool:
+    """Tell whether ``total`` steps take more than ``left`` seconds, going by ``done`` of them in ``spent``; pure."""
+    return done >= _SEEN and spent / (done - 1) * total > left
+
+
 def with_kept(original: Original, splits: SplitData, setting: Setting, kept: Path) -> Original:
     """Return ``original`` with the pruned form that ``kept`` holds. Raises :class:`ModelError` if it does not fit."""
     return replace(original, pruned=prepared_float(TorchModel(load_pruned(kept)), splits.calibration[0], setting.steps))
 
 
-def _prune(
-    original: Original, training: TrainingSamples, setting: Setting, kept: Path, on_step: Callable[[str], None]
-) -> None:
-    """Prune and train, and write the network into ``kept``, or beside it why there is none."""
+def _prune(original: Original, training: TrainingSamples, setting: Setting, kept: Path, limit: Limit) -> None:
+    """Prune and train, and write the network into ``kept``, or beside it why there is none.
+
+    Raises :class:`OutOfTime` as soon as the training can be seen not to end in time.
+    """
     request, network = setting.request, original.float.module
     assert request.pruning is not None
     plan = request.pruning.plan
     train = distill if request.pruning.train is None else load_training(request.pruning.train)
 
+    begun, first = time.monotonic(), None
+
     def on_progress(words: str, done: int, total: int) -> None:
-        on_step(f"pruning: {words}" + (f", {done} of {total}" if total else ""))
+        nonlocal first
+        now = time.monotonic()
+        first = (first or now) if total else None
+        if first is not None and would_overrun(now - first, done, total, limit.seconds - (first - begun)):
+            raise OutOfTime
+        limit.on_step(f"pruning: {words}" + (f", {done} of {total}" if total else ""))
 
     pruned = prune(network, training.samples, plan, train=train, on_progress=on_progress)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,8 @@ class Workshop:
         original = self._float(recipe)
         if original.module is None:
             raise ModelError("LiteRT needs the PyTorch module: give MODEL as 'package.module:function'")
+        if folded_nodes(original.model):
+            raise ModelError("LiteRT converts the PyTorch module, which knows nothing of the --preprocess steps")
         if recipe.precision not in _LITERT:
             raise ModelError(f"LiteRT gets {', '.join(_LITERT)}, not {recipe.precision}")
         outputs = [output.name for output in onnx.load_model_from_string(original.model).graph.output]
