@@ -17,6 +17,10 @@ with warnings.catch_warnings():
     import torch  # noqa: F401
 
 from edgeopt import pipeline
+from edgeopt.data import fit_to, load_samples
+from edgeopt.graph import prepare
+from edgeopt.models import load_model
+from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
 from edgeopt.timing import Times
 
@@ -40,3 +44,11 @@ def images() -> list[Sample]:
     """Random pictures of three channels."""
     random = np.random.default_rng(1)
     return [Sample({"x": random.standard_normal((3, 8, 8)).astype(np.float32)}, None) for _ in range(24)]
+
+
+@pytest.fixture(scope="session")
+def trained_digits() -> tuple[bytes, list[Sample]]:
+    """Give the trained digits network, prepared, and all digits as it takes them."""
+    samples = load_samples("edgeopt_zoo:digits_data")
+    model = prepare(load_model("edgeopt_zoo:digits").to_onnx(samples[0])).model
+    return model, fit_to(samples, OnnxRuntimeSession(model, threads=1).inputs)

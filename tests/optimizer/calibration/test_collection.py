@@ -14,8 +14,6 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from edgeopt.calibration import collection
 from edgeopt.calibration.collection import collect
 from edgeopt.calibration.statistics import Statistics
-from edgeopt.graph import prepare
-from edgeopt.models import load_model
 from edgeopt.recipe import Calibrator
 from edgeopt.samples import Sample
 from edgeopt_contract.errors import DataError, ModelError
@@ -27,14 +25,10 @@ SUPPORTED = [*QDQRegistry, *QLinearOpsRegistry]
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[bytes, list[Sample]]:
+def digits(trained_digits: tuple[bytes, list[Sample]]) -> tuple[bytes, list[Sample]]:
     """Return the trained digits network and 301 digits."""
-    from edgeopt.data import fit_to, load_samples
-    from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
-
-    samples = load_samples("edgeopt_zoo:digits_data")[:301]
-    model = prepare(load_model("edgeopt_zoo:digits").to_onnx(samples[0])).model
-    return model, fit_to(samples, OnnxRuntimeSession(model, threads=1).inputs)
+    model, samples = trained_digits
+    return model, samples[:301]
 
 
 @pytest.fixture(scope="module")

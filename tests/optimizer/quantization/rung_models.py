@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,10 +74,13 @@ def constants(model: bytes) -> dict[str, np.ndarray]:
 
 def example(name: str, count: int) -> tuple[bytes, list[Sample]]:
     """Return an example's prepared model, and some of its data spread over the whole of it."""
-    import importlib
+    model, samples = _whole_example(name)
+    return model, list(samples[:: max(len(samples) // count, 1)][:count])
 
+
+@functools.cache
+def _whole_example(name: str) -> tuple[bytes, Sequence[Sample]]:
     module = importlib.import_module(f"examples.{name}")
     source = module.calibration() if hasattr(module, "calibration") else module.data()
     samples = [Sample({"input": inputs}, label) for inputs, label in source]
-    prepared = prepare(load_model(f"examples.{name}:model").to_onnx(samples[0]))
-    return prepared.model, samples[:: max(len(samples) // count, 1)][:count]
+    return prepare(load_model(f"examples.{name}:model").to_onnx(samples[0])).model, samples

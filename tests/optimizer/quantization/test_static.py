@@ -14,9 +14,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType
 
 from edgeopt.calibration.collection import collect
-from edgeopt.data import fit_to, load_samples
 from edgeopt.graph import prepare
-from edgeopt.models import load_model
 from edgeopt.quantization.static import depthwise_weights, quantize_static, reducible_weights
 from edgeopt.recipe import Calibrator, Precision, Recipe
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
@@ -52,11 +50,10 @@ def correlation(model: bytes, other: bytes, samples: list[Sample], *, simulated:
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[bytes, list[Sample]]:
+def digits(trained_digits: tuple[bytes, list[Sample]]) -> tuple[bytes, list[Sample]]:
     """Return the trained digits network and 40 digits."""
-    samples = load_samples("edgeopt_zoo:digits_data")[:40]
-    model = prepare(load_model("edgeopt_zoo:digits").to_onnx(samples[0])).model
-    return model, fit_to(samples, OnnxRuntimeSession(model, threads=1).inputs)
+    model, samples = trained_digits
+    return model, samples[:40]
 
 
 def of_onnxruntime(model: bytes, samples: list[Sample], folder: Path, **options: Any) -> bytes:

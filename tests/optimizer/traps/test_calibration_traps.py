@@ -74,9 +74,11 @@ class TestOrderedByClass:
         for splits in ordered.values():
             assert set(range(10)) == {int(sample.label) for sample in splits.calibration[:100]}
 
-    def test_the_ranges_are_the_same_in_any_order(self, ordered: dict[str, SplitData]) -> None:
+    def test_the_ranges_are_the_same_in_any_order(
+        self, ordered: dict[str, SplitData], trained_digits: tuple[bytes, list[Sample]]
+    ) -> None:
         """To the last bit, with every calibrator."""
-        model = prepare(load_model("edgeopt_zoo:digits").to_onnx(ordered["by class"].calibration[0])).model
+        model, _ = trained_digits
         inputs = OnnxRuntimeSession(model, threads=1).inputs
         found = {name: collect(model, fit_to(splits.calibration, inputs)) for name, splits in ordered.items()}
         for calibrator in Calibrator:
@@ -84,11 +86,12 @@ class TestOrderedByClass:
             assert expected == found["by class"].ranges(calibrator)
             assert expected == found["reversed"].ranges(calibrator)
 
-    def test_the_first_samples_would_have_given_other_ranges(self, ordered: dict[str, SplitData]) -> None:
+    def test_the_first_samples_would_have_given_other_ranges(
+        self, ordered: dict[str, SplitData], trained_digits: tuple[bytes, list[Sample]]
+    ) -> None:
         """All of them are zeros: a layer's scores for the other classes are cut off."""
-        samples = ordered["by class"].calibration
-        model = prepare(load_model("edgeopt_zoo:digits").to_onnx(samples[0])).model
-        fitted = fit_to(samples, OnnxRuntimeSession(model, threads=1).inputs)
+        model, _ = trained_digits
+        fitted = fit_to(ordered["by class"].calibration, OnnxRuntimeSession(model, threads=1).inputs)
         zeros = [sample for sample in fitted if sample.label == 0]
         (output,) = (value.name for value in onnx.load_model_from_string(model).graph.output)
         low, high = collect(model, fitted).ranges(Calibrator.MINMAX)[output]
