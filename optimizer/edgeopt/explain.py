@@ -81,7 +81,9 @@ def _parts(run: RunResult) -> Iterator[str]:
 
 def _verdict(target: TargetResult) -> str:
     gets = f"gets {target.chosen}" if target.chosen else "gets no variant"
-    return "\n".join([f"{target.target}: {target.verdict}, {gets} ({target.execution})", *_indented(target.reasons)])
+    return "\n".join(
+        [f"{target.target}: {target.verdict}, {gets}; certified on: {target.execution}", *_indented(target.reasons)]
+    )
 
 
 def _indented(lines: Sequence[str]) -> list[str]:

@@ -91,7 +91,7 @@ def _target(target: TargetResult, run: RunResult) -> Iterator[str]:
     gets = f"gets {cell(target.chosen)}" if target.chosen else "gets none"
     yield f"{target.verdict}; {gets}. Certified on: {cell(target.execution)}."
     yield table(
-        ("variant", run.metric, "drop", "true drop", "answers as fp32", "recipe"),
+        ("variant", run.metric, "drop", "true drop", "answers as fp32", "samples", "recipe"),
         (
             (
                 one.name,
@@ -99,6 +99,7 @@ def _target(target: TargetResult, run: RunResult) -> Iterator[str]:
                 words.drop(one.metric.drop),
                 f"{words.number(one.metric.drop_lower)} to {words.drop(one.metric.drop_upper)}",
                 _SHARES.score(one.agreement),
+                one.metric.n,
                 one.recipe.title,
             )
             for one in target.variants
@@ -110,8 +111,8 @@ def _target(target: TargetResult, run: RunResult) -> Iterator[str]:
     )
     if target.stages:
         yield table(
-            ("stage", run.metric, "answers as fp32"),
-            ((one.stage, words.score(one.score), _SHARES.score(one.agreement)) for one in target.stages),
+            ("stage", run.metric, "answers as fp32", "samples"),
+            ((one.stage, words.score(one.score), _SHARES.score(one.agreement), one.n) for one in target.stages),
         )
 
 

@@ -34,7 +34,7 @@ def _parts(run: RunResult) -> Iterator[str]:
     for target in run.targets:
         yield f"## {cell(target.target)}"
         yield f"{_choice(target)} Certified on: {cell(target.execution)}."
-        yield table(("variant", "fp32", "variant", "times as fast", "rounds", "size"), _variants(target))
+        yield table(("variant", "fp32 takes", "it takes", "times as fast", "rounds", "size"), _variants(target))
         if target.trials:
             yield "What was tried on the way, on the selection split:"
             yield table(("rung", "recipe", "answers as fp32", "times as fast", "size", "remark"), _trials(target))

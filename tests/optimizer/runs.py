@@ -75,7 +75,8 @@ def target(name: str = "raspberry-pi-4", ratio: float | None = 1.5) -> TargetRes
                     problem="it took too long"),
     )  # fmt: skip
     return TargetResult(
-        target=name, arch="aarch64", features=("neon",), execution="on an emulated cortex-a72", verdict=Verdict.PASS,
+        target=name, arch="aarch64", features=("neon",), execution="emulated (qemu-aarch64 -cpu cortex-a72)",
+        verdict=Verdict.PASS,
         chosen="int8", reasons=("1.50 times as fast, at least 1.38",),
         criteria=(
             criterion(Name.DROP, 0.004, 0.01),

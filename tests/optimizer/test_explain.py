@@ -28,7 +28,7 @@ def test_the_verdict_comes_first_and_the_figures_are_those_of_the_run() -> None:
     shown = explain(a_run())
     lines = shown.splitlines()
     assert "PASS  tiny 1" == lines[0]
-    assert "raspberry-pi-4: PASS, gets int8 (on an emulated cortex-a72)" in lines
+    assert "raspberry-pi-4: PASS, gets int8; certified on: emulated (qemu-aarch64 -cpu cortex-a72)" in lines
     for words in (
         "1.50 times as fast, at least 1.38",
         "0.40 (0.20 to 0.80)",
