@@ -73,7 +73,7 @@ def keep_fp32(refused: Sequence[tuple[str, Gain]]) -> Decision:
     """Decide for fp32; ``refused`` are the variants that looked best, with what they would have gained."""
     reasons = [f"{title} is not worth it: {_no_gain(gain)}" for title, gain in refused]
     if not refused:
-        reasons.append("no way of making the model faster or smaller kept its accuracy on the selection split")
+        reasons.append("nothing that kept its accuracy on the selection split is faster, or smaller and not slower")
     reasons.append("the bundle carries the fp32 model, whose accuracy is the baseline's")
     return Decision(Verdict.PASS, FP32, tuple(reasons))
 
