@@ -99,7 +99,7 @@ def main(
         before = machine()
         found = list(_measured(case, setting, progress))
         click.echo(table(found) + "\n")
-        after = {"load_average_after": machine()["load_average"], "peers": _versions()}
+        after = {"load_average_after": machine()["load_average"], "peers": _versions(setting.peers)}
         record.add(found, before | after)
         _write(output, plot, record)  # after each model: an interrupted run is not lost
     for name, reason in record.left_out.items():
@@ -196,15 +196,12 @@ def _missing(needs: Sequence[str]) -> list[str]:
     return [need for need in needs if _version(need) is None]
 
 
-def _versions() -> dict[str, str | None]:
-    """Return the version of every peer; those with an environment of their own have what it was made with."""
-    needs = {need for name, peer in PEERS.items() if name not in APART for need in peer.needs}
-    apart = {
-        requirement.partition("==")[0]: requirement.partition("==")[2]
-        for one in (OLIVE, INC)
-        for requirement in one.requirements
-    }
-    return {need: _version(need) for need in sorted(needs)} | {name: number or None for name, number in apart.items()}
+def _versions(peers: Sequence[str]) -> dict[str, str | None]:
+    """Return the versions of what ``peers`` need; for those with their own environment, what pip was asked for."""
+    here = {need for name in peers if name not in APART for need in PEERS[name].needs}
+    asked = {requirement for name in peers if name in APART for requirement in APART[name].requirements}
+    apart = {name: version or None for name, _, version in (one.partition("==") for one in sorted(asked))}
+    return {need: _version(need) for need in sorted(here)} | apart
 
 
 def _version(distribution: str) -> str | None:
