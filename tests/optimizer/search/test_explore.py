@@ -152,3 +152,19 @@ def test_a_journal_that_cannot_be_written_is_the_worlds_fault(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         Journal.open(tmp_path / "file" / "journal.jsonl", "this search")
+
+
+def test_a_step_that_would_never_end_is_interrupted(tmp_path: Path, trial: Trial) -> None:
+    """A guess may be wrong: the step has no answer then, and the journal says so to a search that resumes."""
+    asked: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        asked.append(request)
+        while len(asked) > 1:
+            pass
+        return Answer(trial=trial(request.recipe, ratio=2.0))
+
+    path = tmp_path / "journal.jsonl"
+    found = explore(climb(COURSE), answer, Journal.open(path, "this search"), Budget(Clock(), 0.02), _deaf)
+    assert (3, 1) == (len(asked), _answered(found))
+    assert found == list(Journal.open(path, "this search").recorded)
