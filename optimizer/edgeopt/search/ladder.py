@@ -2,8 +2,8 @@
 
 From cheap to dear: what suits the model's family and the target's CPU; other calibrators; where 7-bit weights are
 needed only; equalization, corrected biases and learned rounding, each kept if it brings the outputs nearer to fp32's;
-the other runtimes; nodes whose int8 form is slower, and, on the quickest runtime, the most sensitive layers, left in
-float; weights only, for their size; the best of all this on the runtimes that have not had it, and on the pruned
+weights only, for their size; the other runtimes; nodes whose int8 form is slower, and, on the quickest runtime, the
+most sensitive layers, left in float; the best of all this on the runtimes that have not had it, and on the pruned
 network. The rungs that only recover accuracy are left out as soon as a variant keeps it, unless the search is thorough.
 Pure: a generator that asks (:mod:`edgeopt.search.requests`) and is told. Example::
 
@@ -132,11 +132,11 @@ def climb(course: Course) -> Steps:
         yield from _calibrators(state)
         yield from _selective_range(state)
         yield from _recovery(state)
+        yield from _size_only(state)
     yield from _by_runtime(state, _to_compare(state), course.others)
     if course.quantizes:
         yield from _islands(state)
         yield from _in_float(state)
-        yield from _size_only(state)
     if course.others:
         yield from _by_runtime(state, _best(state), course.runtimes)
     yield from _pruned(state)
@@ -205,10 +205,10 @@ def _size_only(state: _Climb) -> Steps:
 
 
 def _to_compare(state: _Climb) -> list[Recipe]:
-    """Return what tells runtimes apart: fp32, weights only, and the best static recipe so far."""
+    """Return what tells runtimes apart: fp32, weights only, dynamic ranges, and the best static recipe so far."""
     recipes = [_BASELINE]
     if state.course.quantizes:
-        recipes.append(Recipe(precision=Precision.INT8_WEIGHTS))
+        recipes += [Recipe(precision=Precision.INT8_WEIGHTS), Recipe(precision=Precision.INT8_DYNAMIC)]
     leader = state.leader()
     if leader is not None:
         recipes += [leader.recipe, replace(leader.recipe, float_nodes=())]
