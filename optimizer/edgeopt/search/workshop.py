@@ -99,8 +99,10 @@ class Workshop:
         if recipe.rounding_learned:
             rounded = ("rounded", plain)
             quantized = self._once(rounded, lambda: learn_rounding(model, quantized, few, seed=self._seed).model)
-        corrected = correct_bias(model, quantized, few) if recipe.bias_corrected else quantized
-        return keep_float(corrected)  # or ONNX Runtime would quantize what is left in float
+        if recipe.bias_corrected:
+            corrected = ("corrected", plain, recipe.rounding_learned)
+            quantized = self._once(corrected, lambda: correct_bias(model, quantized, few))
+        return keep_float(quantized)  # or ONNX Runtime would quantize what is left in float
 
     def _float(self, recipe: Recipe) -> Float:
         if recipe.pruned not in self._floats:
