@@ -137,12 +137,15 @@ class TorchModel:
 
         Raises :class:`ModelError` with the exporter's reason.
         """
+        import torch
+
         feeds = _tensors(stack([sample, sample]))  # two: the exporter treats a batch of one as a constant
         shapes = ", ".join(f"{name} {' x '.join(map(str, array.shape))}" for name, array in sample.inputs.items())
         try:
-            call_user_code(
-                lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError
-            )
+            with torch.no_grad():
+                call_user_code(
+                    lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError
+                )
         except ModelError as error:
             raise ModelError(
                 f"{error}; give data of the shape that the model takes, without batch dimension"
@@ -178,7 +181,7 @@ class TorchModel:
 
         unnamed = set(feeds) == {DEFAULT_INPUT}
         axes = {0: torch.export.Dim.DYNAMIC} if free_batch else {}
-        with silenced(), torch.inference_mode():
+        with silenced(), torch.no_grad():  # inference mode would leave tensors in the module that cannot be trained
             program = torch.onnx.export(
                 self._module,
                 args=tuple(feeds.values()) if unnamed else (),

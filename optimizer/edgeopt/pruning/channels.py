@@ -124,7 +124,7 @@ def _problem(network: nn.Module, example: Feeds, layer: str, channels: Sequence[
     try:
         before = [output.shape for output in answers(trial, example)]
         remove(trial, example, {layer: channels})
-        with silenced(), torch.inference_mode():
+        with silenced(), torch.no_grad():
             after = [output.shape for output in answers(trial, example)]
     except Exception as error:  # Torch-Pruning and the user's forward raise whatever they raise
         return f"the model's code fixes it ({first_cause(error)})"

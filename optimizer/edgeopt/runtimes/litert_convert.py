@@ -45,7 +45,7 @@ def convert(module: Any, sample: Sample, outputs: Sequence[str]) -> bytes:
     feeds = {name: torch.from_numpy(array) for name, array in stack([sample]).items()}
     unnamed = set(feeds) == {DEFAULT_INPUT}
     try:
-        with silenced_natively(), torch.inference_mode():
+        with silenced_natively(), torch.no_grad():
             model = litert_torch.convert(
                 module, tuple(feeds.values()) if unnamed else (), None if unnamed else feeds
             ).model_content()
