@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeopt_contract.blocks import cut
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.errors import BundleError, MessageError
 from edgeopt_contract.manifest import MANIFEST_NAME, FileEntry, Manifest, Role, TensorSpec, Variant
@@ -70,6 +69,8 @@ def write_bundle(directory: Path, contents: BundleContents, beside: Mapping[str,
     for people, by plain name, that lie in the same directory without being part of the bundle: the manifest does not
     list them. Raises ``ValueError`` when one has the name of a listed file.
     """
+    from edgeopt_contract.cutting import cut  # NumPy: a device opens bundles and never writes one
+
     loose = {check_relative_path(name): data for name, data in (beside or {}).items()}
     if taken := sorted(set(loose) & {MANIFEST_NAME, CHECKSUM_NAME, *contents.files}):
         raise ValueError(f"{taken[0]} is part of the bundle, so it cannot stand beside it")

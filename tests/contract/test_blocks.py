@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_contract.blocks import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, Block, cut
+from edgeopt_contract.blocks import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, Block
+from edgeopt_contract.cutting import cut
 from edgeopt_contract.values import digest_of
 
 
@@ -91,16 +92,16 @@ def test_equal_parts_of_two_files_share_blocks() -> None:
 
 def test_the_rolling_hash_is_the_gear_hash() -> None:
     """The vectorised hash equals the recurrence that the paper gives: h = (h << 1) + gear[byte], modulo 2**32."""
-    from edgeopt_contract import blocks
+    from edgeopt_contract import cutting
 
     data = np.frombuffer(noise(200_000), dtype=np.uint8)
     expected = []
     rolling = 0
     for position, byte in enumerate(data):
-        rolling = ((rolling << 1) + int(blocks._GEAR[byte])) & 0xFFFFFFFF
-        if position >= 31 and rolling < blocks._THRESHOLD:
+        rolling = ((rolling << 1) + int(cutting._GEAR[byte])) & 0xFFFFFFFF
+        if position >= 31 and rolling < cutting._THRESHOLD:
             expected.append(position + 1)
-    found = [int(c) for c in blocks._boundary_candidates(data) if c >= 32]
+    found = [int(c) for c in cutting._boundary_candidates(data) if c >= 32]
     assert expected == found
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from edgeopt_contract import bundle as bundle_module
-from edgeopt_contract.blocks import cut
 from edgeopt_contract.bundle import (
     CHECKSUM_NAME,
     MANIFEST_NAME,
@@ -19,6 +18,7 @@ from edgeopt_contract.bundle import (
     write_bundle,
 )
 from edgeopt_contract.codec import encode
+from edgeopt_contract.cutting import cut
 from edgeopt_contract.errors import BundleError, MessageError, StorageError
 from edgeopt_contract.manifest import Role
 from edgeopt_contract.values import digest_of
