@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import check_device_id, check_digest
+from edgeopt_contract.windows import Window
 
 __all__ = [
     "Ack",
@@ -80,7 +81,11 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """Fleet to device, retained: run this bundle. A new ``job`` is a new attempt, even for the same bundle."""
+    """Fleet to device, retained: run this bundle. A new ``job`` is a new attempt, even for the same bundle.
+
+    A device downloads at any time and switches not before ``not_before``, inside ``window`` only; what has not
+    switched by ``deadline`` has failed.
+    """
 
     SCHEMA: ClassVar[int] = 1
     MAX_BYTES: ClassVar[int] = 16 * _KIB
@@ -90,6 +95,8 @@ class Desired:
     signature: Signature
     bake_seconds: float
     deadline: int | None = None
+    not_before: int | None = None
+    window: Window | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
