@@ -33,7 +33,7 @@ from edgeopt_agent.sources import Source, make_sources
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerOptions
 from edgeopt_agent.tasks import end_tasks
-from edgeopt_agent.trust import Ed25519Verifier
+from edgeopt_agent.trust.ed25519 import Ed25519Verifier
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import UsageError

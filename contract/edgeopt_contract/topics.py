@@ -64,6 +64,7 @@ class Topics:
     ANY_REPORTED = f"{PREFIX}/devices/+/{Channel.REPORTED}"
     ANY_TELEMETRY = f"{PREFIX}/devices/+/{Channel.TELEMETRY}"
     ANY_STATUS = f"{PREFIX}/devices/+/{Channel.STATUS}"
+    TUF = f"{PREFIX}/tuf"  # retained: all metadata that bundles are verified with (edgeopt_contract.tuf.TufMetadata)
 
     @staticmethod
     def block(sha256: str) -> str:

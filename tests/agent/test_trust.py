@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.trust import Ed25519Verifier
+from edgeopt_agent.trust.ed25519 import Ed25519Verifier
 from edgeopt_contract.errors import SignatureError
 from edgeopt_contract.messages import PublicKey
 from tests.agent.conftest import Signer
