@@ -24,7 +24,6 @@ class Precision(StrEnum):
     INT8_DYNAMIC = "int8-dynamic"  # weights and activations; activation ranges are taken while it runs
     INT8_WEIGHTS = "int8-weights"  # weights only: smaller, computed in float
     FP16 = "fp16"
-    BF16 = "bf16"
 
 
 class Calibrator(StrEnum):

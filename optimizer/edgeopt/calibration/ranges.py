@@ -33,41 +33,36 @@ _SINGLE = np.linspace(0.8, 1.25, 19)  # then of each end alone, around the best
 _ROUNDS = 2
 
 
-def range_of(histogram: Histogram, calibrator: Calibrator, *, symmetric: bool = False) -> Range:
+def range_of(histogram: Histogram, calibrator: Calibrator) -> Range:
     """Return the range (low, high) that ``calibrator`` takes for an activation; zero is always inside.
 
-    ``symmetric`` makes it (-t, t). Constants have their extremes as range, and where a calibrator would leave no width
-    at all (nearly all values are zero) it gives way to min-max: everything would be rounded to zero.
+    Constants have their extremes as range, and where a calibrator would leave no width at all (nearly all values are
+    zero) it gives way to min-max: everything would be rounded to zero.
     """
     chosen = calibrator if histogram.low < histogram.high else Calibrator.MINMAX
-    low, high = _CALIBRATORS[chosen](histogram, symmetric=symmetric)
+    low, high = _CALIBRATORS[chosen](histogram)
     if not high - low > 0:
-        low, high = _minmax(histogram, symmetric=symmetric)
+        low, high = _minmax(histogram)
     return min(low, 0.0), max(high, 0.0)
 
 
-def _minmax(histogram: Histogram, *, symmetric: bool) -> Range:
+def _minmax(histogram: Histogram) -> Range:
     """Return the extremes."""
-    if symmetric:
-        return _both_sides(max(-histogram.low, histogram.high))
     return histogram.low, histogram.high
 
 
-def _percentile(histogram: Histogram, *, symmetric: bool) -> Range:
+def _percentile(histogram: Histogram) -> Range:
     """Return what cuts off 0.01 % of the values, as onnxruntime.quantization.calibrate.PercentileCalibrater does.
 
-    Half of them at each end, or those of greatest magnitude when ``symmetric``. As there, a threshold is the left edge
-    of the bin in which it lies, and never outside of the extremes.
+    Half of them at each end. As there, a threshold is the left edge of the bin in which it lies, and never outside of
+    the extremes.
     """
     outside = 1 - PERCENTILE / 100
-    if symmetric:
-        magnitude = _quantile_bin(_magnitudes(histogram), 1 - outside) * histogram.width
-        return _both_sides(min(magnitude, max(-histogram.low, histogram.high)))
     low, high = ((_quantile_bin(histogram.counts, q) - SIDE) * histogram.width for q in (outside / 2, 1 - outside / 2))
     return max(low, histogram.low), min(high, histogram.high)
 
 
-def _entropy(histogram: Histogram, *, symmetric: bool) -> Range:
+def _entropy(histogram: Histogram) -> Range:
     """Return the threshold whose 8-bit steps tell least apart from the values themselves (least KL divergence).
 
     S. Migacz, 8-bit inference with TensorRT, GTC 2017 (s7310), on magnitudes: ``p`` are the values clipped at the
@@ -81,12 +76,11 @@ def _entropy(histogram: Histogram, *, symmetric: bool) -> Range:
     used = math.ceil(max(-coarse.low, coarse.high) / coarse.width)
     thresholds = np.unique(np.append(np.arange(_LEVELS // 2, used, _ENTROPY_STEP), used))
     below, above = (np.minimum(max(end, 0.0) / coarse.width / thresholds, 1) for end in (-coarse.low, coarse.high))
-    span = 2.0 if symmetric else np.maximum(below + above, 1)
-    levels = np.minimum(np.round(_LEVELS / span), thresholds)
+    levels = np.minimum(np.round(_LEVELS / np.maximum(below + above, 1)), thresholds)
     divergences = _divergences(magnitudes, thresholds, levels.astype(np.int64))
     best = float(thresholds[int(np.argmin(divergences))]) * coarse.width
     best = min(best, max(-histogram.low, histogram.high))
-    return _both_sides(best) if symmetric else (max(-best, histogram.low), min(best, histogram.high))
+    return max(-best, histogram.low), min(best, histogram.high)
 
 
 def _divergences(magnitudes: Floats, thresholds: npt.NDArray[np.int64], levels: npt.NDArray[np.int64]) -> Floats:
@@ -113,7 +107,7 @@ def _divergences(magnitudes: Floats, thresholds: npt.NDArray[np.int64], levels: 
     return np.where(kept > 0, divergences, np.inf)
 
 
-def _mse(histogram: Histogram, *, symmetric: bool) -> Range:
+def _mse(histogram: Histogram) -> Range:
     """Return the range with the least expected squared error of 8-bit values, clipping and rounding together.
 
     Nagel et al., A White Paper on Neural Network Quantization, arXiv:2106.08295, section 3.1: a search, first of both
@@ -126,32 +120,28 @@ def _mse(histogram: Histogram, *, symmetric: bool) -> Range:
     values[filled == SIDE] = 0.0  # zero is exact in every range, and where it is frequent it is exactly zero
     values = np.clip(values, histogram.low, histogram.high)
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
-    if symmetric:
-        low, high = _both_sides(max(-low, high))
     ends = np.array([[low, high]])
 
     def best(candidates: Floats) -> Floats:
-        errors = _squared_errors(values, counts, candidates, symmetric=symmetric)
+        errors = _squared_errors(values, counts, candidates)
         return candidates[[int(np.argmin(errors))]]
 
     ends = best(ends * _JOINT[:, None])
     for _ in range(_ROUNDS):
-        for factors in [_BOTH] if symmetric else _ONE_END:
+        for factors in _ONE_END:
             ends = best(np.clip(ends * (1 + np.outer(_SINGLE - 1, factors)), low, high))
     return float(ends[0, 0]), float(ends[0, 1])
 
 
-_BOTH = np.array([1.0, 1.0])
 _ONE_END = (np.array([0.0, 1.0]), np.array([1.0, 0.0]))
 
 
-def _squared_errors(values: Floats, counts: Floats, ranges: Floats, *, symmetric: bool) -> Floats:
+def _squared_errors(values: Floats, counts: Floats, ranges: Floats) -> Floats:
     """Return the sum of squared errors for each of ``ranges`` (n, 2), of ``values`` that occur ``counts`` times.
 
-    The steps are those of QuantizeLinear with a scale and zero point as ONNX Runtime computes them (compute_scale_zp);
-    symmetric ones leave out the least of 256 levels, so that zero is in the middle.
+    The steps are those of QuantizeLinear with a scale and zero point as ONNX Runtime computes them (compute_scale_zp).
     """
-    top = _LEVELS - 2 if symmetric else _LEVELS - 1
+    top = _LEVELS - 1
     low, high = ranges[:, :1], ranges[:, 1:]
     scale = np.maximum((high - low) / top, np.finfo(np.float32).tiny)
     zero = np.round(-low / scale)
@@ -175,11 +165,7 @@ def _quantile_bin(counts: npt.NDArray[np.int64] | Floats, share: float) -> int:
     return min(int(np.searchsorted(cumulative, share * cumulative[-1])), len(counts) - 1)
 
 
-def _both_sides(magnitude: float) -> Range:
-    return -magnitude, magnitude
-
-
-_CALIBRATORS: dict[Calibrator, Callable[..., Range]] = {
+_CALIBRATORS: dict[Calibrator, Callable[[Histogram], Range]] = {
     Calibrator.MINMAX: _minmax,
     Calibrator.PERCENTILE: _percentile,
     Calibrator.ENTROPY: _entropy,

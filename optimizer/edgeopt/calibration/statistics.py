@@ -25,9 +25,9 @@ class Statistics:
 
     tensors: Mapping[str, Histogram]
 
-    def ranges(self, calibrator: Calibrator, *, symmetric: bool = False) -> dict[str, Range]:
-        """Return (low, high) of each activation; zero is always inside. ``symmetric`` makes them (-t, t)."""
-        return {name: range_of(one, calibrator, symmetric=symmetric) for name, one in self.tensors.items()}
+    def ranges(self, calibrator: Calibrator) -> dict[str, Range]:
+        """Return (low, high) of each activation; zero is always inside."""
+        return {name: range_of(one, calibrator) for name, one in self.tensors.items()}
 
     def merge(self, other: Statistics) -> Statistics:
         """Return what one pass over the samples of both would have found."""

@@ -6,9 +6,9 @@ s_i = sqrt(r1_i / r2_i), where r is the greatest weight of the channel in each l
 (Nagel et al. 2019, "Data-Free Quantization", section 4.1, equation 11). Depthwise layers stand between two others, so
 pairs overlap, and sweeps are repeated until nothing moves.
 
-ReLU6 and other clips let no factor through. ``split_clips`` makes them ReLU and a minimum of their own for each
-channel, which is exact but slower; otherwise such pairs are left alone and listed in ``skipped``. It needs no data,
-and quantizes nothing. Example::
+ReLU6 and other clips let no factor through: such pairs are left alone and listed in ``skipped``. (A ReLU and a minimum
+of its own for each channel would be exact, but is slower than what int8 saves.) It needs no data, and quantizes
+nothing. Example::
 
     equalized = equalize(prepared.model)
     equalized.model, len(equalized.pairs)
@@ -55,15 +55,15 @@ class Equalized:
     skipped: tuple[tuple[str, str], ...]
 
 
-def equalize(model: bytes, *, split_clips: bool = False) -> Equalized:
+def equalize(model: bytes) -> Equalized:
     """Return ``model`` with alike channels between its layers; a model without such pairs comes back as it is.
 
-    Deterministic, and bounded by 40 sweeps over the weights. ``split_clips``: see above; it adds a node for each clip.
+    Deterministic, and bounded by 40 sweeps over the weights.
     """
     changed = name_nodes(parsed(model))
     graph = _Graph(changed.graph)
     links = graph.links()
-    treated = [link for link in links if split_clips or link.clip is None]
+    treated = [link for link in links if not link.clipped]
     skipped = tuple((link.first.name, link.second.name) for link in links if link not in treated)
     if not treated:
         return Equalized(model, (), skipped)
@@ -73,8 +73,6 @@ def equalize(model: bytes, *, split_clips: bool = False) -> Equalized:
         totals = [total * factor for total, factor in zip(totals, factors, strict=True)]
         if max(float(np.abs(np.log(factor)).max()) for factor in factors) < _SETTLED:
             break
-    for link, total in zip(treated, totals, strict=True):
-        graph.split_clip(link, total)
     graph.store()
     pairs = tuple(
         Pair(link.first.name, link.second.name, float(np.exp(np.abs(np.log(total)).max())))
@@ -85,11 +83,11 @@ def equalize(model: bytes, *, split_clips: bool = False) -> Equalized:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Link:
-    """A pair in the graph; ``clip`` is the clip between them."""
+    """A pair in the graph; ``clipped``: there is a limit between them, which lets no factor through."""
 
     first: Any
     second: Any
-    clip: Any | None
+    clipped: bool
 
 
 class _Graph:
@@ -101,7 +99,6 @@ class _Graph:
         readers = [name for node in graph.node for name in reads(node)]
         self._reads = Counter([*readers, *(value.name for value in graph.output)])
         self._consumer = {name: node for node in graph.node for name in node.input}
-        self._ranks = _ranks(graph)
         self._weights: dict[str, Array] = {}
 
     def links(self) -> list[_Link]:
@@ -127,21 +124,6 @@ class _Graph:
             bias /= factors
         return factors
 
-    def split_clip(self, link: _Link, factors: Array) -> None:
-        """Replace the clip of ``link`` by a ReLU and a minimum for each channel."""
-        if link.clip is None:
-            return
-        _, top = self._clip_range(link.clip)
-        name, shape = link.clip.name, (-1, *(1,) * (self._ranks[link.clip.input[0]] - 2))
-        limits = (top / factors).astype(np.float32).reshape(shape)
-        self._graph.initializer.append(numpy_helper.from_array(limits, f"{name}_limits"))
-        place = next(index for index, node in enumerate(self._graph.node) if node.name == name)
-        relu = onnx.helper.make_node("Relu", [link.clip.input[0]], [f"{name}_relu"], name=f"{name}_relu")
-        least = onnx.helper.make_node("Min", [f"{name}_relu", f"{name}_limits"], list(link.clip.output), name=name)
-        del self._graph.node[place]
-        self._graph.node.insert(place, least)
-        self._graph.node.insert(place, relu)
-
     def store(self) -> None:
         """Write the changed weights back as float32."""
         for name, array in self._weights.items():
@@ -149,7 +131,7 @@ class _Graph:
 
     def _follow(self, first: Any) -> _Link | None:
         """Return the link that begins at ``first``, if there is one."""
-        name, clip = first.output[0], None
+        name, clipped = first.output[0], False
         while self._reads[name] == 1 and name in self._consumer:
             node = self._consumer[name]
             if node.input[0] != name:
@@ -157,9 +139,9 @@ class _Graph:
             if self._is_layer(node):
                 channels = self._columns(node)
                 fits = channels.shape[0] * channels.shape[2] == self.outputs_of(first)
-                return _Link(first, node, clip) if fits else None
-            if self._is_limit(node) and clip is None and name in self._ranks:
-                clip = node
+                return _Link(first, node, clipped) if fits else None
+            if self._is_limit(node):
+                clipped = True
             elif not self._is_transparent(node):
                 return None
             name = node.output[0]
@@ -223,13 +205,3 @@ class _Graph:
             known = np.nan if constant is None else float(numpy_helper.to_array(constant))
             limits.append(known if name else missing)
         return limits[0], limits[1]
-
-
-def _ranks(graph: Any) -> dict[str, int]:
-    """Return the number of axes of each tensor that the graph describes."""
-    values = (*graph.value_info, *graph.input, *graph.output)
-    return {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }

@@ -94,7 +94,7 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
 def half_precisions(target: Target) -> tuple[Precision, ...]:
     """Return the 16-bit float types in which ``target`` computes faster than in float32.
 
-    That is fp16 on ARM cores that have its arithmetic (Armv8.2-A, FEAT_FP16). bf16 is never among them: ONNX Runtime
-    has no bf16 kernels for CPUs, whatever the CPU could do.
+    That is fp16 on ARM cores that have its arithmetic (Armv8.2-A, FEAT_FP16). There is no bf16: ONNX Runtime has no
+    kernels for it on CPUs, and a manifest cannot tell a device that OpenVINO shall compute a float32 file in it.
     """
     return (Precision.FP16,) if target.arch == "aarch64" and "fp16" in target.features else ()

@@ -4,7 +4,7 @@ The model computes in fp16 between float32 inputs and outputs. It pays on ARM co
 FEAT_FP16), for which ONNX Runtime has kernels; elsewhere ONNX Runtime casts every operand to float32 and back, which is
 slower than float32 itself. It judges nothing: what fp16 costs in accuracy, the gate sees. Example::
 
-    to_half(model, Precision.FP16)      # where edgeopt.quantization.families.half_precisions(target) names it
+    to_half(model)      # where edgeopt.quantization.families.half_precisions(target) names it
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from __future__ import annotations
 import onnx
 
 from edgeopt.graph import stripped
-from edgeopt.recipe import Precision
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
 __all__ = ["to_half"]
 
 
-def to_half(model: bytes, kind: Precision) -> bytes:
+def to_half(model: bytes) -> bytes:
     """Return ``model`` computing in fp16, with float32 inputs and outputs.
 
     Weights beyond fp16 (an attention mask's "minus infinity") are brought to its range by ONNX Runtime's converter.
-    Raises :class:`ModelError` when the model cannot be converted, and for bf16, which ONNX Runtime cannot run on a CPU.
+    Raises :class:`ModelError` when the model cannot be converted.
     """
-    if kind is not Precision.FP16:
-        raise ModelError(
-            f"cannot compute in {kind}: expected fp16; ONNX Runtime has no {kind} matrix products for CPUs: use "
-            "fp16, or int8-weights for a smaller file"
-        )
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with silenced():

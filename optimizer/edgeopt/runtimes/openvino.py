@@ -1,9 +1,9 @@
 """Running an ONNX model with OpenVINO on the CPU, with a fixed number of threads and a stated precision.
 
 The model is compiled once, for one sample at a time, as a device runs it; a free batch dimension takes a third longer.
-Computing in bfloat16, which OpenVINO does by itself where a CPU has AMX or AVX512-BF16, has to be asked for,
-because the device may have neither. Nothing is sent anywhere: OpenVINO's telemetry belongs to its converter, which is
-not used (ADR 0013). Example::
+It computes in float32, also where a CPU has AMX or AVX512-BF16 and OpenVINO alone would choose bfloat16: what is judged
+here has to be what a device computes, which may have neither. Nothing is sent anywhere: OpenVINO's telemetry belongs to
+its converter, which is not used (ADR 0013). Example::
 
     session = OpenVinoSession(Path("int8.onnx").read_bytes(), threads=1)
     session.predict(samples)["logits"].shape          # (n, 10)
@@ -28,8 +28,8 @@ __all__ = ["OpenVinoSession"]
 class OpenVinoSession(Batches):
     """A loaded model. The first axis of every input and output is the batch."""
 
-    def __init__(self, model: bytes, *, threads: int, bfloat16: bool = False) -> None:
-        """Compile ``model``; ``bfloat16`` lets float layers be computed in it. Raises :class:`ModelError`."""
+    def __init__(self, model: bytes, *, threads: int) -> None:
+        """Compile ``model``. Raises :class:`ModelError`."""
         openvino = _openvino()
         try:
             names = _names(model)
@@ -38,7 +38,7 @@ class OpenVinoSession(Batches):
                 graph = core.read_model(model)
                 ports = {name: graph.input(name) for name in names[0]}
                 graph.reshape({name: _one(name, port.partial_shape) for name, port in ports.items()})
-                compiled = core.compile_model(graph, "CPU", _settings(threads, bfloat16=bfloat16))
+                compiled = core.compile_model(graph, "CPU", _settings(threads))
         except ModelError:
             raise
         except Exception as error:
@@ -83,12 +83,12 @@ class OpenVinoSession(Batches):
         return [(self._request.get_tensor(self._in[name]).data, array) for name, array in feeds.items()]
 
 
-def _settings(threads: int, *, bfloat16: bool) -> dict[str, object]:
+def _settings(threads: int) -> dict[str, object]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # whoever else runs on that core would decide the time
     }
 

@@ -77,8 +77,8 @@ class Workshop:
                 return quantize_dynamic(original.model, recipe)
             case Precision.INT8_WEIGHTS:
                 return compress_weights(original.model, recipe)
-            case _:
-                return to_half(original.model, recipe.precision)
+            case Precision.FP16:
+                return to_half(original.model)
 
     def source_of(self, recipe: Recipe) -> bytes:
         """Return the float graph that the variant is the int8 form of: the equalized one, if it was equalized."""

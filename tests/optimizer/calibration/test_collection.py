@@ -57,14 +57,13 @@ def test_minmax_is_bit_for_bit_that_of_onnxruntime(
     assert expected == statistics.ranges(Calibrator.MINMAX)
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
 def test_percentile_is_within_one_bin_of_onnxruntime(
-    digits: tuple[bytes, list[Sample]], statistics: Statistics, tmp_path: Path, *, symmetric: bool
+    digits: tuple[bytes, list[Sample]], statistics: Statistics, tmp_path: Path
 ) -> None:
     """On a trained network and real pictures; a bin is one of ONNX Runtime's 2,048."""
-    theirs = calibrated(PercentileCalibrater, *digits, tmp_path, symmetric=symmetric, percentile=99.99)
+    theirs = calibrated(PercentileCalibrater, *digits, tmp_path, symmetric=False, percentile=99.99)
     computed, edges = theirs.compute_data(), theirs.collector.get_histogram_dict()
-    ours = statistics.ranges(Calibrator.PERCENTILE, symmetric=symmetric)
+    ours = statistics.ranges(Calibrator.PERCENTILE)
     assert set(computed.keys()) == set(ours)
     for name, data in computed.items():
         width = float(edges[name][1][1] - edges[name][1][0]) * 1.001

@@ -33,12 +33,11 @@ def _distributions() -> dict[str, np.ndarray]:
 DISTRIBUTIONS = {name: values.astype(np.float32) for name, values in _distributions().items()}
 EACH = pytest.mark.parametrize("values", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 EACH_CALIBRATOR = pytest.mark.parametrize("calibrator", Calibrator)
-SIDES = pytest.mark.parametrize("symmetric", [False, True])
 
 
-def onnxruntime_percentile(values: np.ndarray, *, symmetric: bool) -> tuple[float, float, float]:
+def onnxruntime_percentile(values: np.ndarray) -> tuple[float, float, float]:
     """Return ONNX Runtime's range, and the width of its bins."""
-    collector = HistogramCollector("percentile", symmetric, 2048, None, ranges.PERCENTILE, None)
+    collector = HistogramCollector("percentile", False, 2048, None, ranges.PERCENTILE, None)
     collector.collect({"x": values})
     low, high, _, edges = collector.compute_collection_result()["x"][:4]
     edges = collector.get_histogram_dict()["x"][1]
@@ -46,15 +45,12 @@ def onnxruntime_percentile(values: np.ndarray, *, symmetric: bool) -> tuple[floa
 
 
 @EACH
-@SIDES
-def test_percentile_is_within_one_bin_of_onnxruntime(values: np.ndarray, *, symmetric: bool) -> None:
-    """Its calibrator is the oracle; a symmetric range is one magnitude there, cut at the extremes."""
-    expected_low, expected_high, width = onnxruntime_percentile(values, symmetric=symmetric)
+def test_percentile_is_within_one_bin_of_onnxruntime(values: np.ndarray) -> None:
+    """Its calibrator is the oracle."""
+    expected_low, expected_high, width = onnxruntime_percentile(values)
     histogram = Histogram.of(values)
-    low, high = range_of(histogram, Calibrator.PERCENTILE, symmetric=symmetric)
+    low, high = range_of(histogram, Calibrator.PERCENTILE)
     width = max(width, histogram.width)  # its bins are the narrower ones where all magnitudes are far from zero
-    if symmetric:
-        low, high = max(low, values.min()), min(high, values.max())
     assert abs(min(expected_low, 0) - min(low, 0)) <= width * 1.001
     assert abs(max(expected_high, 0) - max(high, 0)) <= width * 1.001
 
@@ -68,47 +64,38 @@ def test_minmax_is_exact(values: np.ndarray) -> None:
 
 @EACH
 @EACH_CALIBRATOR
-@SIDES
-def test_zero_is_inside_and_nothing_is_outside_of_the_extremes(
-    values: np.ndarray, calibrator: Calibrator, *, symmetric: bool
-) -> None:
+def test_zero_is_inside_and_nothing_is_outside_of_the_extremes(values: np.ndarray, calibrator: Calibrator) -> None:
     """A range has a width, zero can be told, and no step is spent on what does not occur."""
-    low, high = range_of(Histogram.of(values), calibrator, symmetric=symmetric)
+    low, high = range_of(Histogram.of(values), calibrator)
     assert low <= 0 <= high
     assert low < high
     greatest = float(np.abs(values).max())
     assert -greatest <= low
     assert high <= greatest
-    assert low == -high or not symmetric
 
 
-def squared_error(values: np.ndarray, low: float, high: float, *, symmetric: bool) -> float:
+def squared_error(values: np.ndarray, low: float, high: float) -> float:
     """Return the mean squared error of 8-bit values, with the scale and zero point that ONNX Runtime takes."""
-    least, most = (np.array(-127), np.array(127)) if symmetric else (np.array(0), np.array(255))
-    zero, scale = compute_scale_zp(np.float64(low), np.float64(high), least, most, symmetric)
+    least, most = np.array(0), np.array(255)
+    zero, scale = compute_scale_zp(np.float64(low), np.float64(high), least, most)
     quantized = np.clip(np.round(values / scale) + zero, least, most)
     return float(np.square((quantized - zero) * scale - values).mean())
 
 
 @EACH
-@SIDES
-def test_mse_finds_a_range_about_as_good_as_a_fine_search_on_the_values(values: np.ndarray, *, symmetric: bool) -> None:
+def test_mse_finds_a_range_about_as_good_as_a_fine_search_on_the_values(values: np.ndarray) -> None:
     """Brute force over both ends is the oracle; no other calibrator is better by its own measure."""
     exact = values.astype(np.float64)
     low, high = min(exact.min(), 0.0), max(exact.max(), 0.0)
-    if symmetric:
-        high = max(-low, high)
-        candidates = [(-high * share, high * share) for share in np.linspace(0.01, 1, 100)]
-    else:
-        shares = np.append(np.linspace(0.05, 1, 20), 0.01)
-        candidates = [(low * down, high * up) for down in shares for up in shares]
-    best = min(squared_error(exact, *candidate, symmetric=symmetric) for candidate in candidates)
-    found = range_of(Histogram.of(values), Calibrator.MSE, symmetric=symmetric)
-    error = squared_error(exact, *found, symmetric=symmetric)
+    shares = np.append(np.linspace(0.05, 1, 20), 0.01)
+    candidates = [(low * down, high * up) for down in shares for up in shares]
+    best = min(squared_error(exact, *candidate) for candidate in candidates)
+    found = range_of(Histogram.of(values), Calibrator.MSE)
+    error = squared_error(exact, *found)
     assert error <= 1.05 * best
     for calibrator in Calibrator:
-        other = range_of(Histogram.of(values), calibrator, symmetric=symmetric)
-        assert error <= 1.05 * squared_error(exact, *other, symmetric=symmetric)
+        other = range_of(Histogram.of(values), calibrator)
+        assert error <= 1.05 * squared_error(exact, *other)
 
 
 def divergence(magnitudes: np.ndarray, threshold: int, levels: int) -> float:
@@ -154,14 +141,13 @@ def test_entropy_clips_a_single_outlier() -> None:
 
 
 @EACH_CALIBRATOR
-@SIDES
 @pytest.mark.parametrize("constant", [0.0, 2.5, -1e-30, 7e30])
-def test_constants_have_a_range(calibrator: Calibrator, *, symmetric: bool, constant: float) -> None:
+def test_constants_have_a_range(calibrator: Calibrator, constant: float) -> None:
     """From zero to the constant; nothing at all for zeros and for tensors without values."""
     histogram = Histogram.of(np.full(100, constant, np.float32))
-    low, high = range_of(histogram, calibrator, symmetric=symmetric)
+    low, high = range_of(histogram, calibrator)
     assert abs(constant) == pytest.approx(max(-low, high))
-    assert (0.0, 0.0) == range_of(Histogram.empty(), calibrator, symmetric=symmetric)
+    assert (0.0, 0.0) == range_of(Histogram.empty(), calibrator)
 
 
 @EACH_CALIBRATOR

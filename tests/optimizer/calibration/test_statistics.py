@@ -18,11 +18,3 @@ def test_merged_statistics_are_those_of_one_pass() -> None:
     for calibrator in Calibrator:
         assert together.ranges(calibrator) == first.merge(second).ranges(calibrator)
         assert together.ranges(calibrator) == second.merge(first).ranges(calibrator)
-
-
-def test_symmetric_ranges_have_zero_in_the_middle() -> None:
-    """For number types without a zero point."""
-    statistics = Statistics({"relu": Histogram.of(np.arange(9, dtype=np.float32))})
-    for calibrator in Calibrator:
-        low, high = statistics.ranges(calibrator, symmetric=True)["relu"]
-        assert -low == high

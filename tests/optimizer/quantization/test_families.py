@@ -77,7 +77,7 @@ def test_fp16_is_tried_where_the_cpu_computes_in_it(device: str, expected: tuple
     """Elsewhere ONNX Runtime casts back and forth, and is slower than float."""
     assert expected == half_precisions(target(device))
     offered = {recipe.precision for recipe in family_recipes(Family.CNN, target(device))}
-    assert set(expected) == offered & {Precision.FP16, Precision.BF16}
+    assert set(expected) == offered & {Precision.FP16}
 
 
 def sound_variants(one: Trained) -> dict[str, bytes]:

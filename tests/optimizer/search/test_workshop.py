@@ -90,14 +90,13 @@ def test_folded_steps_stay_in_float(original: Float, samples: Sequence[Sample]) 
     [
         (dataclasses.replace(INT8, pruned=True), "there is none"),
         (dataclasses.replace(INT8, float_nodes=("no such node",)), "no such node"),
-        (Recipe(precision=Precision.BF16), "bf16"),
         (dataclasses.replace(RECIPES[-1], runtime=RuntimeName.LITERT), "not fp16"),
     ],
 )
 def test_what_cannot_be_made_has_a_reason(
     recipe: Recipe, reason: str, original: Float, samples: Sequence[Sample]
 ) -> None:
-    """A pruned network that is not there, a node that is not there, a precision that does not run."""
+    """A pruned network that is not there, a node that is not there, a precision that the runtime does not get."""
     with pytest.raises(ModelError, match=reason):
         _workshop(original, samples).build(recipe)
 
