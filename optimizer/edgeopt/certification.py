@@ -1,6 +1,7 @@
 """Judging variants for one target: the final timing, and the gate on the kind of CPU that the target has.
 
-The certification split is used here and nowhere else, and once for each variant that ships. Example::
+The certification split is used here and nowhere else, and once for each variant that ships. A variant that ends its
+runtime is left out with the reason, and the next best is judged. Example::
 
     findings = certify(original, target, searched, tools)
     findings.decision.chosen
@@ -8,6 +9,7 @@ The certification split is used here and nowhere else, and once for each variant
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,7 @@ from edgeopt.emulation.planning import least_samples, samples_within
 from edgeopt.original import STAGE_SAMPLES, stage_of
 from edgeopt.recipe import Recipe, RuntimeName
 from edgeopt.results import SpeedResult, StageResult, TrialResult
+from edgeopt.runtimes.apart import open_apart
 from edgeopt.runtimes.port import open_session
 from edgeopt.samples import Array, Sample
 from edgeopt.search.choice import Demand, faster, ranked, worth_its_size
@@ -27,6 +30,7 @@ from edgeopt.search.laboratory import Timer
 from edgeopt.search.workshop import Workshop
 from edgeopt.stages import Findings, Original, Setting, Variant
 from edgeopt.targets import Target
+from edgeopt_contract.errors import ModelError
 
 __all__ = ["FP32_KEPT", "Tools", "certify"]
 
@@ -58,7 +62,7 @@ class Tools:
             told = _Counted(self.on_step, f"{recipe.variant} on {emulator.title}", len(samples))
             return emulator.predict(model, samples, runtime=recipe.runtime, threads=threads, on_sample=told.one_more)
         simulated = self.execution.kind is not ExecutionKind.NATIVE
-        return open_session(model, recipe.runtime, threads=threads, simulated=simulated).predict(samples)
+        return open_apart(model, recipe.runtime, threads=threads, simulated=simulated).predict(samples)
 
 
 @dataclass(slots=True)
@@ -86,6 +90,53 @@ class _Judged:
 
 def certify(original: Original, target: Target, searched: Sequence[Entry], tools: Tools) -> Findings:
     """Return what ``target`` gets, of everything that was ``searched`` for it."""
+    lost: list[str] = []
+    while True:
+        try:
+            findings = _certify(original, target, searched, tools)
+        except _LostError as error:
+            searched = _without(searched, error)
+            lost.append(f"{error.recipe.title}: {error}")
+        else:
+            reasons = (*lost, *findings.decision.reasons)
+            return replace(findings, decision=replace(findings.decision, reasons=reasons))
+
+
+class _LostError(Exception):
+    """The runtime failed with a variant that had answered during the search."""
+
+    def __init__(self, recipe: Recipe, reason: str) -> None:
+        super().__init__(reason)
+        self.recipe = recipe
+
+
+@contextlib.contextmanager
+def _watched(recipe: Recipe) -> Iterator[None]:
+    """Turn a failure into the loss of the variant. ONNX Runtime's is the run's: fp32 would fail as well."""
+    try:
+        yield
+    except ModelError as error:
+        if recipe.runtime is RuntimeName.ONNXRUNTIME:
+            raise
+        raise _LostError(recipe, str(error)) from error
+
+
+def _without(searched: Sequence[Entry], lost: _LostError) -> list[Entry]:
+    """Return what was searched, with the lost variant as one that could not be had."""
+    return [
+        replace(entry, answer=replace(entry.answer, trial=_problem(entry.answer.trial, str(lost))))
+        if entry.answer.trial is not None and entry.answer.trial.recipe == lost.recipe
+        else entry
+        for entry in searched
+    ]
+
+
+def _problem(trial: TrialResult, reason: str) -> TrialResult:
+    return TrialResult(rung=trial.rung, title=trial.title, recipe=trial.recipe, seconds=trial.seconds, problem=reason)
+
+
+def _certify(original: Original, target: Target, searched: Sequence[Entry], tools: Tools) -> Findings:
+    """Return the same, unless a runtime fails: then :class:`_LostError` says with what."""
     trials = [entry.answer.trial for entry in searched if entry.answer.trial is not None]
     worthy, refused = _worth_having(_contenders(trials, tools.demand), original, tools)
     if not worthy:
@@ -130,7 +181,8 @@ def _worth_having(
         model = tools.workshop.build(trial.recipe)
         if tools.timer is not None:
             tools.on_step(f"timing fp32 and {trial.title} in turn")
-        speed = None if tools.timer is None else tools.timer(model, trial.recipe)
+        with _watched(trial.recipe):
+            speed = None if tools.timer is None else tools.timer(model, trial.recipe)
         if speed is None or faster(speed) or worth_its_size(len(model), speed, fp32_bytes):
             if plain:  # what needs another runtime and is no faster when timed in full, is not worth having
                 worthy = [one for one in worthy if speed is None or one[1] is None or one[1].ratio > speed.ratio]
@@ -146,10 +198,11 @@ def _judge(original: Original, target: Target, trial: TrialResult, speed: SpeedR
     """Hold a variant against every criterion on the certification split."""
     setting = tools.setting
     model = tools.workshop.build(trial.recipe)
-    tools, count = _affordable(original, model, trial.recipe, tools)
-    samples = original.splits.certification[:count]
-    tools.on_step(f"judging {trial.recipe.variant} for {target.name} on {count} certification samples")
-    outputs = tools.predict(model, trial.recipe, samples)
+    with _watched(trial.recipe):
+        tools, count = _affordable(original, model, trial.recipe, tools)
+        samples = original.splits.certification[:count]
+        tools.on_step(f"judging {trial.recipe.variant} for {target.name} on {count} certification samples")
+        outputs = tools.predict(model, trial.recipe, samples)
     paired = _paired(original, outputs, tools, count)
     judgement = judge_all(paired, setting.request.limits)
     agreement = float(paired.agreement.mean())

@@ -31,7 +31,8 @@ from edgeopt.results import (
     TrialResult,
     VariantResult,
 )
-from edgeopt.runtimes.port import Session, open_session
+from edgeopt.runtimes.apart import open_apart
+from edgeopt.runtimes.port import Predictor
 from edgeopt.samples import stack
 from edgeopt.search.choice import front
 from edgeopt.stages import Findings, Original, Setting, Variant
@@ -123,7 +124,7 @@ def compose_payload(setting: Setting, original: Original, ships: Sequence[Shippe
     native = {target.name for target in setting.targets if target.computes_like(setting.host)}
     here = {one.name for one in ships if native & set(one.targets)}
     sessions = {
-        one.name: open_session(
+        one.name: open_apart(
             one.model,
             one.recipe.runtime,
             threads=setting.request.threads,
@@ -154,12 +155,12 @@ def _listed(one: Shipped) -> Listed:
     )
 
 
-def _golden(original: Original, sessions: Mapping[str, Session]) -> bytes:
+def _golden(original: Original, sessions: Mapping[str, Predictor]) -> bytes:
     samples = golden_samples(original.splits.calibration)
     return golden_file(stack(samples), {name: session.predict_singly(samples) for name, session in sessions.items()})
 
 
-def _profile(original: Original, session: Session) -> bytes:
+def _profile(original: Original, session: Predictor) -> bytes:
     """Return the profile over calibration and selection data: all that took no part in the certification."""
     samples = [*original.splits.calibration, *original.splits.selection]
     return encode(reference_profile(stack(samples), session.predict(samples)))

@@ -75,6 +75,10 @@ def _parts(run: RunResult) -> Iterator[str]:
             yield _block("where accuracy was lost", _stages(target.stages, words))
         if target.sensitivity:
             yield _block("the most sensitive layers, quantized alone", _layers(target))
+        if refused := [one for one in target.trials if one.problem is not None]:
+            yield "could not be tried\n" + "\n".join(f"  - {one.title}: {one.problem}" for one in refused)
+    if run.notes:
+        yield "notes\n" + "\n".join(f"  - {note}" for note in run.notes)
     if next_steps := advice(run):
         yield "what to try next\n" + "\n".join(f"  - {line}" for line in next_steps)
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from edgeopt.certification import Tools, certify
@@ -34,14 +33,16 @@ from edgeopt.pruning.saved import RECIPE, WEIGHTS
 from edgeopt.recipe import Recipe, RuntimeName
 from edgeopt.reporting.page import report_html
 from edgeopt.results import RunResult, SpeedResult, TrialResult, to_json
-from edgeopt.runtimes.port import available, open_session
+from edgeopt.runtimes.apart import compare
+from edgeopt.runtimes.child import Load
+from edgeopt.runtimes.port import available
 from edgeopt.samples import stack
 from edgeopt.scoring import load_metric
 from edgeopt.search.best import BestSoFar
 from edgeopt.search.budget import Budget
 from edgeopt.search.choice import Demand
 from edgeopt.search.costs import shortened
-from edgeopt.search.course import course_for
+from edgeopt.search.course import course_for, without_effect
 from edgeopt.search.explore import explore
 from edgeopt.search.journal import Entry, Journal
 from edgeopt.search.laboratory import Bench, Laboratory, Timer
@@ -54,9 +55,9 @@ from edgeopt.search.workshop import Workshop
 from edgeopt.sources import SplitData, read_splits
 from edgeopt.stages import Findings, Original, Request, Setting
 from edgeopt.targets import Target, check_targets, host_target
-from edgeopt.timing import SCREENING, Plan, Times, estimate, loader, measure
+from edgeopt.timing import SCREENING, Plan, Times, estimate
 from edgeopt_contract.bundle import Bundle, BundleContents
-from edgeopt_contract.errors import UsageError
+from edgeopt_contract.errors import MissingExtraError, UsageError
 from edgeopt_contract.values import canonical_json, digest_of
 
 __all__ = ["Outcome", "Watcher", "read_original", "run", "settle"]
@@ -104,7 +105,7 @@ class _Run:
         """Search for the best variant for ``target``, the next of ``parts``, and certify it."""
         execution = execution_for(target, self.setting.host, self.setting.request.emulator)
         demand = self._demand()
-        timed = self._timed(target)
+        timed = _timed(self.setting, target)
         plan = self._within(self.setting.request.timing, _FULLY) if timed else None
         self._share(execution, parts, plan)
         searched = self._search(target, execution, demand)
@@ -143,9 +144,6 @@ class _Run:
             self._emulated_seconds(),
         )
 
-    def _timed(self, target: Target) -> bool:
-        return target.times_like(self.setting.host)
-
     def _demand(self) -> Demand:
         request, metric, samples = self.setting.request, self.setting.metric, self.original.splits.selection
         outputs = self.original.session.predict(samples)
@@ -167,13 +165,13 @@ class _Run:
             metric=self.setting.metric,
             threads=request.threads,
             simulated=execution.kind is not ExecutionKind.NATIVE,
-            timer=self._timer(self._within(SCREENING, _SCREENED)) if self._timed(target) else None,
+            timer=self._timer(self._within(SCREENING, _SCREENED)) if _timed(self.setting, target) else None,
             on_target=tools.predict,
         )
         laboratory = Laboratory(self.workshop, bench)
         folder = request.effort.journal
         best = None if folder is None else BestSoFar(folder / target.name, demand, self.workshop.build)
-        course = course_for(self.original, target, demand, request.effort, timed=self._timed(target))
+        course = course_for(self.original, target, demand, request.effort, timed=_timed(self.setting, target))
 
         def answer(question: Question) -> Answer:
             self.watcher.step(f"{target.name}, {question.rung}: {question.recipe.title}")
@@ -201,13 +199,12 @@ class _Run:
     def _timer(self, plan: Plan) -> Timer:
         """Return what times a variant in turn with fp32; both are loaded afresh for each repetition."""
         feeds = [stack([sample]) for sample in self.original.splits.selection[:_TIMED_SAMPLES]]
-        fp32, threads = self.original.float.model, self.setting.request.threads
+        threads = self.setting.request.threads
+        fp32 = Load(model=self.original.float.model, runtime=RuntimeName.ONNXRUNTIME, threads=threads)
 
         def timer(model: bytes, recipe: Recipe) -> SpeedResult:
-            pair = ((fp32, RuntimeName.ONNXRUNTIME), (model, recipe.runtime))
-
-            openers = [partial(open_session, *one, threads=threads) for one in pair]
-            return _speed(measure(loader(openers, feeds), time.perf_counter, plan))
+            variant = Load(model=model, runtime=recipe.runtime, threads=threads)
+            return _speed(compare((fp32, variant), feeds, plan))
 
         return timer
 
@@ -233,7 +230,9 @@ def run(request: Request, watcher: Watcher, begun: float | None = None) -> Outco
     targets = setting.targets
     findings = [under_way.find(target, len(targets) - at) for at, target in enumerate(targets)]
     watcher.step("writing the result")
-    measured = (*pruning, *filter(None, map(_left_out, findings)), *filter(None, [noise_note(busy, cpu_times())]))
+    unused = [without_effect(one, request.effort, timed=_timed(setting, one)) for one in targets]
+    notes = (*pruning, *unused, *map(_left_out, findings), noise_note(busy, cpu_times()))
+    measured = tuple(filter(None, notes))
     stopwatch = Stopwatch(datetime.now(UTC), budget.spent)
     return _write(setting, original, findings, _Measured(stopwatch, measured, kept))
 
@@ -295,9 +294,13 @@ def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Set
 def settle(request: Request) -> Setting:
     """Return what follows from ``request``, reading what it names. Raises :class:`UsageError`.
 
+    That includes :class:`MissingExtraError` for a runtime that is asked for and not installed.
     Without a target it is this machine with ONNX Runtime, whatever else happens to be installed here.
     """
     check_targets(request.targets)
+    for runtime in request.effort.runtimes:
+        if runtime not in available():
+            raise MissingExtraError(str(runtime), str(runtime))
     host = host_target()
     plain = replace(host, runtimes={RuntimeName.ONNXRUNTIME: host.runtimes[RuntimeName.ONNXRUNTIME]})
     steps = Preprocessing() if request.preprocess is None else read_preprocessing(request.preprocess)
@@ -308,6 +311,11 @@ def settle(request: Request) -> Setting:
         load_metric(request.metric),
         steps,
     )
+
+
+def _timed(setting: Setting, target: Target) -> bool:
+    """Tell whether the times of ``target`` can be measured on this machine."""
+    return target.times_like(setting.host)
 
 
 def _left_out(found: Findings) -> str:

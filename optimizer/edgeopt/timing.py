@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
 
 from edgeopt.samples import Array
 
@@ -145,6 +144,8 @@ def estimate(times: Times, confidence: float = 0.95) -> Speed:
 
     Deterministic. Raises ``ValueError`` for fewer than six repetitions, or one without rounds.
     """
+    from scipy import stats  # takes a second, and what only measures needs it not
+
     repetitions = len(times.baseline)
     if repetitions < _LEAST_REPETITIONS or not all(times.baseline):
         raise ValueError(f"expected at least {_LEAST_REPETITIONS} repetitions with rounds, got {repetitions}")

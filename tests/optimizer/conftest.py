@@ -34,7 +34,7 @@ def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_ratio(ratio: float) -> None:
         times = Times(((0.002,),) * 15, ((0.002 / ratio,),) * 15)
-        monkeypatch.setattr(pipeline, "measure", lambda load, clock, plan: times)
+        monkeypatch.setattr(pipeline, "compare", lambda pair, feeds, plan: times)
 
     return set_ratio
 

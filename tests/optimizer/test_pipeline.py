@@ -59,7 +59,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One run on the digits, shared by the tests that only look at it."""
     listener = _Listener()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "measure", lambda load, clock, plan: Times(((0.003,),) * 15, ((0.002,),) * 15))
+        patch.setattr(pipeline, "compare", lambda pair, feeds, plan: Times(((0.003,),) * 15, ((0.002,),) * 15))
         folder = tmp_path_factory.mktemp("digits") / "out"
         outcome = pipeline.run(_request(folder, labels=tuple("0123456789")), listener)
     assert ["loading the model", "reading the data"] == listener.steps[:2]

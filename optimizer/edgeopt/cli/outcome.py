@@ -104,10 +104,12 @@ def finish(outcome: Outcome, options: Mapping[str, Any], *, as_json: bool) -> in
 
 
 def _show(outcome: Outcome, output: Path) -> None:
-    """Print the verdict for each target, the variants side by side, and where to read on."""
+    """Print the verdict for each target, the variants side by side, notes, and where to read on."""
     console = Console(highlight=False)
     for target in outcome.result.targets:
         _show_target(console, outcome.result, target)
+    for note in outcome.result.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if outcome.bundle is not None:
         console.print(f"bundle {outcome.bundle.digest}", soft_wrap=True)
     elif len(outcome.result.targets) > 1:

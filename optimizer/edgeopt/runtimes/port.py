@@ -18,7 +18,7 @@ from edgeopt.samples import Array, Sample
 from edgeopt_contract.errors import ModelError
 from edgeopt_contract.manifest import TensorSpec
 
-__all__ = ["Session", "available", "open_session"]
+__all__ = ["Predictor", "Session", "available", "open_session"]
 
 _PACKAGES = {
     RuntimeName.ONNXRUNTIME: "onnxruntime",
@@ -27,8 +27,8 @@ _PACKAGES = {
 }
 
 
-class Session(Protocol):
-    """A loaded model. The first axis of every input and output is the batch."""
+class Predictor(Protocol):
+    """A loaded model that answers. The first axis of every input and output is the batch."""
 
     @property
     def inputs(self) -> Mapping[str, tuple[str, tuple[int | None, ...]]]:
@@ -40,28 +40,29 @@ class Session(Protocol):
     def predict_singly(self, samples: Sequence[Sample]) -> dict[str, Array]:
         """Return the same, one sample at a time: exactly what a device computes."""
 
-    def call_on(self, feeds: dict[str, Array]) -> Callable[[], object]:
-        """Return a function that runs ``feeds`` (from :func:`edgeopt.samples.stack`) and does nothing else."""
-
     def specs(self, sample: Sample) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Return the model's inputs and outputs as they are for ``sample``."""
 
 
-def open_session(
-    model: bytes, runtime: RuntimeName, *, threads: int, simulated: bool = False, bfloat16: bool = False
-) -> Session:
-    """Load ``model`` (ONNX, or a ``.tflite`` for LiteRT) with ``runtime``.
+class Session(Predictor, Protocol):
+    """One that is loaded in this process, and can be timed there."""
+
+    def call_on(self, feeds: dict[str, Array]) -> Callable[[], object]:
+        """Return a function that runs ``feeds`` (from :func:`edgeopt.samples.stack`) and does nothing else."""
+
+
+def open_session(model: bytes, runtime: RuntimeName, *, threads: int, simulated: bool = False) -> Session:
+    """Load ``model`` (ONNX, or a ``.tflite`` for LiteRT) with ``runtime``, in this process.
 
     ``simulated`` computes quantized layers as what they stand for instead of with this CPU's integer kernels; only ONNX
-    Runtime can. ``bfloat16``: the target computes float layers in it, and OpenVINO may do so here. Raises
-    :class:`ModelError`, or :class:`MissingExtraError` when the runtime is not installed.
+    Runtime can. Raises :class:`ModelError`, or :class:`MissingExtraError` when the runtime is not installed.
     """
     if simulated and runtime is not RuntimeName.ONNXRUNTIME:
         raise ModelError(f"{runtime} cannot simulate the integer kernels of another kind of CPU; only onnxruntime can")
     if runtime is RuntimeName.OPENVINO:
         from edgeopt.runtimes.openvino import OpenVinoSession
 
-        return OpenVinoSession(model, threads=threads, bfloat16=bfloat16)
+        return OpenVinoSession(model, threads=threads)
     if runtime is RuntimeName.LITERT:
         from edgeopt.runtimes.litert import LiteRtSession
 

@@ -23,7 +23,7 @@ from edgeopt.search.ladder import Course
 from edgeopt.stages import Effort, Original
 from edgeopt.targets import Target
 
-__all__ = ["course_for"]
+__all__ = ["course_for", "without_effect"]
 
 
 def course_for(original: Original, target: Target, demand: Demand, effort: Effort, *, timed: bool) -> Course:
@@ -38,6 +38,17 @@ def course_for(original: Original, target: Target, demand: Demand, effort: Effor
         pruned=original.pruned is not None,
         quantizes=effort.quantizes,
         thorough=effort.thorough,
+    )
+
+
+def without_effect(target: Target, effort: Effort, *, timed: bool) -> str:
+    """Return in words that the runtimes that were asked for are none for ``target``; empty where they are."""
+    others = [runtime for runtime in effort.runtimes if runtime is not RuntimeName.ONNXRUNTIME]
+    if timed or not others:
+        return ""
+    return (
+        f"--runtime {' '.join(others)} had no effect for {target.name}: a runtime is chosen by measuring, and the "
+        "times of that CPU cannot be measured on this machine; it gets variants for onnxruntime"
     )
 
 

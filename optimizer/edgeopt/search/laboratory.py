@@ -20,7 +20,8 @@ from edgeopt.quantization.mixed import float_node_sets
 from edgeopt.quantization.sensitivity import rank
 from edgeopt.recipe import Precision, Recipe, RuntimeName
 from edgeopt.results import SpeedResult, TrialResult
-from edgeopt.runtimes.port import Session, open_session
+from edgeopt.runtimes.apart import open_apart
+from edgeopt.runtimes.port import Predictor, open_session
 from edgeopt.samples import Array, Sample
 from edgeopt.saturation import saturating_layers, selective_reduction
 from edgeopt.scoring import Metric
@@ -76,9 +77,9 @@ class Laboratory:
             case Kind.SATURATION:
                 return self._asked(request, self._saturation)
 
-    def open(self, model: bytes, recipe: Recipe) -> Session:
+    def open(self, model: bytes, recipe: Recipe) -> Predictor:
         """Load a variant so that it computes what the target will."""
-        return open_session(model, recipe.runtime, threads=self._bench.threads, simulated=self._bench.simulated)
+        return open_apart(model, recipe.runtime, threads=self._bench.threads, simulated=self._bench.simulated)
 
     def _try(self, request: Request) -> TrialResult:
         begun = time.monotonic()
