@@ -1,6 +1,6 @@
 """Write docs/states.md from the two transition tables, so that the drawing cannot differ from the rules.
 
-It reads ``edgeopt_agent.lifecycle.TRANSITIONS`` and ``edgeopt_fleet.rollout.TRANSITIONS``, each a dict of
+It reads ``edgeopt_agent.transitions.TRANSITIONS`` and ``edgeopt_fleet.rollout.TRANSITIONS``, each a dict of
 (state, event) to the next state. Edges between the same two states share one arrow. Example::
 
     python -m tools.state_diagrams           # writes docs/states.md
@@ -29,8 +29,9 @@ its state does not list; the fleet refuses it (HTTP 409).
 
 ## An update on a device
 
-`edgeopt_agent.lifecycle`: frozen record, one table, one `step(record, event, now) -> (record, commands)`. The agent
-saves the record and then acts; after a restart it enters the saved state again. A command may be carried out twice.
+`edgeopt_agent.transitions` is the table, `edgeopt_agent.lifecycle` the frozen record, the rules and one
+`step(record, event, now) -> (record, commands)`. The agent saves the record and then acts; after a restart it enters
+the saved state again. A command may be carried out twice.
 
 {device}
 
@@ -71,13 +72,13 @@ def _unchanged(transitions: Transitions) -> str:
 
 def page() -> str:
     """Return docs/states.md as it should be."""
-    from edgeopt_agent import lifecycle
+    from edgeopt_agent import transitions
     from edgeopt_fleet import rollout
 
     parts = {
         name: f"{mermaid(table, start)}\n\n{_unchanged(table)}"
         for name, table, start in (
-            ("device", lifecycle.TRANSITIONS, lifecycle.State.IDLE),
+            ("device", transitions.TRANSITIONS, transitions.State.IDLE),
             ("rollout", rollout.TRANSITIONS, rollout.State.DRAFT),
         )
     }

@@ -8,14 +8,9 @@ Example::
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
-import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 from edgeopt_agent import AGENT_VERSION
@@ -24,8 +19,10 @@ from edgeopt_agent.delivery import Delivery, DeliveryOptions
 from edgeopt_agent.identity import load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
+from edgeopt_agent.lock import only_agent_of
 from edgeopt_agent.log import log_event
 from edgeopt_agent.machine import read_capabilities
+from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
 from edgeopt_agent.outbox import Outbox
 from edgeopt_agent.serving import Serving, ServingOptions
 from edgeopt_agent.slots import Slots
@@ -36,9 +33,7 @@ from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust.ed25519 import Ed25519Verifier
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
-from edgeopt_contract.errors import UsageError
 from edgeopt_contract.messages import EnrolResponse, Status
-from edgeopt_contract.storage import storage_errors
 
 __all__ = ["Agent", "run_agent"]
 
@@ -55,12 +50,16 @@ async def run_agent(config: AgentConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    with _only_agent_of(config.data):
+    signal.signal(ORDER_SIGNAL, signal.SIG_IGN)  # until the agent is there, which looks by itself
+    with only_agent_of(config.data):
         agent = Agent(config, identity)
+        loop.add_signal_handler(ORDER_SIGNAL, agent.updater.take_order)
         try:
             await agent.run(sources, ended)
         except ExceptionGroup as group:  # one part failed and took the others along
             raise group.exceptions[0] from group
+        finally:
+            logging.shutdown()
 
 
 class Agent:
@@ -100,6 +99,7 @@ class Agent:
                     *(group.create_task(source.run(self.serving)) for source in sources),
                 ]
                 await ended.wait()
+                self.updater.ends_on_purpose()
                 await self._link.say_goodbye()
                 await end_tasks(tasks)
         finally:
@@ -164,20 +164,3 @@ def _delivery_options(config: AgentConfig) -> DeliveryOptions:
         block_timeout_seconds=config.block_timeout_seconds,
         disk_reserve_bytes=config.disk_reserve_bytes,
     )
-
-
-@contextlib.contextmanager
-def _only_agent_of(data: Path) -> Iterator[None]:
-    """Hold the lock of ``data``, which the kernel frees when this process dies."""
-    with storage_errors(data):
-        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UsageError(f"another edgeopt-agent runs on {data}; stop it, or give another --data") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-        logging.shutdown()

@@ -1,4 +1,4 @@
-"""The command ``edgeopt-agent``: ``enroll``, ``run`` and ``status``. Parses arguments; does nothing else.
+"""The command ``edgeopt-agent``: ``enroll``, ``run``, ``status`` and ``rollback``. Parses arguments; does nothing else.
 
 Exit codes: 0 good, 1 disk or unexpected, 2 bad input, 5 no fleet answers (``enroll`` only: ``run`` waits for a broker).
 Example::
@@ -39,6 +39,9 @@ _RUN_EXAMPLE = _example(
 )
 _STATUS_EXAMPLE = _example(
     "edgeopt-agent status --data /var/lib/edgeopt --json",
+)
+_ROLLBACK_EXAMPLE = _example(
+    "edgeopt-agent rollback --data /var/lib/edgeopt",
 )
 _DATA = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where this device keeps its state."
@@ -124,6 +127,16 @@ def status(data: Path, *, as_json: bool) -> None:
 
     shown = read_status(data)
     click.echo(json.dumps(shown) if as_json else describe_status(shown))
+
+
+@cli.command(epilog=_ROLLBACK_EXAMPLE)
+@_DATA
+def rollback(data: Path) -> None:
+    """Go back to the bundle before, from this very device; works without a network."""
+    from edgeopt_agent.orders import order_back
+
+    told = order_back(data)
+    click.echo("the agent was told" if told else "no agent runs here: it will go back when it is started")
 
 
 def _read_tags(tags: tuple[str, ...]) -> dict[str, str]:

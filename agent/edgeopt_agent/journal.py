@@ -23,7 +23,8 @@ from edgeopt_contract.topics import Channel
 __all__ = ["Journal"]
 
 _LONGEST_DETAIL = 2000
-_UPDATE, _BOOT = "update", "boot"
+_UPDATE, _BOOT, _ORDER = "update", "boot", "order"
+_BACK = 1
 
 
 class Journal:
@@ -65,6 +66,20 @@ class Journal:
         )
         with self._spool.transaction():
             self._spool.append(Channel.REPORTED, lambda session, number: _report(refused, running, session, number))
+
+    def order_back(self) -> None:
+        """Keep the order to go back to the bundle before; the agent may run, or be started later."""
+        with self._spool.transaction():
+            self._spool.set_meta(_ORDER, _BACK)
+
+    def is_ordered_back(self) -> bool:
+        """Say whether an order to go back waits."""
+        return self._spool.meta(_ORDER) == _BACK
+
+    def forget_order(self) -> None:
+        """Forget the order: it was carried out, or cannot be."""
+        with self._spool.transaction():
+            self._spool.set_meta(_ORDER, 0)
 
     def count_boot(self) -> int:
         """Count one more start of the agent and return the count."""

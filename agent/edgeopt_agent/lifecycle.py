@@ -1,20 +1,27 @@
 """The life cycle of one update on one device. Pure: no I/O, no clock, no threads.
 
-Rules, all of them in the table and in :func:`step`:
+Rules, all of them in the table (:mod:`edgeopt_agent.transitions`) and in :func:`step`:
 
 1. A command follows from the state that is *entered*, so resuming after a power cut is entering the saved state once
    more. Every command may be carried out twice.
 2. An event that does not belong to the state, or to the job under way, changes nothing.
 3. The same job offered twice does nothing, unless it was superseded in between. A newer job supersedes one that is
-   under way: first the device goes back to what it last committed to, then it takes the new offer.
+   under way: first the device goes back to what it last committed to, then it takes the new offer. A bundle that has
+   failed on this device ``FAILURE_LIMIT`` times is rejected when a job comes again under which it failed; a new job
+   may try it once more.
 4. Before ACTIVATING the committed slot serves and a failure leaves it untouched (FAILED, REJECTED). From ACTIVATING
    on a failure goes back to it (ROLLED_BACK). Only CONFIRMED commits.
 5. An update that was cut off in ACTIVATING or BAKING starts ACTIVATING again: it is tested and baked from the
    beginning. After ``MAX_ENTRIES`` states entered since the download it leaves by the failure edge instead, for then
-   the update itself may be what takes the device down. Restarts while downloading do not count.
-6. A confirmed bundle whose runner cannot be kept alive falls back to the bundle before it, if that is still there.
-7. A final state is reported when the device has *settled* in it, not before.
+   the update itself may be what takes the device down. Restarts while it downloads or waits do not count.
+6. At rest, a bundle whose runner cannot be kept alive, or with which the agent itself was started ``MAX_STARTS`` times
+   without a steady run, falls back to the bundle before it, if that is still there; a person at the device may order
+   the same. A committed bundle that does not start and has nothing to fall back to is tried again and again.
+7. A final state is reported when the device has *settled* in it, not before; and once more when what serves changed.
 8. A withdrawn offer ends an update that has not switched yet; afterwards the device keeps what it runs.
+9. A device downloads at any time; from STAGED it goes on inside its window only, and not before ``not_before``. A test
+   that outlasts the window leads back to STAGED. A device that was cut off after the switch does not wait again.
+10. What has not begun to switch when the deadline passes has failed, wherever it waits; before it began, rejected.
 
 Example::
 
@@ -25,125 +32,61 @@ Example::
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
-from edgeopt_contract.messages import Desired, DeviceState, Result
+from edgeopt_agent.transitions import (
+    FINAL,
+    IGNORED,
+    ON_ENTER,
+    PREPARING,
+    SWITCHED,
+    TRANSITIONS,
+    UNDER_WAY,
+    Command,
+    Event,
+    State,
+)
+from edgeopt_contract.messages import Desired, Result
 
 __all__ = [
+    "FAILURE_LIMIT",
     "FINAL",
+    "IGNORED",
     "MAX_ENTRIES",
+    "MAX_STARTS",
     "ON_ENTER",
     "SLOTS",
     "TRANSITIONS",
     "UNDER_WAY",
     "Command",
     "Event",
+    "Failure",
     "Happened",
     "State",
     "Update",
     "bake_fault",
     "step",
+    "switch_wait_seconds",
+    "why_not_back",
 ]
 
-State = DeviceState
-
 SLOTS = ("a", "b")
-MAX_ENTRIES = 20  # the straight way enters 5 counted states; a restart while baking adds 2
+MAX_ENTRIES = 20  # the straight way enters 4 counted states; a restart while baking adds 2
+MAX_STARTS = 5  # in a row, each cut off before a steady run
+FAILURE_LIMIT = 3  # one may be the world's fault, three are not
+_FAILURES_KEPT = 16
 _BAKE_MINIMUM_REQUESTS = 20
 _BAKE_GREATEST_ERROR_SHARE = 0.5
 _BAKE_CRASHES = 3  # in all, for a crash in between good answers is a crash still
+_COUNTED = (State.VERIFYING, State.SELF_TEST, State.ACTIVATING, State.BAKING)
 
 
-class Event(StrEnum):
-    """What happened, in the past tense."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A bundle failed on this device under a job."""
 
-    OFFERED = "offered"  # a desired state with a good signature came
-    WITHDRAWN = "withdrawn"  # the fleet desires nothing any more
-    ACCEPTED = "accepted"
-    ALREADY_RUNNING = "already_running"  # the offered bundle serves, and its self-test passed just now
-    REFUSED = "refused"  # the offer can never succeed on this device
-    FETCHED = "fetched"
-    VERIFIED = "verified"
-    LOADED = "loaded"
-    PASSED = "passed"
-    ACTIVATED = "activated"
-    BAKED = "baked"
-    FAULT = "fault"
-    SETTLED = "settled"  # the command of a final state was carried out
-    RESTARTED = "restarted"
-
-
-class Command(StrEnum):
-    """What the shell must do; safe to do twice."""
-
-    REPORT = "report"  # number a report of this state, in the same transaction that saves it
-    EXAMINE = "examine"  # does the offered bundle serve already?
-    FETCH = "fetch"
-    ASSEMBLE = "assemble"  # into the spare slot, and verify every byte
-    LOAD = "load"  # start a second runner on the spare slot
-    TEST = "test"  # golden inputs through the second runner
-    SWITCH = "switch"  # move the pointer, let the new runner answer, test it once more
-    WATCH = "watch"  # for the bake time
-    COMMIT = "commit"  # stop what is not needed any more
-    TAKE_PENDING = "take_pending"  # OFFERED happened with what waits in ``pending``
-    RESTORE = "restore"  # pointer and runner back to the committed slot, if they ever left it
-
-
-_PREPARING = (State.OFFERED, State.DOWNLOADING, State.VERIFYING, State.STAGED, State.SELF_TEST)
-_SWITCHED = (State.ACTIVATING, State.BAKING)
-FINAL = (State.CONFIRMED, State.FAILED, State.ROLLED_BACK, State.SUPERSEDED, State.REJECTED)
-UNDER_WAY = (*_PREPARING, *_SWITCHED)
-_COUNTED = (State.VERIFYING, State.STAGED, State.SELF_TEST, State.ACTIVATING, State.BAKING)
-
-# Everything that decides where an update goes next.
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.IDLE, Event.OFFERED): State.OFFERED,
-    (State.IDLE, Event.RESTARTED): State.IDLE,
-    # the straight way
-    (State.OFFERED, Event.ACCEPTED): State.DOWNLOADING,
-    (State.OFFERED, Event.ALREADY_RUNNING): State.CONFIRMED,
-    (State.DOWNLOADING, Event.FETCHED): State.VERIFYING,
-    (State.VERIFYING, Event.VERIFIED): State.STAGED,
-    (State.STAGED, Event.LOADED): State.SELF_TEST,
-    (State.SELF_TEST, Event.PASSED): State.ACTIVATING,
-    (State.ACTIVATING, Event.ACTIVATED): State.BAKING,
-    (State.BAKING, Event.BAKED): State.CONFIRMED,
-    # it cannot be, or goes wrong
-    (State.OFFERED, Event.REFUSED): State.REJECTED,
-    (State.DOWNLOADING, Event.REFUSED): State.REJECTED,
-    **{(state, Event.FAULT): State.FAILED for state in _PREPARING},
-    **{(state, Event.FAULT): State.ROLLED_BACK for state in (*_SWITCHED, State.CONFIRMED)},
-    # the fleet changes its mind
-    **{(state, Event.OFFERED): State.SUPERSEDED for state in UNDER_WAY},
-    **{(state, Event.WITHDRAWN): State.SUPERSEDED for state in _PREPARING},
-    **{(state, Event.OFFERED): State.OFFERED for state in FINAL},
-    **{(state, Event.SETTLED): state for state in FINAL},
-    # power cuts
-    (State.OFFERED, Event.RESTARTED): State.OFFERED,
-    (State.DOWNLOADING, Event.RESTARTED): State.DOWNLOADING,
-    (State.VERIFYING, Event.RESTARTED): State.DOWNLOADING,  # a block may have been damaged: ask for what is missing
-    (State.STAGED, Event.RESTARTED): State.STAGED,
-    (State.SELF_TEST, Event.RESTARTED): State.STAGED,  # the second runner is gone
-    (State.ACTIVATING, Event.RESTARTED): State.ACTIVATING,
-    (State.BAKING, Event.RESTARTED): State.ACTIVATING,
-    **{(state, Event.RESTARTED): state for state in FINAL},
-}
-
-ON_ENTER: dict[State, Command | None] = {
-    State.IDLE: None,
-    State.OFFERED: Command.EXAMINE,
-    State.DOWNLOADING: Command.FETCH,
-    State.VERIFYING: Command.ASSEMBLE,
-    State.STAGED: Command.LOAD,
-    State.SELF_TEST: Command.TEST,
-    State.ACTIVATING: Command.SWITCH,
-    State.BAKING: Command.WATCH,
-    State.CONFIRMED: Command.COMMIT,
-    State.FAILED: Command.RESTORE,
-    State.ROLLED_BACK: Command.RESTORE,
-    State.SUPERSEDED: Command.RESTORE,
-    State.REJECTED: Command.RESTORE,
-}
+    job: str
+    bundle: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +95,7 @@ class Update:
 
     ``committed`` is the slot to which the device goes back whatever happens; ``fallback`` the slot that was committed
     before it, as long as nothing has overwritten it. ``pending`` is an offer that waits until the device has settled.
+    ``failures`` are the latest on this device, newest last; ``starts`` counts those without a steady run since.
     """
 
     state: State = State.IDLE
@@ -164,6 +108,8 @@ class Update:
     result: Result | None = None
     detail: str = ""
     entries: int = 0
+    starts: int = 0
+    failures: tuple[Failure, ...] = ()
     at: float = 0.0  # when the state was entered, seconds since 1970
 
     @property
@@ -182,7 +128,7 @@ class Happened:
     """An event with its facts.
 
     ``job`` names the job that it is about; events of another job are stale. ``desired`` comes with OFFERED,
-    ``serving`` with SETTLED: whether the committed bundle answers.
+    ``serving`` with SETTLED and RESTARTED: whether the committed bundle answers.
     """
 
     event: Event
@@ -192,23 +138,45 @@ class Happened:
     serving: bool = True
 
 
-def step(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
-    """Return the next record and the commands to carry out once it is saved; ``now`` in seconds since 1970."""
+def step(
+    update: Update, happened: Happened, now: float, utc_offset_seconds: int = 0
+) -> tuple[Update, tuple[Command, ...]]:
+    """Return the next record and the commands to carry out once it is saved.
+
+    ``now`` in seconds since 1970; ``utc_offset_seconds`` is what the device's zone adds to UTC at that time.
+    """
     event = happened.event
     if event is Event.OFFERED:
         return _offer(update, happened, now)
     if (update.state, event) not in TRANSITIONS or (happened.job and happened.job != update.job):
         return update, ()
-    if event is Event.SETTLED:
-        return _settle(update, happened, now)
-    if event is Event.RESTARTED:
-        return _restart(update, now)
-    if event is Event.FAULT and update.state is State.CONFIRMED and update.fallback is None:
-        return update, ()  # rule 6: there is nothing better; the supervisor goes on restarting it
-    deadline = update.desired.deadline if update.desired else None
-    if event is Event.ACCEPTED and deadline is not None and deadline < now:
-        happened = Happened(Event.REFUSED, detail=f"the deadline passed {now - deadline:.0f} s ago")
-    return _enter(update, happened, now)
+    if update.state in FINAL:
+        return _rest(update, happened, now)
+    happened = _judge(update, happened, now, utc_offset_seconds)
+    if happened.event is Event.RESTARTED:
+        return _restart(update, happened, now)
+    entered, commands = _enter(update, happened, now)
+    if entered.state is State.STAGED and entered.desired is not None:
+        wait = switch_wait_seconds(entered.desired, now, utc_offset_seconds)
+        entered = replace(entered, detail=f"waits {wait:.0f} s until it may switch") if wait else entered
+    return entered, commands
+
+
+def switch_wait_seconds(desired: Desired, now: float, utc_offset_seconds: int) -> float:
+    """Return how long a device must wait until it may switch: 0 inside the window and after ``not_before``."""
+    wait = max(0.0, desired.not_before - now) if desired.not_before is not None else 0.0
+    if desired.window is None:
+        return wait
+    return wait + desired.window.wait_seconds(now + wait, utc_offset_seconds)
+
+
+def why_not_back(update: Update) -> str | None:
+    """Say why this device cannot go back to the bundle before, or None when it can."""
+    if update.state in SWITCHED:
+        return None if update.committed is not None else "there is no bundle before the one that is being tried"
+    if update.state in PREPARING:
+        return f"{update.job} is {update.state} and has not switched: what serves is the bundle before it"
+    return None if update.fallback is not None else "the bundle before is not on this device any more"
 
 
 def bake_fault(requests: int, errors: int, crashes: int) -> str | None:
@@ -218,6 +186,32 @@ def bake_fault(requests: int, errors: int, crashes: int) -> str | None:
     if requests >= _BAKE_MINIMUM_REQUESTS and errors > _BAKE_GREATEST_ERROR_SHARE * requests:
         return f"{errors} of {requests} requests failed while baking"
     return None
+
+
+def _judge(update: Update, happened: Happened, now: float, utc_offset_seconds: int) -> Happened:
+    """Return what the event comes to when the deadline, the window and earlier failures are looked at."""
+    desired, event = update.desired, happened.event
+    if desired is None or update.state not in PREPARING:
+        return happened
+    goes_on = event not in (Event.FAULT, Event.REFUSED, Event.WITHDRAWN, Event.ALREADY_RUNNING)
+    if goes_on and desired.deadline is not None and desired.deadline < now:
+        passed = f"the deadline passed {now - desired.deadline:.0f} s ago, while {update.state}"
+        return Happened(Event.EXPIRED, detail=passed)
+    if event is Event.ACCEPTED and (guard := _too_many_failures(update, desired)):
+        return Happened(Event.REFUSED, detail=guard)
+    if event is Event.PASSED and switch_wait_seconds(desired, now, utc_offset_seconds):
+        return Happened(Event.CLOSED)
+    return happened
+
+
+def _too_many_failures(update: Update, desired: Desired) -> str | None:
+    """Say why the offer would only fail again, or None."""
+    failures = [failure for failure in update.failures if failure.bundle == desired.bundle]
+    if len(failures) < FAILURE_LIMIT or desired.job not in {failure.job for failure in failures}:
+        return None
+    return (
+        f"it failed on this device {len(failures)} times; offer it with a new job. The last time: {failures[-1].reason}"
+    )
 
 
 def _offer(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
@@ -232,25 +226,63 @@ def _offer(update: Update, happened: Happened, now: float) -> tuple[Update, tupl
     if update.state in UNDER_WAY:
         why = Happened(Event.OFFERED, detail=f"superseded by {desired.job}")
         return _enter(replace(update, pending=desired), why, now)
-    fresh = Update(desired=desired, committed=update.committed, fallback=update.fallback, state=update.state)
+    fresh = Update(
+        desired=desired,
+        committed=update.committed,
+        fallback=update.fallback,
+        state=update.state,
+        failures=update.failures,
+    )
     return _enter(fresh, Happened(Event.OFFERED), now)
+
+
+def _rest(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
+    """Step from a final state."""
+    match happened.event:
+        case Event.SETTLED:
+            return _settle(update, happened, now)
+        case Event.RESTARTED:
+            return _restart(update, happened, now)
+        case Event.STEADY:
+            return replace(update, starts=0), ()
+        case Event.SERVES:
+            result = _result(update, serving=True)
+            if not update.settled or update.result is result:
+                return update, ()
+            return replace(update, result=result, detail="it started at last", at=now), (Command.REPORT,)
+        case _:  # FAULT or ORDERED_BACK
+            return _enter(update, happened, now) if update.fallback is not None else (update, ())
 
 
 def _settle(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
     if update.settled:
         return update, ()
+    if not happened.serving and update.fallback is not None:
+        return _enter(update, Happened(Event.FAULT, detail=happened.detail or "it could not be started"), now)
     detail = "; ".join(part for part in (update.detail, happened.detail) if part)
     settled = replace(update, settled=True, result=_result(update, serving=happened.serving), detail=detail, at=now)
-    return settled, (Command.REPORT, *_waiting(update))
+    return settled, (Command.REPORT, *_beside(update, serving=happened.serving), *_waiting(update))
 
 
-def _restart(update: Update, now: float) -> tuple[Update, tuple[Command, ...]]:
+def _restart(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
+    beside = _beside(update, serving=happened.serving)
+    if update.settled and update.fallback is not None:
+        starts = update.starts + 1
+        if starts >= MAX_STARTS or not happened.serving:
+            often = f"the agent was started {starts} times and never ran steadily"
+            return _enter(update, Happened(Event.FAULT, detail=happened.detail or often), now)  # rule 6
+        return replace(update, starts=starts), _waiting(update)
     if update.settled or update.state is State.IDLE:
-        return update, _waiting(update)
+        return update, (*beside, *_waiting(update))
     if update.state in _COUNTED and update.entries >= MAX_ENTRIES:
         reason = f"restarted too often while {update.state}"
         return _enter(update, Happened(Event.FAULT, detail=reason), now)  # rule 5
-    return _enter(update, Happened(Event.RESTARTED, detail=update.detail), now)
+    entered, commands = _enter(update, Happened(Event.RESTARTED, detail=update.detail), now)
+    return entered, (*beside, *commands) if entered.state not in FINAL else commands
+
+
+def _beside(update: Update, *, serving: bool) -> tuple[Command, ...]:
+    return () if serving or update.committed is None else (Command.SERVE,)
 
 
 def _waiting(update: Update) -> tuple[Command, ...]:
@@ -264,6 +296,8 @@ def _enter(update: Update, happened: Happened, now: float) -> tuple[Update, tupl
         state=state,
         detail=happened.detail,
         entries=update.entries + (state in _COUNTED),
+        starts=0,
+        failures=_failures(update, happened),
         settled=False,
         result=None,
         at=now,
@@ -274,11 +308,20 @@ def _enter(update: Update, happened: Happened, now: float) -> tuple[Update, tupl
         entered = replace(entered, switched=True)
     elif state is State.CONFIRMED and update.switched and update.state is not state:
         entered = replace(entered, committed=update.target, fallback=update.committed)
-    elif state is State.ROLLED_BACK and update.state is State.CONFIRMED:
+    elif state is State.ROLLED_BACK and update.state in FINAL and happened.event is not Event.RESTARTED:
         entered = replace(entered, committed=update.fallback, fallback=None, switched=True)
     report = (Command.REPORT,) if state is not update.state and state not in FINAL else ()
     command = ON_ENTER[state]
     return entered, (*report, *((command,) if command else ()))
+
+
+def _failures(update: Update, happened: Happened) -> tuple[Failure, ...]:
+    """Return the failures with the one that happened; only a fault speaks against the bundle."""
+    tried = update.state in UNDER_WAY or update.state is State.CONFIRMED  # else another bundle was offered than runs
+    if happened.event is not Event.FAULT or update.desired is None or not tried:
+        return update.failures
+    failure = Failure(update.job, update.desired.bundle, happened.detail)
+    return (*update.failures, failure)[-_FAILURES_KEPT:]
 
 
 def _result(update: Update, *, serving: bool) -> Result:

@@ -1,6 +1,7 @@
 """Carries an update through: event → step → save → act. All deciding is in :mod:`edgeopt_agent.lifecycle`.
 
-One task at a time does the work of the state that was entered; entering another state cancels it. Example::
+One task at a time does the work of the state that was entered; entering another state cancels it. Beside it, a
+committed bundle that does not start is tried again and again. Example::
 
     updater = Updater(Parts(journal, serving, slots, delivery, verifier), on_change=…)
     await updater.start()                       # serves what is committed, resumes what was cut off
@@ -14,17 +15,35 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgeopt_agent.delivery import Delivery
 from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import FINAL, Command, Event, Happened, State, Update, bake_fault, step
+from edgeopt_agent.lifecycle import (
+    FINAL,
+    Command,
+    Event,
+    Happened,
+    State,
+    Update,
+    bake_fault,
+    step,
+    switch_wait_seconds,
+)
 from edgeopt_agent.log import log_event
-from edgeopt_agent.serving import Serving
+from edgeopt_agent.serving import Served, Serving
 from edgeopt_agent.slots import Slots
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.codec import decode
-from edgeopt_contract.errors import BundleError, EdgeoptError, MessageError, SignatureError, StorageError
+from edgeopt_contract.errors import (
+    BundleError,
+    ContractError,
+    EdgeoptError,
+    MessageError,
+    SignatureError,
+    StorageError,
+)
 from edgeopt_contract.messages import Desired
 from edgeopt_contract.signing import BundleVerifier
 
@@ -32,6 +51,11 @@ __all__ = ["Parts", "Updater"]
 
 _BAKE_LOOK_SECONDS = 0.1
 _DISK_RETRY_SECONDS = 2.0
+_STEADY_SECONDS = 60.0  # an agent that has run for so long is not what takes the device down
+_WINDOW_LOOK_SECONDS = 30.0  # the wall clock may be set meanwhile
+_SERVE_FIRST_SECONDS, _SERVE_LONGEST_SECONDS = 1.0, 300.0
+_WAITS = (Command.EXAMINE, Command.FETCH, Command.AWAIT)  # for others, so they end at the deadline
+_TAKES_RUNNERS = (Command.TEST, Command.SWITCH, Command.RESTORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,7 @@ class Updater:
         self._on_change = on_change
         self._events: asyncio.Queue[Happened] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
+        self._serve: asyncio.Task[None] | None = None
         self._refused_job = ""
         self.update = parts.journal.load()
         parts.serving.on_fault = self._serving_fault
@@ -87,7 +112,7 @@ class Updater:
             log_event("not_saved", level=logging.ERROR, reason=error)
 
     def _serving_fault(self, reason: str) -> None:
-        if self.update.state in (State.ACTIVATING, State.BAKING, State.CONFIRMED):
+        if self.update.state in (State.ACTIVATING, State.BAKING, *FINAL):
             self._events.put_nowait(Happened(Event.FAULT, job=self.update.job, detail=reason))
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -98,34 +123,64 @@ class Updater:
         await self._adopt()
         if self.update.state in FINAL or self.update.state is State.IDLE:
             self._parts.slots.point_to(self.update.committed)
-        if not await self._serve_committed() and self.update.state is State.CONFIRMED:
-            self._serving_fault("the confirmed bundle could not be started")
-        self._events.put_nowait(Happened(Event.RESTARTED))
+        reason = await self._serve_committed()
+        self._events.put_nowait(Happened(Event.RESTARTED, serving=not reason, detail=reason))
+        self.take_order()
 
     async def run(self) -> None:
         """Handle events until cancelled."""
+        steady = asyncio.get_running_loop().call_later(_STEADY_SECONDS, self._events.put_nowait, Happened(Event.STEADY))
         try:
             while True:
                 await self._apply(await self._events.get())
         finally:
+            steady.cancel()
             await self._stop_work()
+            await self._stop_serve()
+
+    def ends_on_purpose(self) -> None:
+        """Remember that this agent was told to end: such a start is not held against the bundle."""
+        before = self.update
+        self.update, _ = step(before, Happened(Event.STEADY), time.time())
+        if self.update != before:
+            with suppress(StorageError):
+                self._parts.journal.save(self.update)
+
+    def take_order(self) -> None:
+        """Look whether somebody at the device has given an order."""
+        if self._parts.journal.is_ordered_back():
+            self._events.put_nowait(Happened(Event.ORDERED_BACK, detail="ordered at the device"))
 
     async def _apply(self, happened: Happened) -> None:
-        update, commands = step(self.update, happened, time.time())
+        now = time.time()
+        update, commands = step(self.update, happened, now, time.localtime(now).tm_gmtoff)
         if update == self.update and not commands:
+            self._forget_order(happened)
             return
         await self._save(update, report=Command.REPORT in commands)
         if update.state is not self.update.state or update.job != self.update.job or Command.REPORT in commands:
             log_event("update", job=update.job, state=update.state, result=update.result, detail=update.detail or None)
         self.update = update
+        self._forget_order(happened)
         for command in commands:
             if command is Command.TAKE_PENDING:
                 await self._apply(Happened(Event.OFFERED, desired=update.pending))
+            elif command is Command.SERVE:
+                await self._stop_serve()
+                self._serve = asyncio.create_task(self._keep_serving())
             elif command is not Command.REPORT:
                 await self._stop_work()
+                if command in _TAKES_RUNNERS:
+                    await self._stop_serve()
                 self._work = asyncio.create_task(self._do(command, update))
         if Command.REPORT in commands:
             self._on_change()
+
+    def _forget_order(self, happened: Happened) -> None:
+        """Forget the order once it is carried out or cannot be; given twice it goes back only once."""
+        if happened.event is Event.ORDERED_BACK:
+            with suppress(StorageError):  # it is seen again at the next start, and changes nothing then
+                self._parts.journal.forget_order()
 
     async def _save(self, update: Update, *, report: bool) -> None:
         """Save before acting. While the disk refuses, nothing else happens."""
@@ -146,17 +201,28 @@ class Updater:
         if work is not None:
             await end_tasks([work])
 
+    async def _stop_serve(self) -> None:
+        serve, self._serve = self._serve, None
+        if serve is not None:
+            await end_tasks([serve])
+
     # --- the work -------------------------------------------------------------------------------------------------
 
     async def _do(self, command: Command, update: Update) -> None:
         """Carry out ``command`` and queue what came of it, marked with its job so that a stale answer is seen."""
+        deadline = update.desired.deadline if update.desired and command in _WAITS else None
+        timeout = asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time()))
         try:
-            happened = await self._actions[command](self, update)
-        except (BundleError, MessageError) as error:
-            refused = Event.REFUSED if command is Command.FETCH else Event.FAULT
+            async with timeout:
+                happened = await self._actions[command](self, update)
+        except ContractError as error:
+            refused = Event.REFUSED if command in (Command.EXAMINE, Command.FETCH) else Event.FAULT
             happened = Happened(refused, detail=str(error))
         except EdgeoptError as error:
             happened = Happened(Event.FAULT, detail=str(error))
+        except TimeoutError as error:
+            late = Happened(Event.EXPIRED, detail=f"the deadline passed while {update.state}")
+            happened = late if timeout.expired() else Happened(Event.FAULT, detail=f"a time-out: {error}")
         except Exception as error:  # an update must end in a state, whatever a bundle makes a library raise
             logging.getLogger("edgeopt_agent").exception("event=unexpected command=%s", command)
             happened = Happened(Event.FAULT, detail=f"{type(error).__name__}: {error}")
@@ -176,14 +242,11 @@ class Updater:
 
     async def _fetch(self, update: Update) -> Happened:
         assert update.desired is not None
-        bundle, deadline = update.desired.bundle, update.desired.deadline
+        bundle = update.desired.bundle
         if await asyncio.to_thread(self._parts.slots.holds, update.target, bundle):
             return Happened(Event.FETCHED, detail="all of it is on the device already")
         try:
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time())):
-                counts = await self._parts.delivery.fetch(bundle)
-        except TimeoutError:
-            return Happened(Event.FAULT, detail="the deadline passed while downloading")
+            counts = await self._parts.delivery.fetch(bundle)
         except ExceptionGroup as group:  # the workers of one delivery fail together, by the same disk
             raise group.exceptions[0] from group
         return Happened(Event.FETCHED, detail=str(counts))
@@ -197,15 +260,21 @@ class Updater:
         await asyncio.to_thread(parts.delivery.clear)
         return Happened(Event.VERIFIED)
 
-    async def _load(self, update: Update) -> Happened:
-        installed = await asyncio.to_thread(self._parts.slots.open, update.target)
-        await self._parts.serving.load_candidate(installed)
-        return Happened(Event.LOADED)
+    async def _await(self, update: Update) -> Happened:
+        assert update.desired is not None
+        while True:
+            now = time.time()
+            wait = switch_wait_seconds(update.desired, now, time.localtime(now).tm_gmtoff)
+            if not wait:
+                return Happened(Event.OPENED)
+            await asyncio.sleep(min(wait, _WINDOW_LOOK_SECONDS))
 
-    async def _test(self, _: Update) -> Happened:
-        candidate = self._parts.serving.candidate
-        if candidate is None:
-            return Happened(Event.FAULT, detail="the candidate is gone")
+    async def _load(self, update: Update) -> Served:
+        installed = await asyncio.to_thread(self._parts.slots.open, update.target)
+        return await self._parts.serving.load_candidate(installed)
+
+    async def _test(self, update: Update) -> Happened:
+        candidate = await self._load(update)
         problems = await candidate.self_test()
         if problems:
             return Happened(Event.FAULT, detail="self-test: " + "; ".join(problems))
@@ -243,23 +312,35 @@ class Updater:
     async def _restore(self, update: Update) -> Happened:
         parts = self._parts
         parts.slots.point_to(update.committed)
-        serving = await parts.serving.go_back(update.committed)
-        if not serving:
-            serving = await self._serve_committed()
-        detail = "" if serving or update.committed is None else "the committed bundle could not be started"
-        return Happened(Event.SETTLED, serving=serving, detail=detail)
+        if not await parts.serving.go_back(update.committed) and update.committed is not None:
+            reason = await self._serve_committed()
+            if reason:
+                return Happened(Event.SETTLED, serving=False, detail=f"the committed bundle does not start: {reason}")
+        if update.state is not State.SUPERSEDED:  # that one may be offered again
+            await asyncio.to_thread(parts.delivery.clear)
+        return Happened(Event.SETTLED, serving=parts.serving.running is not None)
 
-    async def _serve_committed(self) -> bool:
-        """Let the committed bundle answer; say whether it does."""
+    async def _keep_serving(self) -> None:
+        """Try until the committed bundle answers. Another runner is not disturbed: its command ends this task."""
+        pause = _SERVE_FIRST_SECONDS
+        while self._parts.serving.running is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _SERVE_LONGEST_SECONDS)
+            await self._serve_committed()
+        self._events.put_nowait(Happened(Event.SERVES))
+        self._on_change()
+
+    async def _serve_committed(self) -> str:
+        """Let the committed bundle answer; return why it does not, or an empty text."""
         slot = self.update.committed
         if slot is None:
-            return False
+            return ""
         try:
             await self._parts.serving.start(await asyncio.to_thread(self._parts.slots.open, slot))
         except (EdgeoptError, OSError) as error:
             log_event("committed_bundle_not_started", level=logging.ERROR, slot=slot, reason=error)
-            return False
-        return True
+            return str(error)
+        return ""
 
     async def _adopt(self) -> None:
         """Commit to what the pointer names when the journal is new: the file was lost, the bundle was not."""
@@ -278,7 +359,7 @@ class Updater:
         Command.EXAMINE: _examine,
         Command.FETCH: _fetch,
         Command.ASSEMBLE: _assemble,
-        Command.LOAD: _load,
+        Command.AWAIT: _await,
         Command.TEST: _test,
         Command.SWITCH: _switch,
         Command.WATCH: _watch,

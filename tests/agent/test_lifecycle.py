@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeopt_agent.lifecycle import (
+    FAILURE_LIMIT,
     FINAL,
+    IGNORED,
     MAX_ENTRIES,
+    MAX_STARTS,
     ON_ENTER,
     SLOTS,
     TRANSITIONS,
@@ -22,15 +26,18 @@ from edgeopt_agent.lifecycle import (
     Update,
     bake_fault,
     step,
+    switch_wait_seconds,
+    why_not_back,
 )
 from edgeopt_contract.messages import Desired, Result, Signature
+from edgeopt_contract.windows import Window
 
 NOW = 1_795_300_000.0
 SUCCESS = {
     Command.EXAMINE: Event.ACCEPTED,
     Command.FETCH: Event.FETCHED,
     Command.ASSEMBLE: Event.VERIFIED,
-    Command.LOAD: Event.LOADED,
+    Command.AWAIT: Event.OPENED,
     Command.TEST: Event.PASSED,
     Command.SWITCH: Event.ACTIVATED,
     Command.WATCH: Event.BAKED,
@@ -39,15 +46,15 @@ SUCCESS = {
 }
 
 
-def desired(job: str = "job-1", bundle: str = "ab" * 32, deadline: int | None = None) -> Desired:
+def desired(job: str = "job-1", bundle: str = "ab" * 32, **fields: Any) -> Desired:
     """A desired state; the signature is not looked at here."""
     signature = Signature(key_id="k", algorithm="ed25519", value="")
-    return Desired(job=job, bundle=bundle, signature=signature, bake_seconds=1, deadline=deadline)
+    return Desired(job=job, bundle=bundle, signature=signature, bake_seconds=1, **fields)
 
 
-def offered(job: str = "job-1", **fields: object) -> Happened:
+def offered(job: str = "job-1", **fields: Any) -> Happened:
     """The event of an offer."""
-    return Happened(Event.OFFERED, desired=desired(job, **fields))  # type: ignore[arg-type]  # passed on
+    return Happened(Event.OFFERED, desired=desired(job, **fields))
 
 
 @dataclass
@@ -69,7 +76,7 @@ class Disk:
             self.slots[update.target] = update.job
             self.verified.discard(update.target)
             self.tested.discard(update.target)
-        elif command is Command.LOAD:
+        elif command is Command.AWAIT:
             self.verified.add(update.target)  # it was entered because ASSEMBLE succeeded
         elif command is Command.SWITCH:
             self.tested.add(update.target)  # it was entered because TEST succeeded
@@ -92,7 +99,7 @@ class Run:
         for command in commands:
             if command is Command.TAKE_PENDING:
                 self.happen(Happened(Event.OFFERED, desired=self.update.pending))
-            elif command is Command.REPORT:
+            elif command in (Command.REPORT, Command.SERVE):
                 self.disk.carry_out(self.update, command)
             else:
                 self.disk.carry_out(self.update, command)
@@ -188,6 +195,22 @@ def test_every_state_knows_what_a_restart_does_and_what_to_do() -> None:
         assert TRANSITIONS[state, Event.SETTLED] is state
 
 
+def test_every_pair_of_state_and_event_is_listed_or_ignored_on_purpose() -> None:
+    """Nothing is ignored by accident: the table and the list of what changes nothing are all pairs, and share none."""
+    ignored = {(state, event) for event, states in IGNORED.items() for state in states}
+    assert not ignored & set(TRANSITIONS)
+    assert {(state, event) for state in State for event in Event} == ignored | set(TRANSITIONS)
+    print(f"\n{len(TRANSITIONS)} pairs lead on, {len(ignored)} are ignored on purpose, of {len(State) * len(Event)}")
+
+
+def test_every_state_has_a_way_to_confirmed() -> None:
+    """No state of the table is a trap."""
+    to_confirmed = {State.CONFIRMED}
+    while more := {start for (start, _), end in TRANSITIONS.items() if end in to_confirmed} - to_confirmed:
+        to_confirmed |= more
+    assert set(State) == to_confirmed
+
+
 def test_every_state_is_reached_from_idle() -> None:
     """No state of the contract is out of reach."""
     reached = {State.IDLE}
@@ -214,7 +237,8 @@ def test_commands_follow_from_the_state_entered(history: list[Happened]) -> None
     update = Update()
     for happened in history:
         update, commands = step(update, happened, NOW)
-        work = [command for command in commands if command not in (Command.REPORT, Command.TAKE_PENDING)]
+        beside = (Command.REPORT, Command.TAKE_PENDING, Command.SERVE)
+        work = [command for command in commands if command not in beside]
         assert work in ([], [ON_ENTER[update.state]])
 
 
@@ -260,13 +284,10 @@ def test_each_ended_job_is_reported_once_with_a_result(story: list[str]) -> None
         assert (state in FINAL) == (result is not None)
     for (job, state, _), (next_job, next_state, _) in zip(run.disk.reports, run.disk.reports[1:], strict=False):
         if job == next_job and state in FINAL:
-            assert (state, next_state) in {
-                (State.CONFIRMED, State.ROLLED_BACK),
-                (State.SUPERSEDED, State.OFFERED),
-            }
+            assert next_state is State.ROLLED_BACK or (state, next_state) == (State.SUPERSEDED, State.OFFERED)
 
 
-@pytest.mark.parametrize("state", [s for s in UNDER_WAY if s not in (State.OFFERED, State.DOWNLOADING)])
+@pytest.mark.parametrize("state", [s for s in UNDER_WAY if s not in (State.OFFERED, State.DOWNLOADING, State.STAGED)])
 def test_restart_loop_is_left_by_the_failure_edge(state: State) -> None:
     """An update during which the device restarts again and again is given up, and the old bundle serves."""
     run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
@@ -290,6 +311,18 @@ def test_restarts_while_downloading_are_not_held_against_the_bundle() -> None:
     run = Run()
     run.happen(offered())
     run.succeed()
+    for _ in range(100):
+        run.happen(Happened(Event.RESTARTED))
+    run.finish()
+    assert State.CONFIRMED is run.update.state
+
+
+def test_restarts_while_waiting_for_the_window_are_not_held_against_the_bundle() -> None:
+    """A device that is switched off every night may wait a month for its window."""
+    run = Run()
+    run.happen(offered())
+    while run.update.state is not State.STAGED:
+        run.succeed()
     for _ in range(100):
         run.happen(Happened(Event.RESTARTED))
     run.finish()
@@ -449,3 +482,189 @@ def test_offer_past_its_deadline_is_rejected(deadline: int, state: State) -> Non
 def test_bake_fault(counts: tuple[int, int, int], reason: str | None) -> None:
     """A bake is called off by three crashes, or when more than half of at least twenty requests failed."""
     assert reason == bake_fault(*counts)
+
+
+# --- windows and deadlines --------------------------------------------------------------------------------------------
+
+NIGHT = Window(start="02:00", end="04:00")
+MIDNIGHT = 1_795_305_600.0  # 2026-11-22 00:00 UTC
+
+
+def test_switch_waits_for_the_window_in_the_devices_own_zone() -> None:
+    """The wait counts to the window's opening by local time, from not_before on when that is later."""
+    assert 0.0 == switch_wait_seconds(desired(), MIDNIGHT, 0)
+    assert 7200.0 == switch_wait_seconds(desired(window=NIGHT), MIDNIGHT, 0)
+    assert 0.0 == switch_wait_seconds(desired(window=NIGHT), MIDNIGHT, 7200)
+    assert 60.0 == switch_wait_seconds(desired(not_before=int(MIDNIGHT) + 60), MIDNIGHT, 0)
+    after_tonight = desired(window=NIGHT, not_before=int(MIDNIGHT) + 5 * 3600)
+    assert 26 * 3600.0 == switch_wait_seconds(after_tonight, MIDNIGHT, 0)
+
+
+def test_test_that_outlasts_the_window_waits_for_the_next_one() -> None:
+    """A bundle never begins to answer outside its window, and the report says how long it waits."""
+    wanted = desired(window=NIGHT)
+    testing = Update(state=State.SELF_TEST, desired=wanted, committed="a")
+    inside, commands = step(testing, Happened(Event.PASSED), MIDNIGHT + 3 * 3600)
+    assert (State.ACTIVATING, (Command.REPORT, Command.SWITCH)) == (inside.state, commands)
+
+    outside, commands = step(testing, Happened(Event.PASSED), MIDNIGHT + 4 * 3600)
+    assert (State.STAGED, (Command.REPORT, Command.AWAIT)) == (outside.state, commands)
+    assert "waits 79200 s" in outside.detail
+
+
+@pytest.mark.parametrize("state", [State.ACTIVATING, State.BAKING])
+def test_device_cut_off_after_the_switch_does_not_wait_again(state: State) -> None:
+    """Once the pointer moved the update is carried through, inside the window or not, before the deadline or not."""
+    wanted = desired(window=NIGHT, deadline=int(MIDNIGHT) - 1)
+    update = Update(state=state, desired=wanted, committed="a", switched=True)
+    resumed, _ = step(update, Happened(Event.RESTARTED), MIDNIGHT)
+    assert State.ACTIVATING is resumed.state
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        (State.DOWNLOADING, Event.FETCHED),
+        (State.DOWNLOADING, Event.RESTARTED),
+        (State.VERIFYING, Event.VERIFIED),
+        (State.STAGED, Event.OPENED),
+        (State.STAGED, Event.EXPIRED),
+        (State.STAGED, Event.RESTARTED),
+        (State.SELF_TEST, Event.PASSED),
+    ],
+)
+def test_deadline_ends_what_has_not_switched(state: State, event: Event) -> None:
+    """Wherever the update waits when the deadline passes, the device keeps what it runs; no bundle is to blame."""
+    update = Update(state=state, desired=desired(deadline=int(NOW) - 5), committed="a")
+    failed, commands = step(update, Happened(event), NOW)
+    assert (State.FAILED, (Command.RESTORE,), ()) == (failed.state, commands, failed.failures)
+
+
+def test_running_bundle_is_confirmed_after_the_deadline_too() -> None:
+    """What serves already needs no time."""
+    update = Update(state=State.OFFERED, desired=desired(deadline=int(NOW) - 5), committed="a")
+    assert State.CONFIRMED is step(update, Happened(Event.ALREADY_RUNNING), NOW)[0].state
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
+
+
+def fail(run: Run, job: str) -> None:
+    """Let ``job`` be offered and fail its self-test."""
+    run.happen(offered(job))
+    while run.update.state is not State.SELF_TEST:
+        run.succeed()
+    run.happen(Happened(Event.FAULT, detail="self-test: p: got NaN"))
+    run.finish()
+
+
+def test_bundle_that_failed_too_often_is_rejected_until_a_new_job_comes() -> None:
+    """A broker that repeats old offers in turn cannot keep a device busy for ever; a new job may try once more."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    for _ in range(FAILURE_LIMIT):
+        fail(run, "job-1")
+        run.happen(offered("other", bundle="cd" * 32))
+        run.finish()
+    run.happen(offered("job-1"))
+    run.finish()
+    assert (State.REJECTED, "job-1") == (run.update.state, run.update.job)
+    assert f"failed on this device {FAILURE_LIMIT} times; offer it with a new job" in run.update.detail
+    assert "got NaN" in run.update.detail
+
+    fail(run, "job-2")
+    assert State.FAILED is run.update.state
+    run.happen(offered("other-2", bundle="cd" * 32))
+    run.finish()
+    run.happen(offered("job-2"))
+    run.finish()
+    assert State.REJECTED is run.update.state
+    run.happen(offered("job-3"))
+    run.finish()
+    assert State.CONFIRMED is run.update.state
+
+
+CONFIRMED = Update(
+    state=State.CONFIRMED,
+    desired=desired(),
+    committed="b",
+    fallback="a",
+    switched=True,
+    settled=True,
+    result=Result.RUNS_NEW,
+)
+
+
+def test_agent_that_is_started_again_and_again_falls_back() -> None:
+    """Five starts in a row that never ran steadily end in the bundle before; a steady run in between forgets them."""
+    update = CONFIRMED
+    for _ in range(MAX_STARTS - 1):
+        update, commands = step(update, Happened(Event.RESTARTED), NOW)
+        assert () == commands
+    steady, _ = step(update, Happened(Event.STEADY), NOW)
+    assert CONFIRMED == steady
+    update, commands = step(update, Happened(Event.RESTARTED), NOW)
+    assert (State.ROLLED_BACK, "a", (Command.RESTORE,)) == (update.state, update.committed, commands)
+    assert "started 5 times" in update.detail
+
+
+def test_crash_loop_without_a_bundle_before_goes_on() -> None:
+    """There is nothing better, so nothing is written either."""
+    alone = replace(CONFIRMED, fallback=None)
+    assert (alone, ()) == step(alone, Happened(Event.RESTARTED), NOW)
+
+
+# --- what serves at rest ----------------------------------------------------------------------------------------------
+
+
+def test_bundle_that_does_not_start_gives_way_or_is_tried_again() -> None:
+    """With a bundle before it the device falls back; without one it goes on trying, and reports when it serves."""
+    dead = Happened(Event.RESTARTED, serving=False, detail="cannot be loaded")
+    fallen, commands = step(CONFIRMED, dead, NOW)
+    assert (State.ROLLED_BACK, (Command.RESTORE,), "cannot be loaded") == (fallen.state, commands, fallen.detail)
+
+    alone = replace(CONFIRMED, fallback=None)
+    assert (alone, (Command.SERVE,)) == step(alone, dead, NOW)
+    lost, commands = step(replace(alone, settled=False), Happened(Event.SETTLED, serving=False), NOW)
+    assert (Result.RUNS_NOTHING, (Command.REPORT, Command.SERVE)) == (lost.result, commands)
+    found, commands = step(lost, Happened(Event.SERVES), NOW)
+    assert (Result.RUNS_NEW, (Command.REPORT,)) == (found.result, commands)
+    assert (found, ()) == step(found, Happened(Event.SERVES), NOW)
+
+
+@pytest.mark.parametrize("state", [State.DOWNLOADING, State.STAGED])
+def test_committed_bundle_is_tried_again_while_an_update_waits(state: State) -> None:
+    """A device that serves nothing does not wait for the window before it tries what it has."""
+    update = Update(state=state, desired=desired(), committed="a")
+    _, commands = step(update, Happened(Event.RESTARTED, serving=False), NOW)
+    assert (Command.SERVE, ON_ENTER[state]) == commands
+
+
+@pytest.mark.parametrize("state", FINAL)
+def test_person_at_the_device_goes_back_from_any_rest(state: State) -> None:
+    """While the bundle before is there, an order at the device leads to it, whatever became of the last update."""
+    update = replace(CONFIRMED, state=state)
+    assert why_not_back(update) is None
+    back, commands = step(update, Happened(Event.ORDERED_BACK, detail="ordered at the device"), NOW)
+    assert (State.ROLLED_BACK, "a", (Command.RESTORE,)) == (back.state, back.committed, commands)
+    assert () == back.failures
+    settled, _ = step(back, Happened(Event.SETTLED), NOW)
+    assert Result.RUNS_OLD_RESTORED is settled.result
+    assert (settled, ()) == step(settled, Happened(Event.ORDERED_BACK), NOW)
+    assert "not on this device any more" in str(why_not_back(settled))
+
+
+def test_order_to_go_back_is_refused_while_nothing_has_switched() -> None:
+    """What serves during a download is the bundle before already."""
+    update = Update(state=State.DOWNLOADING, desired=desired(), committed="b", fallback="a")
+    assert "job-1 is downloading and has not switched" in str(why_not_back(update))
+    assert (update, ()) == step(update, Happened(Event.ORDERED_BACK), NOW)
+    baking = replace(update, state=State.BAKING, fallback=None)
+    assert why_not_back(baking) is None
+    assert State.ROLLED_BACK is step(baking, Happened(Event.ORDERED_BACK), NOW)[0].state
+    assert why_not_back(replace(baking, committed=None)) is not None
+
+
+def test_recall_to_the_other_slot_goes_the_straight_way() -> None:
+    """The bundle before may be offered again as a new job; its slot is the target, so nothing need be fetched."""
+    offered_again, _ = step(CONFIRMED, offered("recall", bundle="cd" * 32), NOW)
+    assert ("a", "a") == (offered_again.target, offered_again.fallback)
