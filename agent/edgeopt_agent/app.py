@@ -14,8 +14,11 @@ import time
 from random import Random
 
 from edgeopt_agent import AGENT_VERSION
+from edgeopt_agent.books import Books
 from edgeopt_agent.config import AgentConfig
-from edgeopt_agent.delivery import Delivery, DeliveryOptions
+from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
+from edgeopt_agent.delivery_flow import Budget
+from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
 from edgeopt_agent.identity import load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
@@ -24,6 +27,7 @@ from edgeopt_agent.log import log_event
 from edgeopt_agent.machine import read_capabilities
 from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
 from edgeopt_agent.outbox import Outbox
+from edgeopt_agent.served import ServedOptions
 from edgeopt_agent.serving import Serving, ServingOptions
 from edgeopt_agent.slots import Slots
 from edgeopt_agent.sources import Source, make_sources
@@ -74,14 +78,16 @@ class Agent:
         journal = Journal(self._spool)
         self._boot = journal.count_boot()
         self._slots = Slots(config.data / "slots", self._capabilities)
-        self.serving = Serving(_serving_options(config), self._spool, config.data)
+        self.serving = Serving(_serving_options(config), Books(self._spool, config.data, time.time))
         self._announced: str | None = None
         listener = Listener(
             desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
         )
-        self._link = Link(_link_options(identity), listener, random=random)
+        self._link = Link(_link_options(config, identity), listener, random=random)
         self._outbox = Outbox(self._spool, self._link, identity.device, resend_seconds=config.resend_seconds)
-        delivery = Delivery(self._link, self._slots, _delivery_options(config), self._capabilities, random)
+        carriers = _carriers(config, self._link, random)
+        options = DeliveryOptions(incoming=config.data / "incoming", disk_reserve_bytes=config.disk_reserve_bytes)
+        delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
         parts = Parts(journal, self.serving, self._slots, delivery, Ed25519Verifier(identity.keys))
         self.updater = Updater(parts, self._update_changed)
 
@@ -147,20 +153,21 @@ def _serving_options(config: AgentConfig) -> ServingOptions:
         memory_bytes=config.runner_memory_bytes,
         infer_timeout_seconds=config.infer_timeout_seconds,
     )
-    return ServingOptions(runner=runner, crash_limit=config.crash_limit)
+    served = ServedOptions(runner=runner, queue_limit=config.queue_limit)
+    return ServingOptions(served=served, crash_limit=config.crash_limit)
 
 
-def _link_options(identity: EnrolResponse) -> LinkOptions:
+def _link_options(config: AgentConfig, identity: EnrolResponse) -> LinkOptions:
     return LinkOptions(
+        refresh_seconds=config.refresh_seconds,
         device=identity.device,
         access=identity.mqtt,
         reconnect_window_seconds=identity.reconnect_window_seconds,
     )
 
 
-def _delivery_options(config: AgentConfig) -> DeliveryOptions:
-    return DeliveryOptions(
-        incoming=config.data / "incoming",
-        block_timeout_seconds=config.block_timeout_seconds,
-        disk_reserve_bytes=config.disk_reserve_bytes,
-    )
+def _carriers(config: AgentConfig, link: Link, random: Random) -> list[Carrier]:
+    """Return the ways by which blocks may come, the first one first."""
+    budget = Budget(config.download_bytes_per_second)
+    options = MqttOptions(block_timeout_seconds=config.block_timeout_seconds)
+    return [MqttCarrier(link, options, budget, random)]

@@ -90,6 +90,10 @@ def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Pa
 @click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Address space of the runner.")
 @click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")
 @click.option("--block-timeout", type=float, default=10.0, show_default=True, help="Seconds until a block is re-asked.")
+@click.option("--delivery", default="auto", show_default=True, help="How blocks come: auto, mqtt or http.")
+@click.option("--http-after", type=float, default=60.0, show_default=True, help="auto: seconds without MQTT's blocks.")
+@click.option("--max-download-rate", type=float, metavar="KIB", help="KiB a second that a download may take.")
+@click.option("--refresh", type=float, default=300.0, show_default=True, help="Seconds until the desired is re-asked.")
 @click.option("--resend", type=float, default=10.0, show_default=True, help="Seconds until a report is sent again.")
 def run(**options: Any) -> None:
     """Serve models, take updates, report; until SIGTERM."""
@@ -99,7 +103,7 @@ def run(**options: Any) -> None:
     from edgeopt_agent.config import AgentConfig
     from edgeopt_agent.log import configure_logging
 
-    http, memory_mib = options["http_port"], options["memory_limit"]
+    http, memory_mib, rate_kib = options["http_port"], options["memory_limit"], options["max_download_rate"]
     config = AgentConfig(
         data=options["data"],
         sources=(*options["sources"], *(() if http is None else (f"http:{http}",))),
@@ -110,6 +114,10 @@ def run(**options: Any) -> None:
         runner_memory_bytes=memory_mib and memory_mib << 20,
         infer_timeout_seconds=options["infer_timeout"],
         block_timeout_seconds=options["block_timeout"],
+        delivery=options["delivery"],
+        http_after_seconds=options["http_after"],
+        download_bytes_per_second=None if rate_kib is None else rate_kib * 1024,
+        refresh_seconds=options["refresh"],
         resend_seconds=options["resend"],
     )
     configure_logging()

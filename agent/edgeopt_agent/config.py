@@ -12,7 +12,9 @@ from pathlib import Path
 
 from edgeopt_contract.errors import UsageError
 
-__all__ = ["AgentConfig"]
+__all__ = ["DELIVERIES", "AgentConfig"]
+
+DELIVERIES = ("auto", "mqtt", "http")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,10 @@ class AgentConfig:
     runner_memory_bytes: int | None = None
     infer_timeout_seconds: float = 30.0
     block_timeout_seconds: float = 10.0
+    delivery: str = "auto"
+    http_after_seconds: float = 60.0
+    download_bytes_per_second: float | None = None
+    refresh_seconds: float = 300.0
     resend_seconds: float = 10.0
     crash_limit: int = 3
     queue_limit: int = 16
@@ -41,9 +47,14 @@ class AgentConfig:
             "block timeout": self.block_timeout_seconds,
             "resend": self.resend_seconds,
             "threads": self.threads,
+            "http after": self.http_after_seconds,
+            "refresh": self.refresh_seconds,
+            "max download rate": 1.0 if self.download_bytes_per_second is None else self.download_bytes_per_second,
         }
         for name, value in positive.items():
             if not value > 0:
                 raise UsageError(f"{name}: expected a number greater than zero, got {value}")
+        if self.delivery not in DELIVERIES:
+            raise UsageError(f"delivery: expected {' or '.join(DELIVERIES)}, got {self.delivery}")
         if not self.interval_seconds >= 0:
             raise UsageError(f"interval: expected zero seconds or more, got {self.interval_seconds}")

@@ -1,11 +1,13 @@
 """The one MQTT connection of a device: connect, be born, listen, come back after a loss.
 
 MQTT 3.1.1 with a clean session: what must not be lost is in the spool, and desired states and blocks are retained, so
-a broker needs to remember nothing for a device that is away. It does not know what the payloads mean. Example::
+a broker needs to remember nothing for a device that is away. A half-open connection is noticed by TCP's own probes,
+which are answered however many blocks stand in the queue before MQTT's. It does not know what the payloads mean.
+Example::
 
     link = Link(LinkOptions(access=…, device="cam-1"), listener, random=Random())
     task = asyncio.create_task(link.run())
-    block = await link.fetch(Topics.block(sha256), timeout_seconds=10)
+    arrival = await link.fetch(Topics.block(sha256), patience_seconds=10)
 """
 
 from __future__ import annotations
@@ -13,23 +15,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import aiomqtt
 
 from edgeopt_agent.backoff import reconnect_delay
 from edgeopt_agent.log import log_event
+from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.messages import MqttAccess
 from edgeopt_contract.topics import Topics
 
-__all__ = ["Link", "LinkOptions", "Listener"]
+__all__ = ["Arrival", "Link", "LinkOptions", "Listener"]
+
+_T = TypeVar("_T")
 
 _REFUSED = 0x80  # SUBACK return code of MQTT 3.1.1, section 3.9.3
+# An outage of half a minute is survived, a peer that is gone is noticed in about one (tcp(7)).
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # questions are small, and each waits for its answer
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +57,8 @@ class LinkOptions:
     reconnect_window_seconds: float
     stable_seconds: float = 10.0  # a connection that ends sooner counts as a failure
     keepalive_seconds: int = 30
+    answer_seconds: float = 60.0  # for CONNACK and PUBACK, which may stand behind a block on a slow link
+    refresh_seconds: float = 300.0  # the desired state is asked for again: no broker is trusted to have delivered it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +69,62 @@ class Listener:
     ack: Callable[[bytes], None]
     connected: Callable[[], None]
     status: Callable[[bool], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What came on a topic, and when, in seconds of ``time.monotonic``: asked for, answered by SUBACK, arrived."""
+
+    payload: bytes
+    asked_at: float
+    answered_at: float
+    arrived_at: float
+
+
+class _Session:
+    """One connection, from its CONNACK to its end; what waits for an answer ends with it."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self.client = client
+        self._lost = asyncio.get_running_loop().create_future()
+        self._unsubscribing: set[asyncio.Task[None]] = set()
+
+    async def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what ``work`` returns; raises :class:`UnreachableError` as soon as the connection is lost.
+
+        aiomqtt itself would wait for an answer that no longer can come.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise UnreachableError("the connection was lost")
+        except aiomqtt.MqttError as error:
+            raise UnreachableError(str(error)) from error
+        finally:
+            task.cancel()
+
+    async def wait(self, future: asyncio.Future[Any], seconds: float) -> None:
+        """Wait until ``future`` is done, the connection is lost, or ``seconds`` have passed."""
+        await asyncio.wait({future, self._lost}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    def release(self, topic: str) -> None:
+        """Unsubscribe without waiting for the answer."""
+        if self._lost.done():
+            return  # the subscription went with the connection
+        task = asyncio.create_task(self._unsubscribe(topic))
+        self._unsubscribing.add(task)
+        task.add_done_callback(self._unsubscribing.discard)
+
+    async def _unsubscribe(self, topic: str) -> None:
+        with contextlib.suppress(UnreachableError):
+            await self.call(self.client.unsubscribe(topic, timeout=math.inf))
+
+    def end(self) -> None:
+        """Let everything that waits for an answer know that none will come."""
+        if not self._lost.done():
+            self._lost.set_result(None)
 
 
 class Link:
@@ -68,9 +142,9 @@ class Link:
         self._listener = listener
         self._random = random
         self._sleep = sleep
-        self._client: aiomqtt.Client | None = None
+        self._session: _Session | None = None
         self._connected = asyncio.Event()
-        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._waiting: dict[str, asyncio.Future[tuple[bytes, float]]] = {}
 
     async def run(self) -> None:
         """Connect and stay connected until cancelled."""
@@ -82,11 +156,12 @@ class Link:
             await self._sleep(delay)
             started = time.monotonic()
             try:
-                await self._session()
-            except (aiomqtt.MqttError, UnreachableError, OSError) as error:
-                stable = time.monotonic() - started >= self._options.stable_seconds
-                failures = 0 if stable else failures + 1
-                log_event("link_lost", level=logging.WARNING, failures=failures, reason=error)
+                await self._connect_once()
+            except (aiomqtt.MqttError, UnreachableError, OSError, UnicodeError) as error:
+                # UnicodeError: what the resolver makes of a name that is no name
+                lasted = time.monotonic() - started
+                failures = 0 if lasted >= self._options.stable_seconds else failures + 1
+                log_event("link_lost", level=logging.WARNING, failures=failures, lasted=lasted, reason=error)
 
     async def wait_until_connected(self) -> None:
         """Return when there is a connection."""
@@ -94,13 +169,8 @@ class Link:
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish with QoS 1. Raises :class:`UnreachableError` when the broker has not taken it."""
-        client = self._client
-        if client is None:
-            raise UnreachableError("not connected to the broker")
-        try:
-            await client.publish(topic, payload, qos=1, retain=retain)
-        except aiomqtt.MqttError as error:
-            raise UnreachableError(f"the broker did not take a message: {error}") from error
+        session = self._live()
+        await session.call(session.client.publish(topic, payload, qos=1, retain=retain))
 
     async def announce(self) -> None:
         """Publish the birth again, because what it says has changed; without a connection the next birth says it."""
@@ -114,37 +184,87 @@ class Link:
                 topic = Topics.status(self._options.device)
                 await self.publish(topic, self._listener.status(False), retain=True)
 
-    async def fetch(self, topic: str, timeout_seconds: float) -> bytes:
+    async def fetch(self, topic: str, patience_seconds: float) -> Arrival:
         """Return the next message on ``topic``, which is the retained one if there is one.
 
-        Subscribes with QoS 0 and unsubscribes again. Raises :class:`UnreachableError` without a connection, when the
-        broker refuses the subscription, or when nothing comes in time.
+        A broker answers in order. So when nothing has come for a while, the device unsubscribes: what was on its way
+        comes before the answer (UNSUBACK) and is taken, and after it nothing is on its way. However slow the link
+        is, a message that is asked for again is not sent twice. Raises :class:`UnreachableError` without a
+        connection, when the broker refuses the subscription, or when it has nothing.
         """
-        client = self._client
-        if client is None:
-            raise UnreachableError("not connected to the broker")
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        session = self._live()
+        future: asyncio.Future[tuple[bytes, float]] = asyncio.get_running_loop().create_future()
         self._waiting[topic] = future
+        subscribed = True
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await _subscribe(client, [(topic, 0)])
-                return await future
-        except TimeoutError as error:
-            raise UnreachableError(f"nothing came on {topic} within {timeout_seconds:g} s") from error
-        except aiomqtt.MqttError as error:
+            asked_at = time.monotonic()
+            await session.call(_subscribe(session.client, [(topic, 0)]))
+            answered_at = time.monotonic()
+            await session.wait(future, patience_seconds)
+            if not future.done():
+                await session.call(session.client.unsubscribe(topic, timeout=math.inf))
+                subscribed = False
+            if not future.done():
+                raise UnreachableError(f"the broker has nothing on {topic}: nothing came in {patience_seconds:.1f} s")
+            payload, arrived_at = future.result()
+            return Arrival(payload=payload, asked_at=asked_at, answered_at=answered_at, arrived_at=arrived_at)
+        except UnreachableError as error:
             raise UnreachableError(f"{topic}: {error}") from error
         finally:
             self._waiting.pop(topic, None)
-            if client is self._client:
-                with contextlib.suppress(aiomqtt.MqttError):  # the connection is gone, and the subscription with it
-                    await client.unsubscribe(topic, timeout=timeout_seconds)
+            if subscribed:
+                session.release(topic)
 
-    async def _session(self) -> None:
+    def _live(self) -> _Session:
+        if self._session is None:
+            raise UnreachableError("not connected to the broker")
+        return self._session
+
+    async def _connect_once(self) -> None:
+        client = self._make_client()
+        try:
+            await client.__aenter__()
+        except BaseException:
+            _abandon(client)
+            raise
+        session = _Session(client)
+        work = (asyncio.create_task(self._hear(client)), asyncio.create_task(self._tend(session)))
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()  # raises why the connection ended
+        finally:
+            self._session = None
+            self._connected.clear()
+            session.end()
+            await end_tasks(work)
+            await asyncio.gather(*work, return_exceptions=True)
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.__aexit__(None, None, None)
+
+    async def _hear(self, client: aiomqtt.Client) -> None:
+        """Hand on what comes. Raises :class:`aiomqtt.MqttError` when the connection is lost."""
+        async for message in client.messages:
+            self._route(str(message.topic), message.payload)
+
+    async def _tend(self, session: _Session) -> None:
+        """Be born, and ask for the desired state again now and then."""
+        device, publish = self._options.device, session.client.publish
+        own = [(Topics.desired(device), 1), (Topics.ack(device), 1)]
+        await session.call(_subscribe(session.client, own))
+        await session.call(publish(Topics.status(device), self._listener.status(True), qos=1, retain=True))
+        self._session = session
+        self._connected.set()
+        log_event("connected", broker=f"{self._options.access.host}:{self._options.access.port}")
+        self._listener.connected()
+        while True:
+            await asyncio.sleep(self._options.refresh_seconds)
+            await session.call(_subscribe(session.client, own[:1]))
+
+    def _make_client(self) -> aiomqtt.Client:
         access, device = self._options.access, self._options.device
-        will = aiomqtt.Will(Topics.status(device), self._listener.status(False), qos=1, retain=True)
         quiet = logging.getLogger("edgeopt_agent.mqtt")
         quiet.setLevel(logging.CRITICAL)  # what matters arrives as an exception
-        async with aiomqtt.Client(
+        return aiomqtt.Client(
             access.host,
             access.port,
             username=access.username,
@@ -152,43 +272,36 @@ class Link:
             identifier=device,
             protocol=aiomqtt.ProtocolVersion.V311,
             clean_session=True,
-            will=will,
+            will=aiomqtt.Will(Topics.status(device), self._listener.status(False), qos=1, retain=True),
             keepalive=self._options.keepalive_seconds,
+            timeout=self._options.answer_seconds,
+            socket_options=_SOCKET_OPTIONS,
             logger=quiet,
-        ) as client:
-            await _subscribe(client, [(Topics.desired(device), 1), (Topics.ack(device), 1)])
-            await client.publish(Topics.status(device), self._listener.status(True), qos=1, retain=True)
-            self._client = client
-            self._connected.set()
-            log_event("connected", broker=f"{access.host}:{access.port}")
-            self._listener.connected()
-            try:
-                async for message in client.messages:
-                    self._route(str(message.topic), bytes(message.payload))
-            finally:
-                self._client = None
-                self._connected.clear()
-                self._fail_waiting()
+        )
 
-    def _route(self, topic: str, payload: bytes) -> None:
+    def _route(self, topic: str, payload: Any) -> None:
         future = self._waiting.get(topic)
         if future is not None:
             if not future.done():
-                future.set_result(payload)
+                future.set_result((payload, time.monotonic()))
         elif topic == Topics.desired(self._options.device):
             self._listener.desired(payload)
         elif topic == Topics.ack(self._options.device):
             self._listener.ack(payload)
 
-    def _fail_waiting(self) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(UnreachableError("the connection was lost"))
+
+def _abandon(client: aiomqtt.Client) -> None:
+    """Close what a failed connect left open.
+
+    aiomqtt leaves the socket of a broker that sends no CONNACK in time in the event loop. Its CONNACK may come later,
+    and then the broker would throw out the connection that was made instead: both have the same client id.
+    """
+    client._client._sock_close()  # noqa: SLF001  # aiomqtt and paho have no public way
 
 
 async def _subscribe(client: aiomqtt.Client, topics: list[tuple[str, int]]) -> None:
     """Subscribe and look at every return code, for a broker may refuse one and keep the connection."""
-    codes: Any = await client.subscribe(topics)
+    codes: Any = await client.subscribe(topics, timeout=math.inf)
     values = [getattr(code, "value", code) for code in codes]
     refused = [topic for (topic, _), value in zip(topics, values, strict=True) if value >= _REFUSED]
     if refused:

@@ -89,12 +89,12 @@ async def test_fetch_returns_the_retained_message(fleet: FakeFleet, link: Link) 
     topic = Topics.block("ab" * 32)
     await asyncio.to_thread(fleet.publish, topic, b"block")
     for _ in range(3):
-        assert b"block" == await link.fetch(topic, 5)
+        assert b"block" == (await link.fetch(topic, 5)).payload
 
 
 async def test_fetch_says_why_nothing_came(link: Link) -> None:
     """Silence and a refused subscription are told apart."""
-    with pytest.raises(UnreachableError, match=r"nothing came .* within 0\.1 s"):
+    with pytest.raises(UnreachableError, match=r"nothing came in 0\.1 s"):
         await link.fetch(Topics.block("cd" * 32), 0.1)
     with pytest.raises(UnreachableError, match="refused the subscription"):
         await link.fetch(Topics.desired("somebody-else"), 5)

@@ -1,0 +1,93 @@
+"""What one delivery has still to bring, and the one gate through which every block comes onto the disk.
+
+It verifies, writes and counts; how a block travels is the carriers' affair. Example::
+
+    errand = Errand(bundle, wanted, incoming, counts, entries)
+    good = await errand.take(wanted[0], payload)          # False: damaged, still missing
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edgeopt_agent.delivery_store import Incoming
+from edgeopt_agent.log import log_event
+from edgeopt_contract.manifest import FileEntry
+from edgeopt_contract.values import digest_of
+
+__all__ = ["DeliveryCounts", "Errand", "Wanted"]
+
+
+@dataclass(slots=True)
+class DeliveryCounts:
+    """What one delivery cost."""
+
+    fetched: int = 0
+    fetched_bytes: int = 0
+    resumed: int = 0  # fetched before an interruption
+    reused: int = 0  # found in a slot
+    damaged: int = 0  # came with the wrong bytes, and were asked for again
+    unanswered: int = 0  # did not come, and were asked for again
+
+    def __str__(self) -> str:
+        return (
+            f"fetched {self.fetched} blocks ({self.fetched_bytes} bytes), resumed {self.resumed}, "
+            f"reused {self.reused}, refetched {self.damaged} damaged and {self.unanswered} unanswered"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One block, or a manifest, whose size nobody has told yet: ``exact`` is false, and the size is a limit."""
+
+    sha256: str
+    size: int
+    exact: bool = True
+
+    def is_good(self, data: bytes) -> bool:
+        """Say whether ``data`` is what is wanted."""
+        fits = len(data) == self.size if self.exact else len(data) <= self.size
+        return fits and digest_of(data) == self.sha256
+
+
+@dataclass(slots=True)
+class Errand:
+    """Blocks to bring; ``entries`` are the files of the bundle that they are part of, none for the manifest itself."""
+
+    bundle: str
+    wanted: Sequence[Wanted]
+    incoming: Incoming
+    counts: DeliveryCounts
+    entries: Sequence[FileEntry] = ()
+    _missing: dict[str, Wanted] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._missing = {wanted.sha256: wanted for wanted in self.wanted}
+
+    @property
+    def missing(self) -> list[Wanted]:
+        """What has still to come, in the order of the files."""
+        return list(self._missing.values())
+
+    async def take(self, wanted: Wanted, data: bytes) -> bool:
+        """Keep ``data`` if it is good; say whether it was. Raises :class:`StorageError`."""
+        if not wanted.is_good(data):
+            self.refuse(wanted, len(data))
+            return False
+        await asyncio.to_thread(self.incoming.keep, wanted.sha256, data)
+        self.count(wanted, len(data))
+        return True
+
+    def count(self, wanted: Wanted, size: int) -> None:
+        """Note that ``wanted`` is on the disk."""
+        if self._missing.pop(wanted.sha256, None) is not None:
+            self.counts.fetched += 1
+            self.counts.fetched_bytes += size
+
+    def refuse(self, wanted: Wanted, size: int) -> None:
+        """Note that ``wanted`` came damaged."""
+        self.counts.damaged += 1
+        log_event("block_damaged", level=logging.WARNING, block=wanted.sha256[:12], bytes=size)
