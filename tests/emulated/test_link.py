@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from devices.emulator.arm_root import CHECKOUT
 from devices.emulator.conditions import PRESETS, Conditions
 from devices.emulator.link import Link, link, network
 from devices.emulator.namespaces import missing
@@ -159,7 +160,7 @@ def test_nothing_is_left_when_the_program_is_killed() -> None:
         "import time\nfrom devices.emulator.link import link\n"
         "with link() as line:\n print(line.near.pid, flush=True)\n time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         wire = int(process.stdout.readline())
         assert _runs(wire)

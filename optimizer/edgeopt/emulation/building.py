@@ -25,16 +25,16 @@ from edgeopt.emulation.cpus import CPUS, cpuinfo
 from edgeopt.emulation.root import RECORD, Root, RootRecord
 from edgeopt_contract.errors import UnreachableError, UsageError
 
-__all__ = ["ARCHITECTURES", "Request", "build_root"]
+__all__ = ["ARCHITECTURES", "PYTHON", "Request", "build_root", "compile_modules"]
 
 OnStep = Callable[[str], None]
 
 ARCHITECTURES = ("aarch64",)
-_DEBIAN_ARCH, _SUITE, _PYTHON = "arm64", "bookworm", "3.11"  # what Raspberry Pi OS was made of, too
+_DEBIAN_ARCH, _SUITE, PYTHON = "arm64", "bookworm", "3.11"  # what Raspberry Pi OS was made of, too
 _PACKAGES = (
     *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libbz2-1.0", "liblzma5", "libssl3", "libexpat1", "libffi8"),
     *("libsqlite3-0", "libuuid1", "libcrypt1"),
-    *(f"libpython{_PYTHON}-minimal", f"python{_PYTHON}-minimal", f"libpython{_PYTHON}-stdlib"),
+    *(f"libpython{PYTHON}-minimal", f"python{PYTHON}-minimal", f"libpython{PYTHON}-stdlib"),
 )
 _WHEELS = ("numpy", "onnxruntime")  # in the versions installed here: what is certified is what was measured
 _GLIBCS = ("2_28", "2_27", "2_17")
@@ -78,9 +78,9 @@ def build_root(request: Request, on_step: OnStep) -> Root:
         on_step("fetching wheels")
         packages = _install_wheels(new / "root", request.wheels)
         on_step("compiling")
-        _compile(new / "root")
+        compile_modules(new / "root" / "usr" / "lib" / f"python{PYTHON}", new / "root" / "usr" / "lib" / "python3")
         _describe_cpus(new)
-        record = RootRecord(arch=request.arch, python=_PYTHON, packages=packages)
+        record = RootRecord(arch=request.arch, python=PYTHON, packages=packages)
         (new / RECORD).write_bytes(msgspec.json.encode(record))
         if place.exists():
             place.rename(Path(made) / "old")
@@ -136,7 +136,7 @@ def _install_wheels(root: Path, more: Sequence[str]) -> dict[str, str]:
     pinned = [f"{name}=={metadata.version(name)}" for name in _WHEELS]
     platforms = [f"--platform=manylinux_{glibc}_aarch64" for glibc in _GLIBCS]
     options = ("--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:", "--no-warn-conflicts")
-    version = ("--python-version", _PYTHON, "--implementation", "cp", "--target", str(place))
+    version = ("--python-version", PYTHON, "--implementation", "cp", "--target", str(place))
     _run(
         *(sys.executable, "-m", "pip", "install", *options, *platforms, "--platform=manylinux2014_aarch64"),
         *(*version, *pinned, *more),
@@ -144,16 +144,19 @@ def _install_wheels(root: Path, more: Sequence[str]) -> dict[str, str]:
     return {found.name: found.version for found in metadata.distributions(path=[str(place)])}
 
 
-def _compile(root: Path) -> None:
-    """Compile the modules, without which Python starts half as fast; any Python of the same version can."""
-    compiler = shutil.which(f"python{_PYTHON}")
-    if compiler is None and f"{sys.version_info.major}.{sys.version_info.minor}" == _PYTHON:
+def compile_modules(*folders: Path) -> None:
+    """Compile a root's modules, without which Python starts half as fast; any Python of the same version can.
+
+    Nothing happens where there is none.
+    """
+    compiler = shutil.which(f"python{PYTHON}")
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == PYTHON:
         compiler = sys.executable
     if compiler is not None:
-        folders = (str(root / "usr" / "lib" / f"python{_PYTHON}"), str(root / "usr" / "lib" / "python3"))
         options = ("-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-x", "/(test|tests|f2py|idlelib)/")
         # some files in a distribution are templates or meant for another version: those stay uncompiled
-        subprocess.run([compiler, "-m", "compileall", *options, *folders], check=False, capture_output=True)
+        command = [compiler, "-m", "compileall", *options, *map(str, folders)]
+        subprocess.run(command, check=False, capture_output=True)
 
 
 def _describe_cpus(place: Path) -> None:

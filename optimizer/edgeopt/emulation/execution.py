@@ -22,7 +22,7 @@ from edgeopt.emulation.emulator import Emulator
 from edgeopt.emulation.root import find_root, roots_folder
 from edgeopt.targets import EmulatedCpu, Target
 
-__all__ = ["Execution", "ExecutionKind", "execution_for"]
+__all__ = ["Execution", "ExecutionKind", "execution_for", "find_qemu"]
 
 _RUNTIME = "onnxruntime"
 
@@ -44,6 +44,11 @@ class Execution:
     emulator: Emulator | None = None
 
 
+def find_qemu(program: str) -> str | None:
+    """Return the path of QEMU's user-mode ``program`` (such as ``qemu-aarch64``), the static one where there is one."""
+    return shutil.which(f"{program}-static") or shutil.which(program)
+
+
 def execution_for(target: Target, host: Target, roots: Path | None = None) -> Execution:
     """Return how variants for ``target`` are certified on ``host``, which is this machine.
 
@@ -53,7 +58,7 @@ def execution_for(target: Target, host: Target, roots: Path | None = None) -> Ex
         return Execution(ExecutionKind.NATIVE, f"this CPU ({host.name})")
     if target.emulator is None:
         return _simulated(target.no_emulator or f"the profile {target.name} names no emulator")
-    program = shutil.which(f"{target.emulator.program}-static") or shutil.which(target.emulator.program)
+    program = find_qemu(target.emulator.program)
     if program is None:
         return _simulated(f"{target.emulator.program} is not installed (Debian: apt-get install qemu-user-static)")
     if target.arch == host.arch:

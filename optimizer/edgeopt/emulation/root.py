@@ -19,7 +19,7 @@ import msgspec
 
 from edgeopt_contract.errors import UsageError
 
-__all__ = ["RECORD", "VARIABLE", "Root", "RootRecord", "find_root", "roots_folder"]
+__all__ = ["RECORD", "VARIABLE", "Root", "RootRecord", "cache_folder", "find_root", "roots_folder"]
 
 RECORD = "edgeopt-root.json"
 VARIABLE = "EDGEOPT_EMULATOR"
@@ -58,8 +58,13 @@ def roots_folder(given: Path | None = None) -> Path:
         return given
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
+    return cache_folder() / "emulator"
+
+
+def cache_folder() -> Path:
+    """Return edgeopt's folder in the user's cache (XDG Base Directory Specification)."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "edgeopt" / "emulator"
+    return (Path(cache) if cache else Path.home() / ".cache") / "edgeopt"
 
 
 def find_root(arch: str, folder: Path) -> Root | None:
