@@ -7,6 +7,8 @@ Three things make equal models look different, and each is met:
   A B B A B A A B, in which each model follows itself as often as the other, and they take turns in beginning it.
 - Where a model lies in memory makes it faster or slower for as long as it is loaded: both are loaded afresh, in
   alternating order, for each repetition, and the repetitions are what the interval counts.
+- Which of two places of the stopwatch a model has (whose run is made, warmed up and released first) can cost some
+  nanoseconds, the same ones for as long as the process lives: the models change places between repetitions.
 
 The interval is that of order statistics for a median (David & Nagaraja, Order Statistics, section 7.1) over the
 repetitions: no distribution is assumed, and nothing is drawn at random. Example::
@@ -99,8 +101,11 @@ def loader(
     def load(repetition: int) -> list[tuple[Run, ...]]:
         count = len(openers)
         order = [(repetition + place) % count for place in range(count)]
-        sessions = {which: openers[which]() for which in (order if repetition // count % 2 else order[::-1])}
-        return [tuple(sessions[which].call_on(one) for which in range(count)) for one in feeds]
+        runs: dict[int, list[Run]] = {}
+        for which in order if repetition // count % 2 else order[::-1]:
+            session = openers[which]()
+            runs[which] = [session.call_on(one) for one in feeds]
+        return [tuple(runs[which][number] for which in range(count)) for number in range(len(feeds))]
 
     return load
 
@@ -113,7 +118,8 @@ def measure(load: Callable[[int], Sequence[Sequence[Run]]], clock: Callable[[], 
     """
     baseline, variant = [], []
     for repetition in range(plan.repetitions):
-        runs = load(repetition)
+        step = -1 if _swaps(repetition) else 1
+        runs = [pair[::step] for pair in load(repetition)]
         for pair in runs:
             for run in (*pair,) * plan.warm_up:
                 run()
@@ -122,9 +128,14 @@ def measure(load: Callable[[int], Sequence[Sequence[Run]]], clock: Callable[[], 
         while len(rounds) < plan.least_rounds or clock() < end:
             number = len(rounds)
             rounds.append(_round(runs[number % len(runs)], clock, first=(repetition + number) % 2))
-        baseline.append(tuple(first for first, _ in rounds))
-        variant.append(tuple(second for _, second in rounds))
+        baseline.append(tuple(both[::step][0] for both in rounds))
+        variant.append(tuple(both[::step][1] for both in rounds))
     return Times(tuple(baseline), tuple(variant))
+
+
+def _swaps(repetition: int) -> bool:
+    """Tell whether the models change places: Thue-Morse, so as often as not, and with no period of its own."""
+    return repetition.bit_count() % 2 == 1
 
 
 def _round(pair: Sequence[Run], clock: Callable[[], float], *, first: int) -> tuple[float, float]:
@@ -135,7 +146,8 @@ def _round(pair: Sequence[Run], clock: Callable[[], float], *, first: int) -> tu
         run = pair[which]
         begin = clock()
         run()
-        spent[which] += clock() - begin
+        end = clock()  # nothing that is of one model only may come before it but the run
+        spent[which] += end - begin
     return spent[0] / 4, spent[1] / 4
 
 

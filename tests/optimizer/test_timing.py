@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -98,6 +99,39 @@ def test_what_favours_neither_model_changes_no_ratio(what: str, seconds: Seconds
     """Equal models stay equal, whatever the machine does to both."""
     times = _Bench(seconds).measure(Plan(seconds=0, repetitions=16, warm_up=0, least_rounds=8))
     assert 1.0 == pytest.approx(estimate(times).ratio, abs=0.005), what
+
+
+def test_a_place_that_costs_time_changes_no_ratio() -> None:
+    """Whoever is warmed up first in a repetition is slower in all of it: equal models stay equal, and unequal ones too.
+
+    For as long as a process lives it may be the same place, so the models change places, and the interval says so.
+    """
+
+    class Bench(_Bench):
+        def load(self, repetition: int) -> list[tuple[Run, Run]]:
+            self.fresh = len(self.calls)
+            return super().load(repetition)
+
+    def slow(bench: _Bench, name: str) -> float:
+        assert isinstance(bench, Bench)
+        first = bench.calls[bench.fresh] if len(bench.calls) > bench.fresh else name
+        return (2.0 if name == "a0" else ratio) * (1.01 if name == first else 1.0)
+
+    for ratio in (2.0, 1.0):
+        for repetitions in (6, 16):
+            bench = Bench(slow)
+            speed = estimate(bench.measure(Plan(seconds=0, repetitions=repetitions, warm_up=1, least_rounds=2)))
+            assert speed.ratio_low < 2.0 / ratio < speed.ratio_high
+            assert 2.0 / ratio == pytest.approx(speed.ratio, rel=1e-3)
+
+
+def test_the_models_change_places_as_often_as_not() -> None:
+    """And neither place goes with an order of loading: all four come as often."""
+    bench = _Bench(_constant)
+    bench.measure(Plan(seconds=0, repetitions=16, warm_up=1, least_rounds=1))
+    first = [bench.calls[start][0] for start in range(0, len(bench.calls), 10)]
+    loaded = "baababba" * 4
+    assert {4} == {list(zip(first, loaded[::2], strict=True)).count(pair) for pair in itertools.product("ab", "ab")}
 
 
 def test_a_constant_ratio_is_found_exactly() -> None:
