@@ -46,6 +46,7 @@ class Recipe:
     inputs: int = 4
     features: tuple[str, ...] = ()
     tolerance: float = 0.05
+    edges: tuple[float, ...] = ()  # of the feature x[0]; quantiles of the data by default
 
 
 def samples(seed: int, n: int, width: int = 4) -> np.ndarray:
@@ -97,7 +98,7 @@ def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
             files={
                 "fp32.onnx": (Role.VARIANT, recipe.model or onnx_model(weights, recipe)),
                 "golden.npz": (Role.GOLDEN, golden.getvalue()),
-                "profile.json": (Role.PROFILE, encode(_profile(weights, recipe.inputs))),
+                "profile.json": (Role.PROFILE, encode(_profile(weights, recipe))),
                 "report.json": (Role.EVIDENCE, b"{}"),
             },
         ),
@@ -155,13 +156,13 @@ def _poisonable_nodes() -> list:
     ]
 
 
-def _profile(weights: np.ndarray, width: int) -> ReferenceProfile:
-    inputs = samples(2, 500, width)
+def _profile(weights: np.ndarray, recipe: Recipe) -> ReferenceProfile:
+    inputs = samples(2, 500, recipe.inputs)
     outputs = _softmax(inputs @ weights)
     specs = [
         FeatureSpec(
             name="x[0]", source=Source.INPUT, tensor="x", summary=Summary.COLUMN, column=0,
-            edges=tuple(float(e) for e in np.quantile(inputs[:, 0], np.linspace(0, 1, 17))),
+            edges=recipe.edges or tuple(float(e) for e in np.quantile(inputs[:, 0], np.linspace(0, 1, 17))),
         ),
         FeatureSpec(
             name="confidence", source=Source.OUTPUT, tensor="p", summary=Summary.CONFIDENCE, edges=CONFIDENCE_EDGES

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeopt_contract.isa import isa_features, normalize_arch
 from edgeopt_contract.manifest import Capabilities
 
-__all__ = ["read_capabilities", "read_gauges"]
+__all__ = ["available_memory", "read_capabilities", "read_gauges", "resident_memory"]
 
 _RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 
@@ -36,7 +36,7 @@ def read_capabilities(proc: Path = Path("/proc")) -> Capabilities:
 def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> dict[str, float]:
     """Return available memory, free disk below ``data`` and, where there is a sensor, the highest temperature."""
     gauges = {"disk_free_bytes": float(shutil.disk_usage(data).free)}
-    available = _meminfo(proc).get("MemAvailable")
+    available = available_memory(proc)
     if available is not None:
         gauges["memory_bytes"] = float(available)
     temperatures = [_read(zone) for zone in (sys / "class" / "thermal").glob("thermal_zone*/temp")]
@@ -44,6 +44,17 @@ def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")
     if readings:
         gauges["temperature_celsius"] = max(readings)
     return gauges
+
+
+def available_memory(proc: Path = Path("/proc")) -> int | None:
+    """Return how many bytes new work could have without swapping; ``None`` where the kernel does not say."""
+    return _meminfo(proc).get("MemAvailable")
+
+
+def resident_memory(pid: int, proc: Path = Path("/proc")) -> int:
+    """Return the bytes of ``pid`` that are in memory; 0 when it is gone."""
+    pages = _read(proc / str(pid) / "statm").split()[1:2]
+    return int(pages[0]) * os.sysconf("SC_PAGESIZE") if pages else 0
 
 
 def _runtimes() -> dict[str, str]:

@@ -1,94 +1,116 @@
-"""What the device lives through, as one window of counts at a time: profile cells, latencies, rows and errors.
+"""Windows: what a bundle's counts grew by between two moments, as a message. Pure.
 
-No raw value is kept longer than it takes to count it. Reading clocks and sending is the caller's part. Example::
+The counts themselves are cumulative and lie in a file (:mod:`edgeopt_agent.counts`). A window that could not be kept is
+taken again later, with everything in it. Example::
 
-    window = Window(Serves(digest, "int8"), profile.features, start=now)
-    window.count_row(inputs, outputs, microseconds=412.0)
-    window.count_error()
-    telemetry = window.close(session, number, end=later, gauges={"memory_bytes": 6e7})
+    window = Window.since(mark, counts.layout, counts.snapshot(), end=now)
+    window.rows, window.errors
+    telemetry = window.telemetry(session, number, gauges={"memory_bytes": 6e7})
+    mark = window.mark                               # once the telemetry is kept: the next window begins here
 """
 
 from __future__ import annotations
 
+import zlib
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
+from edgeopt_agent.counts import ERRORS, FEATURES, LATENCY, NONFINITE, ROWS, Layout
+from edgeopt_contract.errors import MessageError
 from edgeopt_contract.messages import Telemetry
-from edgeopt_contract.profile import LATENCY_EDGES_US, ProfileCounter, ReferenceFeature, count_latency, merge_cells
 
-__all__ = ["Serves", "Window"]
-
-Array = npt.NDArray[Any]
-_BUFFER_ROWS = 32
-_BUFFER_BYTES = 1 << 20
+__all__ = ["Mark", "Window", "read_marks", "write_marks"]
 
 
-@dataclass(frozen=True, slots=True)
-class Serves:
-    """Which bundle, and which variant of it, answered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Where a window begins: the counts at that time, of the file with this ``epoch``; seconds since 1970."""
 
-    bundle: str
-    variant: str
+    epoch: str
+    at: int
+    cells: bytes = b""  # int64 each; empty is all zero
+
+    def counts(self, size: int) -> array[int]:
+        """Return the cells, ``size`` of them."""
+        cells = array("q", self.cells)
+        return cells if len(cells) == size else array("q", bytes(8 * size))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Counts of one bundle since ``start``. Rows are counted in small batches, which costs a tenth."""
+    """What ``layout``'s bundle counted since ``start``."""
 
-    def __init__(self, serves: Serves, features: Sequence[ReferenceFeature], start: int) -> None:
-        self.serves = serves
-        self.start = start
-        self.rows = 0
-        self.errors = 0
-        self._counter = ProfileCounter(features)
-        self._cells: dict[str, tuple[int, ...]] = {}
-        self._latency = np.zeros(len(LATENCY_EDGES_US) + 1, dtype=np.int64)
-        self._buffer: list[tuple[Mapping[str, Array], Mapping[str, Array], float]] = []
-        self._buffered_bytes = 0
+    layout: Layout
+    start: int
+    mark: Mark  # its end
+    grown: Sequence[int]
 
-    def count_row(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], microseconds: float) -> None:
-        """Count one inference; the arrays have a first axis of one."""
-        self.rows += 1
-        self._buffer.append((inputs, outputs, microseconds))
-        self._buffered_bytes += sum(array.nbytes for array in (*inputs.values(), *outputs.values()))
-        if len(self._buffer) >= _BUFFER_ROWS or self._buffered_bytes >= _BUFFER_BYTES:
-            self._count_buffer()
+    @classmethod
+    def since(cls, mark: Mark, layout: Layout, cells: array[int], *, end: int) -> Window:
+        """Return what was counted from ``mark`` to ``cells``, which are the counts at ``end``."""
+        grown = [now - before for now, before in zip(cells, mark.counts(len(cells)), strict=True)]
+        ends = replace(mark, at=end, cells=cells.tobytes())
+        return cls(layout=layout, start=mark.at, mark=ends, grown=grown)
 
-    def count_error(self) -> None:
-        """Count one request that got no answer."""
-        self.errors += 1
+    @property
+    def rows(self) -> int:
+        """Inferences that answered."""
+        return self.grown[ROWS]
 
-    def close(self, session: int, number: int, *, end: int, gauges: Mapping[str, float]) -> Telemetry:
-        """Return the window as a numbered message. The counts stay; begin a new window once it is kept."""
-        self._count_buffer()
-        self._cells = merge_cells(self._cells, self._counter.take())
+    @property
+    def nonfinite(self) -> int:
+        """Of these, those whose outputs held NaN or infinity."""
+        return self.grown[NONFINITE]
+
+    @property
+    def errors(self) -> int:
+        """Inferences that got no answer."""
+        return self.grown[ERRORS]
+
+    @property
+    def latency(self) -> tuple[int, ...]:
+        """Rows by the latency cells that every device uses."""
+        return tuple(self.grown[LATENCY:FEATURES])
+
+    @property
+    def cells(self) -> dict[str, tuple[int, ...]]:
+        """The counts of each feature."""
+        cells, offset = {}, FEATURES
+        for name, size in self.layout.features:
+            cells[name] = tuple(self.grown[offset : offset + size])
+            offset += size
+        return cells
+
+    def telemetry(
+        self, session: int, number: int, *, gauges: Mapping[str, float], with_cells: bool = True
+    ) -> Telemetry:
+        """Return the window as a numbered message."""
         return Telemetry(
             session=session,
             number=number,
-            bundle=self.serves.bundle,
-            variant=self.serves.variant,
+            bundle=self.layout.bundle,
+            variant=self.layout.variant,
             start=self.start,
-            end=max(self.start, end),  # the clock may have been set back
+            end=max(self.start, self.mark.at),  # the clock may have been set back
             rows=self.rows,
             errors=self.errors,
-            cells=self._cells,
-            latency=tuple(int(n) for n in self._latency),
+            cells=self.cells if with_cells else {},
+            latency=self.latency,
             infrastructure=dict(gauges),
         )
 
-    def _count_buffer(self) -> None:
-        buffer, self._buffer, self._buffered_bytes = self._buffer, [], 0
-        if not buffer:
-            return
-        self._latency += count_latency([microseconds for _, _, microseconds in buffer])
-        shapes = {tuple(array.shape for array in (*row[0].values(), *row[1].values())) for row in buffer}
-        batches = [buffer] if len(shapes) == 1 else [[row] for row in buffer]  # a model may answer in varying shapes
-        for rows in batches:
-            self._counter.observe(_joined([row[0] for row in rows]), _joined([row[1] for row in rows]))
+
+def write_marks(marks: Mapping[str, Mark]) -> bytes:
+    """Return ``marks`` (by the name of the counts' file) as bytes to keep."""
+    return zlib.compress(msgspec.msgpack.encode(dict(marks)))
 
 
-def _joined(rows: list[Mapping[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+def read_marks(data: bytes) -> dict[str, Mark]:
+    """Return what :func:`write_marks` was given. Raises :class:`MessageError`."""
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(data), type=dict[str, Mark])
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise MessageError(f"the marks of the telemetry cannot be read: {error}") from error

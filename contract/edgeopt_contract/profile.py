@@ -11,9 +11,7 @@ Cells of a numeric feature with edges e0 < … < eK, in order::
 
 Cells of a categorical feature with C categories: one for each, then one for anything else. Example::
 
-    counter = ProfileCounter(reference.features)
-    counter.observe({"x": batch}, {"logits": scores})
-    cells = counter.take()                          # {"brightness": (0, 12, 9, …), …}; the counter is empty again
+    count_values(spec, summarize(spec, batch))      # one count a cell; counting.py does it for all features at once
 """
 
 from __future__ import annotations
@@ -39,7 +37,6 @@ __all__ = [
     "CONFIDENCE_EDGES",
     "LATENCY_EDGES_US",
     "FeatureSpec",
-    "ProfileCounter",
     "ReferenceFeature",
     "ReferenceProfile",
     "Source",
@@ -158,25 +155,3 @@ def merge_cells(*windows: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
                 raise MessageError(f"feature {name}: expected {merged[name].size} cells, got {new.size}")
             merged[name] = merged[name] + new if name in merged else new
     return {name: tuple(int(n) for n in counts) for name, counts in merged.items()}
-
-
-class ProfileCounter:
-    """Counts inferences into a profile's cells, in memory that does not grow."""
-
-    def __init__(self, features: Sequence[ReferenceFeature]) -> None:
-        self._specs = tuple(feature.spec for feature in features)
-        self._counts = {spec.name: np.zeros(spec.cells, dtype=np.int64) for spec in self._specs}
-
-    def observe(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Count a batch: arrays by tensor name, first axis samples. A tensor that is not there is not counted."""
-        for spec in self._specs:
-            tensor = (inputs if spec.source is Source.INPUT else outputs).get(spec.tensor)
-            if tensor is not None:
-                self._counts[spec.name] += count_values(spec, summarize(spec, tensor))
-
-    def take(self) -> dict[str, tuple[int, ...]]:
-        """Return the counts since the last call and start again from zero."""
-        taken = {name: tuple(int(n) for n in counts) for name, counts in self._counts.items()}
-        for counts in self._counts.values():
-            counts.fill(0)
-        return taken

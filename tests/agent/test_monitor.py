@@ -1,81 +1,61 @@
-"""Windows: every request is counted once, in the right place."""
+"""Windows: differences of counts, told as messages."""
 
 from __future__ import annotations
 
-import numpy as np
+from array import array
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.monitor import Serves, Window
-from edgeopt_contract.messages import Telemetry
-from edgeopt_contract.profile import (
-    FeatureSpec,
-    ReferenceFeature,
-    Source,
-    Summary,
-    count_latency,
-    count_values,
-    summarize,
-)
+from edgeopt_agent.counts import ERRORS, FEATURES, LATENCY, ROWS, Layout
+from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
+from edgeopt_contract.errors import MessageError
 
-SPEC = FeatureSpec(name="m", source=Source.INPUT, tensor="x", summary=Summary.MEAN, edges=(-1.0, 0.0, 1.0))
-FEATURES = [ReferenceFeature(spec=SPEC, counts=(0,) * SPEC.cells, mean=0, std=1)]
-SERVES = Serves("ab" * 32, "int8")
+LAYOUT = Layout(bundle="ab" * 32, variant="int8", features=(("brightness", 3), ("class", 2)))
+START = Mark(epoch="e", at=10)
+cells = st.lists(st.integers(0, 2**40), min_size=LAYOUT.cells, max_size=LAYOUT.cells).map(lambda n: array("q", n))
 
 
-def close(window: Window, **options: object) -> Telemetry:
-    """Close ``window`` as number 2 of session 1."""
-    return window.close(1, 2, **({"end": 20, "gauges": {}} | options))  # type: ignore[arg-type]  # passed on
+@given(st.lists(cells, min_size=1, max_size=4))
+def test_windows_add_up_to_the_counts(growths: list[array[int]]) -> None:
+    """However a run is cut into windows, their sum is what was counted, cell by cell."""
+    mark, counts, windows = START, array("q", bytes(8 * LAYOUT.cells)), []
+    for growth in growths:
+        counts = array("q", [a + b for a, b in zip(counts, growth, strict=True)])
+        windows.append(window := Window.since(mark, LAYOUT, counts, end=20))
+        mark = window.mark
+    assert list(counts) == [sum(column) for column in zip(*(window.grown for window in windows), strict=True)]
 
 
-@given(st.lists(st.tuples(st.floats(-3, 3), st.floats(1, 1e8)), min_size=1, max_size=100))
-def test_counts_are_those_of_all_rows_together(rows: list[tuple[float, float]]) -> None:
-    """Counting in small batches gives what counting everything at once gives."""
-    window = Window(SERVES, FEATURES, start=10)
-    for value, microseconds in rows:
-        window.count_row({"x": np.full((1, 4), value, np.float32)}, {"y": np.zeros((1, 2))}, microseconds)
-    telemetry = close(window)
-    batch = np.array([[value] * 4 for value, _ in rows], dtype=np.float32).reshape(-1, 4)
-    assert tuple(count_values(SPEC, summarize(SPEC, batch))) == telemetry.cells["m"]
-    assert tuple(count_latency([microseconds for _, microseconds in rows])) == telemetry.latency
-    assert (len(rows), 0) == (telemetry.rows, telemetry.errors)
-
-
-def test_window_says_who_served_when_and_how_the_machine_was() -> None:
-    """Bundle, variant, times, errors and gauges stand in the message."""
-    window = Window(SERVES, FEATURES, start=10)
-    window.count_error()
-    telemetry = close(window, gauges={"memory_bytes": 5.0})
-    assert ("ab" * 32, "int8", 10, 20, 1, {"memory_bytes": 5.0}) == (
+def test_window_says_who_served_when_and_what() -> None:
+    """Bundle, variant, times, rows, errors, latencies, cells by feature, and how the machine was."""
+    counts = array("q", bytes(8 * LAYOUT.cells))
+    counts[ROWS], counts[ERRORS], counts[LATENCY + 3], counts[FEATURES + 1], counts[-1] = 5, 2, 5, 4, 1
+    telemetry = Window.since(START, LAYOUT, counts, end=20).telemetry(1, 2, gauges={"memory_bytes": 5.0})
+    assert ("ab" * 32, "int8", 10, 20, 5, 2) == (
         telemetry.bundle,
         telemetry.variant,
         telemetry.start,
         telemetry.end,
+        telemetry.rows,
         telemetry.errors,
-        telemetry.infrastructure,
     )
+    assert {"brightness": (0, 4, 0), "class": (0, 1)} == telemetry.cells
+    assert (5, 5) == (telemetry.latency[3], sum(telemetry.latency))
+    assert {"memory_bytes": 5.0} == telemetry.infrastructure
 
 
 def test_clock_set_back_does_not_make_an_invalid_window() -> None:
     """A device without a clock battery may jump to the past; its counts are still sent."""
-    assert (10, 10) == ((telemetry := close(Window(SERVES, FEATURES, start=10), end=3)).start, telemetry.end)
+    window = Window.since(START, LAYOUT, array("q", bytes(8 * LAYOUT.cells)), end=3)
+    telemetry = window.telemetry(1, 2, gauges={})
+    assert (10, 10) == (telemetry.start, telemetry.end)
 
 
-def test_closing_again_gives_the_same_counts() -> None:
-    """A window that could not be kept is closed again later, with everything in it."""
-    window = Window(SERVES, FEATURES, start=10)
-    row = ({"x": np.zeros((1, 4))}, {"y": np.zeros((1, 2))}, 5.0)
-    window.count_row(*row)
-    assert 1 == sum(close(window).cells["m"])
-    window.count_row(*row)
-    assert (2, 2) == (sum(close(window).cells["m"]), sum(close(window).latency))
-
-
-@pytest.mark.parametrize("rows", [[(1, 3), (1, 5)], [(1, 3), (1, 3)]])
-def test_rows_of_varying_shape_are_counted(rows: list[tuple[int, int]]) -> None:
-    """A model may answer in another shape each time."""
-    window = Window(SERVES, FEATURES, start=10)
-    for shape in rows:
-        window.count_row({"x": np.zeros(shape)}, {"y": np.zeros(shape)}, 1.0)
-    assert len(rows) == sum(close(window).cells["m"])
+@given(st.dictionaries(st.text(max_size=9), cells.map(lambda n: Mark(epoch="e", at=7, cells=n.tobytes())), max_size=2))
+def test_marks_survive_being_kept(marks: dict[str, Mark]) -> None:
+    """What is written is read, and what was not written is refused."""
+    assert marks == read_marks(write_marks(marks))
+    with pytest.raises(MessageError, match="marks"):
+        read_marks(write_marks(marks)[:-1])

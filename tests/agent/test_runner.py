@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +16,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt_agent.runner.__main__ import answer, serve
+from edgeopt_agent.counts import ROWS, Counts, Layout
+from edgeopt_agent.runner.__main__ import serve
+from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
     Answer,
+    Blame,
     Failed,
     Infer,
     Load,
     Loaded,
     Reply,
     Request,
+    SelfTest,
+    SelfTested,
     Tensor,
+    attach,
     body_length,
-    decode_frame,
-    encode_frame,
+    decode_message,
+    encode_message,
+    heads_of,
+    payload_bytes,
 )
+from edgeopt_agent.runner.worker import Worker
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
 from edgeopt_contract.bundle import Bundle
-from edgeopt_contract.errors import ModelError
+from edgeopt_contract.codec import decode
+from edgeopt_contract.errors import BundleError, DataError, ModelError
+from edgeopt_contract.features import ReferenceProfile
+from edgeopt_contract.manifest import TensorSpec
 from edgeopt_contract.values import digest_of
+from tests.agent.bench import array, tensors
 from tests.tiny import POISON, Recipe, samples, tiny_bundle
+
+X = TensorSpec(name="x", dtype="float32", shape=(4,))
 
 
 @pytest.fixture
@@ -45,9 +60,25 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def model(bundle: Bundle) -> Path:
-    """The model's file."""
-    return bundle.directory / "fp32.onnx"
+def load(bundle: Bundle, tmp_path: Path) -> Load:
+    """The request to load it."""
+    return load_of(bundle, tmp_path / "counts")
+
+
+def load_of(bundle: Bundle, counts: Path, model: Path | None = None) -> Load:
+    """A request to load ``bundle``, whose cells are made in ``counts``."""
+    profile = bundle.directory / "profile.json"
+    features = decode(ReferenceProfile, profile.read_bytes()).features
+    layout = Layout(bundle=bundle.digest, variant="fp32", features=tuple((f.spec.name, f.spec.cells) for f in features))
+    Counts.open(counts, layout, "boot").close()
+    return Load(
+        path=str(model or bundle.directory / "fp32.onnx"),
+        runtime="onnxruntime",
+        threads=1,
+        inputs=bundle.manifest.inputs,
+        profile=str(profile),
+        counts=str(counts),
+    )
 
 
 @pytest.fixture
@@ -60,102 +91,132 @@ async def runner() -> AsyncIterator[RunnerProcess]:
 
 @given(hnp.arrays(hnp.boolean_dtypes() | hnp.integer_dtypes() | hnp.floating_dtypes(endianness="="), (2, 3)))
 def test_tensor_survives_its_frame(array: np.ndarray) -> None:
-    """Dtype, shape and every bit of an array arrive."""
+    """Dtype, shape and every bit of an array arrive, beside another one."""
     array = array.astype(array.dtype.newbyteorder("="))
-    frame = encode_frame(Infer([Tensor.of("x", array)]))
-    assert len(frame) == HEADER_BYTES + body_length(frame[:HEADER_BYTES])
-    (tensor,) = decode_frame(Request, frame[HEADER_BYTES:]).tensors
-    assert (array.dtype, array.tobytes()) == (tensor.array().dtype, tensor.array().tobytes())
+    given = [tensor_of("x", array), Tensor("y", "int8", (2,), b"ab")]
+    first = encode_message(Infer(heads_of(given)))
+    assert len(first) == HEADER_BYTES + body_length(first[:HEADER_BYTES])
+    message = decode_message(Request, first[HEADER_BYTES:])
+    payload = b"".join(tensor.data for tensor in given)
+    assert len(payload) == payload_bytes(message)
+    tensor, other = attach(message.heads, payload)
+    assert (array.dtype, array.tobytes()) == (array_of(tensor).dtype, array_of(tensor).tobytes())
+    assert b"ab" == bytes(other.data)
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_no_frame_are_refused(body: bytes) -> None:
+def test_bytes_that_are_no_message_are_refused(body: bytes) -> None:
     """Whatever a runner may print, it is a reply or a ``ValueError``."""
     with contextlib.suppress(ValueError):
-        assert isinstance(decode_frame(Reply, body), Answer | Failed | Loaded)
+        assert isinstance(decode_message(Reply, body), Answer | Failed | Loaded | SelfTested)
 
 
-def test_frame_of_impossible_length_is_refused() -> None:
-    """Four bytes cannot make the agent wait for gigabytes."""
+def test_impossible_lengths_are_refused() -> None:
+    """Four bytes cannot make the agent wait for gigabytes, nor can the heads of tensors."""
     with pytest.raises(ValueError, match="at most"):
         body_length(b"\xff\xff\xff\xff")
+    for size in (-1, 1 << 40):
+        message = Infer(heads_of([])).__class__((heads_of([Tensor("x", "int8", (1,), b"a")])[0],))
+        head = type(message.heads[0])("x", "int8", (1,), size)
+        with pytest.raises(ValueError, match="at most"):
+            payload_bytes(Infer((head,)))
 
 
-def test_main_loop_answers_each_frame_until_the_end(model: Path) -> None:
-    """Load, infer, end of input: two replies and a return."""
-    x = Tensor.of("x", samples(1, 2))
-    requests = io.BytesIO(encode_frame(Load(str(model), 1)) + encode_frame(Infer([x])))
+def test_main_loop_answers_each_frame_until_the_end(load: Load) -> None:
+    """Load, infer, end of input: two replies and a return; the row is counted."""
+    (x,) = tensors(samples(1, 2))
+    requests = io.BytesIO(encode_message(load) + encode_message(Infer(heads_of([x]))) + x.data)
     replies = io.BytesIO()
     serve(requests, replies)
     stream = io.BytesIO(replies.getvalue())
-    loaded = decode_frame(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
-    answered = decode_frame(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
-    assert (digest_of(model.read_bytes()), ["x"], ["p"]) == (loaded.sha256, loaded.inputs, loaded.outputs)
-    assert (2, 3) == answered.tensors[0].shape
+    loaded = decode_message(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
+    answered = decode_message(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
+    (output,) = attach(answered.heads, stream.read())
+    assert (digest_of(Path(load.path).read_bytes()), ["x"], ["p"]) == (loaded.sha256, loaded.inputs, loaded.outputs)
+    assert (2, 3) == array_of(output).shape
     assert answered.microseconds > 0
+    counts = Counts.look_into(Path(load.counts))
+    assert 2 == counts.cell(ROWS)
+    counts.close()
 
 
 @pytest.mark.parametrize(
-    ("request_", "reason"),
+    ("change", "blame", "reason"),
     [
-        (Infer([]), "no model is loaded"),
-        (Load("/nowhere/model.onnx", 1), "FileNotFoundError"),
+        (lambda load: Infer(()), Blame.MODEL, "no model is loaded"),
+        (lambda load: replace_path(load, path="/nowhere/model.onnx"), Blame.MODEL, "FileNotFoundError"),
+        (lambda load: replace_path(load, profile="/nowhere"), Blame.BUNDLE, "the profile cannot be counted"),
     ],
 )
-def test_request_that_cannot_be_met_is_a_reply(request_: Request, reason: str) -> None:
-    """The runner says what is wrong and lives on."""
-    _, reply = answer(None, request_)
+def test_request_that_cannot_be_met_is_a_reply(
+    load: Load, change: Callable[[Load], Request], blame: Blame, reason: str
+) -> None:
+    """The runner says what is wrong and whose fault it is, and lives on."""
+    reply, _ = Worker().answer(change(load), ())
     assert isinstance(reply, Failed)
+    assert blame is reply.blame
     assert reason in reply.reason
 
 
-async def test_runner_loads_and_infers(runner: RunnerProcess, model: Path) -> None:
-    """The loading process reports the digest of what it read; inputs that do not fit are a model error."""
-    loaded = await runner.load(model)
-    assert digest_of(await asyncio.to_thread(model.read_bytes)) == loaded.sha256
-    reply = await runner.infer({"x": samples(1, 1)})
-    assert np.isclose(1, reply.tensors[0].array().sum())
-    with pytest.raises(ModelError, match="failed on an input"):
-        await runner.infer({"y": samples(1, 1)})
-    assert (1, 3) == (await runner.infer({"x": samples(1, 1)})).tensors[0].shape
+def replace_path(load: Load, **paths: str) -> Load:
+    """The same request with other paths."""
+    fields = {name: getattr(load, name) for name in load.__struct_fields__}
+    return Load(**(fields | paths))
 
 
-async def test_hanging_runner_is_killed(runner: RunnerProcess, model: Path) -> None:
+async def test_runner_loads_infers_and_tests(runner: RunnerProcess, load: Load, bundle: Bundle) -> None:
+    """The loading process reports the digest of what it read; inputs that do not fit are the caller's error."""
+    loaded = await runner.load(load)
+    assert digest_of(await asyncio.to_thread(Path(load.path).read_bytes)) == loaded.sha256
+    _, outputs = await runner.infer(tensors(samples(1, 1)))
+    assert np.isclose(1, array(outputs).sum())
+    with pytest.raises(DataError, match="expected the inputs x, got y"):
+        await runner.infer(tensors(samples(1, 1), "y"))
+    golden = str(bundle.directory / "golden.npz")
+    tested = await runner.test(SelfTest(golden, "fp32", 0.05))
+    assert ([], 16) == (tested.problems, len(tested.microseconds))
+    with pytest.raises(BundleError, match="expected arrays named"):
+        await runner.test(SelfTest(golden, "int8", 0.05))
+    _, outputs = await runner.infer(tensors(samples(1, 1)))
+    assert (1, 3) == array(outputs).shape
+
+
+async def test_hanging_runner_is_killed(runner: RunnerProcess, load: Load) -> None:
     """No answer in time: the process is gone, and can be started again."""
-    await runner.load(model)
+    await runner.load(load)
     pid = runner.pid
     assert pid is not None
     with pytest.raises(RunnerCrashError, match=r"no answer within 0\.5 s"):
-        await runner.infer({"x": np.full((1, 4), POISON, np.float32)})
+        await runner.infer(tensors(np.full((1, 4), POISON, np.float32)))
     assert runner.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    await runner.load(model)
-    await runner.infer({"x": samples(1, 1)})
+    await runner.load(load)
+    await runner.infer(tensors(samples(1, 1)))
 
 
-async def test_dead_runner_is_noticed(runner: RunnerProcess, model: Path) -> None:
+async def test_dead_runner_is_noticed(runner: RunnerProcess, load: Load) -> None:
     """A runner killed from outside is a crash that names the signal; asking a stopped one is a crash too."""
-    await runner.load(model)
+    await runner.load(load)
     assert runner.pid is not None
     os.kill(runner.pid, signal.SIGKILL)
     with pytest.raises(RunnerCrashError, match=r"it ended \(signal 9\)|is not running"):
-        await runner.infer({"x": samples(1, 1)})
+        await runner.infer(tensors(samples(1, 1)))
     with pytest.raises(RunnerCrashError, match="not running"):
-        await runner.infer({"x": samples(1, 1)})
+        await runner.infer(tensors(samples(1, 1)))
 
 
-async def test_file_that_is_no_model_is_refused(runner: RunnerProcess, tmp_path: Path) -> None:
+async def test_file_that_is_no_model_is_refused(runner: RunnerProcess, bundle: Bundle, tmp_path: Path) -> None:
     """The runtime's own words reach the caller."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        await runner.load(path)
+        await runner.load(load_of(bundle, tmp_path / "counts", path))
 
 
-async def test_memory_limit_stops_a_runner_and_not_the_agent(model: Path) -> None:
-    """With too little address space the load fails or the process ends; either way an error comes back."""
-    runner = RunnerProcess(RunnerOptions(memory_bytes=150 << 20))
+async def test_memory_limit_stops_a_runner_and_not_the_agent(load: Load) -> None:
+    """With too little memory the load fails or the process ends; either way an error comes back."""
+    runner = RunnerProcess(RunnerOptions(memory_bytes=12 << 20))
     with pytest.raises((ModelError, RunnerCrashError)):
-        await runner.load(model)
+        await runner.load(load)
     await runner.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,74 +11,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt_agent.serving import NotServingError, Served, Serving, ServingOptions
-from edgeopt_agent.slots import Installed, Slots
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.counts import boot_id
+from edgeopt_agent.served import NotServingError, RestartingError
+from edgeopt_agent.serving import Inference
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions
-from edgeopt_contract.blocks import Block
-from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, DataError
 from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.messages import Telemetry
-from edgeopt_contract.profile import FeatureSpec, ReferenceFeature, Source, Summary
-from tests.agent.conftest import blocks_of
+from tests.agent.bench import ROW, Bench, array, tensors
 from tests.tiny import POISON, Recipe, samples, tiny_bundle
 
-ROW = samples(1, 1)[0]
-
-
-class Bench:
-    """Serving over two filled slots."""
-
-    def __init__(self, root: Path, capabilities: Capabilities) -> None:
-        self.slots = Slots(root / "slots", capabilities)
-        self.slots.prepare()
-        self.root = root
-        self.spool = Spool.open(root / "agent.db", now_ms=1)
-        self.faults: list[str] = []
-        options = ServingOptions(runner=RunnerOptions(infer_timeout_seconds=0.3), crash_limit=2)
-        self.serving = Serving(options, self.spool, root, self.faults.append)
-
-    def install(self, slot: str, recipe: Recipe) -> Installed:
-        """Fill a slot."""
-        bundle = tiny_bundle(self.root / f"bundle-{slot}-{recipe.version}", recipe)
-        blocks = blocks_of(bundle)
-
-        def read(block: Block) -> bytes:
-            return blocks[block.sha256]
-
-        return self.slots.fill(slot, blocks[bundle.digest], read)
-
-    def windows(self) -> list[Telemetry]:
-        """What was spooled."""
-        return [decode(Telemetry, message.payload) for message in self.spool.unacknowledged(100)]
+POISONOUS = tensors(np.full(4, POISON, np.float32))
 
 
 @pytest.fixture
 async def bench(tmp_path: Path, capabilities: Capabilities) -> AsyncIterator[Bench]:
     """Slot a serves version 1."""
-    bench = Bench(tmp_path, capabilities)
+    bench = Bench(tmp_path, capabilities, RunnerOptions(infer_timeout_seconds=0.3))
     await bench.serving.start(bench.install("a", Recipe(version="1")))
     yield bench
-    await bench.serving.stop()
-    bench.spool.close()
+    await bench.stop()
 
 
 async def test_nothing_installed_is_said(tmp_path: Path, capabilities: Capabilities) -> None:
     """Without a bundle a request is refused, and nothing is counted."""
-    bench = Bench(tmp_path, capabilities)
+    bench = Bench(tmp_path, capabilities, RunnerOptions(infer_timeout_seconds=0.3))
     with pytest.raises(NotServingError, match="no bundle is installed"):
-        await bench.serving.infer(ROW)
+        await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
-    await bench.serving.stop()
     assert [] == bench.windows()
-    bench.spool.close()
+    await bench.stop()
 
 
 async def test_answers_are_those_of_the_model(bench: Bench) -> None:
     """The output has no batch dimension and is named with its bundle."""
-    inference = await bench.serving.infer({"x": ROW})
-    assert (bench.serving.running, (3,)) == (inference.bundle, inference.outputs["p"].shape)
+    inference = await bench.serving.infer(tensors(ROW))
+    assert (bench.serving.running, (3,)) == (inference.bundle, array(inference.outputs).shape)
 
 
 async def test_self_test_tells_good_from_wrong(bench: Bench) -> None:
@@ -93,16 +61,16 @@ async def test_switch_closes_the_window_and_can_be_undone(bench: Bench) -> None:
     """Each bundle's rows stand in its own windows; going back needs no loading."""
     old = bench.serving.running
     old_pid = bench.serving.current and bench.serving.current.runner_pid
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     new = (await bench.serving.load_candidate(bench.install("b", Recipe(version="2")))).installed.digest
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     await bench.serving.promote()
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
 
     assert await bench.serving.go_back("a")
 
     assert (old, old_pid) == (bench.serving.running, bench.serving.current and bench.serving.current.runner_pid)
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     await bench.serving.stop()
     assert [(old, 2), (new, 1), (old, 1)] == [(window.bundle, window.rows) for window in bench.windows()]
 
@@ -119,8 +87,8 @@ async def test_going_back_after_the_commit_reports_that_it_cannot(bench: Bench) 
 async def test_errors_are_counted_by_bundle(bench: Bench) -> None:
     """An input that does not fit and a crash are errors; requests since the switch are counted apart."""
     with pytest.raises(DataError):
-        await bench.serving.infer(np.zeros(5))
-    await bench.serving.infer(ROW)
+        await bench.serving.infer(tensors(np.zeros(5)))
+    await bench.serving.infer(tensors(ROW))
     assert (2, 1, 0) == bench.serving.since_switch()
     bench.serving.close_window()
     assert [(1, 1)] == [(window.rows, window.errors) for window in bench.windows()]
@@ -129,45 +97,47 @@ async def test_errors_are_counted_by_bundle(bench: Bench) -> None:
 async def test_runner_that_crashes_again_and_again_is_a_fault(bench: Bench) -> None:
     """After the limit of crashes in a row the life cycle is told; a good answer in between starts the count anew."""
     await bench.serving.start(bench.install("b", Recipe(version="2", poisonable=True)))
-    poison = np.full(4, POISON, np.float32)
-    with pytest.raises(RunnerCrashError):
-        await bench.serving.infer(poison)
-    await bench.serving.infer(ROW)
-    with pytest.raises(RunnerCrashError):
-        await bench.serving.infer(poison)
-    assert [] == bench.faults
-    with pytest.raises(RunnerCrashError):
-        await bench.serving.infer(poison)
+    for request in (POISONOUS, tensors(ROW), POISONOUS, POISONOUS):
+        assert [] == bench.faults
+        async with asyncio.timeout(20):
+            await bench.serving.wait_until_serving()
+        try:
+            await bench.serving.infer(request)
+        except RunnerCrashError:
+            assert request is POISONOUS
     assert ["2 runner crashes in a row: the runner crashed: no answer within 0.3 s"] == bench.faults
     assert (4, 3, 3) == bench.serving.since_switch()
 
 
-async def test_runner_killed_from_outside_comes_back(bench: Bench) -> None:
-    """The next request meets a crash at most, the one after it is answered by a new process."""
+async def test_requests_are_refused_at_once_while_the_runner_is_away(bench: Bench) -> None:
+    """The request that meets the crash fails, the next ones are refused at once, until a new process answers."""
     served = bench.serving.current
     assert served is not None
     assert served.runner_pid is not None
     old = served.runner_pid
     os.kill(old, signal.SIGKILL)
-    for _ in range(2):
-        try:
-            await bench.serving.infer(ROW)
-        except RunnerCrashError:
-            continue
-    await bench.serving.infer(ROW)
+    with pytest.raises((RunnerCrashError, RestartingError)):
+        await bench.serving.infer(tensors(ROW))
+    with pytest.raises(
+        RestartingError, match="tiny cannot answer now: its runner is being started again after 1 crash"
+    ):
+        await bench.serving.infer(tensors(ROW))
+    async with asyncio.timeout(20):
+        await bench.serving.wait_until_serving()
+    await bench.serving.infer(tensors(ROW))
     assert served.runner_pid not in (None, old)
 
 
 async def test_window_stays_open_while_the_spool_is_full(bench: Bench) -> None:
     """No count is lost when nothing can be sent: the window grows longer instead."""
     bench.spool._limit = 1
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
     assert [1] == [window.rows for window in bench.windows()]
     bench.spool._limit = 10
-    await bench.serving.infer(ROW)
+    await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
     assert [1, 2] == [window.rows for window in bench.windows()]
 
@@ -179,20 +149,88 @@ async def test_loading_other_bytes_than_the_manifest_names_is_an_error(bench: Be
     model.write_bytes(
         tiny_bundle(bench.root / "other", Recipe(poisonable=True)).directory.joinpath("fp32.onnx").read_bytes()
     )
-    served = Served(installed, RunnerOptions())
     with pytest.raises(BundleError, match="expected SHA-256"):
-        await served.start()
-    await served.stop()
+        await bench.serving.load_candidate(installed)
+    assert bench.serving.candidate is None
 
 
 async def test_profile_of_too_many_cells_still_counts_rows(bench: Bench) -> None:
     """A window that is too large to send goes without its cells rather than not at all."""
-    served = bench.serving.current
-    assert served is not None
     edges = tuple(float(edge) for edge in range(40_000))
-    spec = FeatureSpec(name="many", source=Source.INPUT, tensor="x", summary=Summary.MEAN, edges=edges)
-    served._features = (ReferenceFeature(spec=spec, counts=(0,) * spec.cells, mean=0, std=1),)
-    served.window = served.new_window()
-    await bench.serving.infer(ROW)
+    await bench.serving.start(bench.install("b", Recipe(version="2", edges=edges)))
+    await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
-    assert [(1, {})] == [(window.rows, window.cells) for window in bench.windows()]
+    assert [(0, 3), (1, 0)] == [(window.rows, len(window.cells)) for window in bench.windows()]
+
+
+async def test_batch_comes_back_as_a_batch_and_counts_its_rows(bench: Bench) -> None:
+    """One axis more than the signature is a batch: each row gives what it gives alone."""
+    rows = samples(3, 5)
+    batch = array((await bench.serving.infer(tensors(rows))).outputs)
+    singly = [array((await bench.serving.infer(tensors(row, ""))).outputs) for row in rows]
+    assert np.array_equal(singly, batch)
+    with pytest.raises(DataError):
+        await bench.serving.infer(tensors(np.zeros((7, 5))))
+    bench.serving.close_window()
+    (window,) = bench.windows()
+    assert (10, 7, 10) == (window.rows, window.errors, sum(window.latency))
+    assert {10} == {sum(cells) for cells in window.cells.values()}
+
+
+async def test_counts_survive_an_agent_that_is_killed(tmp_path: Path, capabilities: Capabilities) -> None:
+    """What was counted and not told is told once by the next agent, in the bundle's name; nothing is told twice."""
+    first = Bench(tmp_path, capabilities, RunnerOptions())
+    await first.serving.start(first.install("a", Recipe(version="1")))
+    await first.serving.infer(tensors(ROW))
+    first.serving.close_window()
+    for _ in range(3):
+        await first.serving.infer(tensors(ROW))
+    with pytest.raises(DataError):
+        await first.serving.infer(tensors(np.zeros(5)))
+    digest = first.serving.running
+    await first.vanish()
+
+    second = Bench(tmp_path, capabilities, RunnerOptions())
+    second.serving.close_window()
+    second.serving.close_window()
+    assert [(digest, 1, 0), (digest, 3, 1)] == [(w.bundle, w.rows, w.errors) for w in second.windows()]
+    assert [] == list((tmp_path / "counts").iterdir())
+    await second.stop()
+
+
+async def test_counts_of_another_boot_are_not_told(tmp_path: Path, capabilities: Capabilities) -> None:
+    """After a power cut the file may hold anything: it begins again at zero."""
+    bench = Bench(tmp_path, capabilities, RunnerOptions())
+    await bench.serving.start(bench.install("a", Recipe(version="1")))
+    await bench.serving.infer(tensors(ROW))
+    await bench.vanish()
+    (path,) = (tmp_path / "counts").iterdir()
+    path.write_bytes(path.read_bytes().replace(boot_id().encode(), b"another".ljust(len(boot_id()))))
+
+    second = Bench(tmp_path, capabilities, RunnerOptions())
+    await second.serving.start(second.slots.open("a"))
+    await second.stop()
+    assert [0] == [window.rows for window in second.seen]
+
+
+async def test_no_request_is_lost_during_a_switch(bench: Bench) -> None:
+    """A thousand requests while the bundle changes: each is answered, and labelled with the digest that made it."""
+    old = bench.serving.running
+    expected = {old: array((await bench.serving.infer(tensors(ROW))).outputs)}
+    answers: list[Inference] = []
+
+    async def ask(count: int) -> None:
+        answers.extend([await bench.serving.infer(tensors(ROW)) for _ in range(count)])
+
+    callers = [asyncio.create_task(ask(100)) for _ in range(10)]
+    await bench.serving.load_candidate(bench.install("b", Recipe(version="2", sharpness=1.0)))
+    assert bench.serving.running == old
+    await bench.serving.promote()
+    await bench.serving.commit()
+    new = bench.serving.running
+    answers.append(last := await bench.serving.infer(tensors(ROW)))
+    expected[new] = array(last.outputs)
+    await asyncio.gather(*callers)
+    assert 1001 == len(answers)
+    assert all(np.array_equal(expected[answer.bundle], array(answer.outputs)) for answer in answers)
+    assert not np.array_equal(expected[old], expected[new])

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.profile import (
     CONFIDENCE_EDGES,
     LATENCY_EDGES_US,
     FeatureSpec,
-    ProfileCounter,
     ReferenceFeature,
     Source,
     Summary,

@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from edgeopt.reference import BINS, equal_probability_edges, golden_file, golden_samples, reference_profile
 from edgeopt.samples import Sample
 from edgeopt_contract.codec import decode, encode
-from edgeopt_contract.profile import CONFIDENCE_EDGES, ProfileCounter, ReferenceProfile, Source, Summary
+from edgeopt_contract.counting import ProfileCounter
+from edgeopt_contract.profile import CONFIDENCE_EDGES, ReferenceProfile, Source, Summary
 
 RANDOM = np.random.default_rng(0)
 

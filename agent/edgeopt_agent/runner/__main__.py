@@ -8,43 +8,44 @@ Example::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
-    Answer,
-    Failed,
     Infer,
-    Load,
-    Loaded,
-    Reply,
     Request,
-    Tensor,
+    attach,
     body_length,
-    decode_frame,
-    encode_frame,
+    decode_message,
+    encode_message,
+    payload_bytes,
 )
-from edgeopt_agent.runner.model import OnnxModel
+from edgeopt_agent.runner.worker import Worker
 
-__all__ = ["answer", "main", "serve"]
+__all__ = ["main", "serve"]
 
 _PR_SET_PDEATHSIG = 1
-_LONGEST_REASON = 500
+_OOM_SCORE = "500"  # of -1000 (never) to 1000 (first)
 
 
 def main() -> None:
     """Limit the memory, take the pipes, serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory-bytes", type=int)
+    parser.add_argument("--nice", type=int, default=0)
     arguments = parser.parse_args()
     _end_with_parent()
-    if arguments.memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (arguments.memory_bytes, arguments.memory_bytes))
+    _be_the_first_to_go()
+    os.nice(arguments.nice)
+    if arguments.memory_bytes:  # of data: libraries reserve addresses that cost nothing
+        resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break a frame
     serve(sys.stdin.buffer, pipe)
@@ -52,36 +53,27 @@ def main() -> None:
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer every request of ``requests`` until it ends."""
-    model: OnnxModel | None = None
+    worker = Worker()
     while len(header := requests.read(HEADER_BYTES)) == HEADER_BYTES:
-        request = decode_frame(Request, requests.read(body_length(header)))
-        model, reply = answer(model, request)
-        replies.write(encode_frame(reply))
+        request: Request = decode_message(Request, requests.read(body_length(header)))
+        payload = requests.read(payload_bytes(request))
+        heads = request.heads if isinstance(request, Infer) else ()
+        reply, tensors = worker.answer(request, attach(heads, payload))
+        replies.write(encode_message(reply))
+        replies.writelines(tensor.data for tensor in tensors)
         replies.flush()
-
-
-def answer(model: OnnxModel | None, request: Request) -> tuple[OnnxModel | None, Reply]:
-    """Return the model that is loaded from now on, and what to say to ``request``."""
-    try:
-        if isinstance(request, Load):
-            model = OnnxModel.load(request.path, request.threads)
-            return model, Loaded(model.sha256, model.inputs, model.outputs)
-        return model, _infer(model, request)
-    except Exception as error:  # the process boundary: whatever a runtime raises becomes a reply
-        return model, Failed(f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
-
-
-def _infer(model: OnnxModel | None, request: Infer) -> Reply:
-    if model is None:
-        return Failed("no model is loaded")
-    outputs, microseconds = model.run({tensor.name: tensor.array() for tensor in request.tensors})
-    return Answer([Tensor.of(name, array) for name, array in outputs.items()], microseconds)
 
 
 def _end_with_parent() -> None:
     """Let the kernel end this process when the agent dies, for a hanging model never reads the end of its input."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _be_the_first_to_go() -> None:
+    """When the machine runs out of memory the kernel should end this process, not the agent."""
+    with contextlib.suppress(OSError):  # no Linux
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
 if __name__ == "__main__":

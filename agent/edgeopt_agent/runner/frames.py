@@ -1,69 +1,101 @@
 """What the agent and its runner say to each other over two pipes.
 
-A frame is four bytes of length (big endian) and that many bytes of MessagePack; tensors travel as raw bytes in C order.
-Pure: reading and writing pipes is the callers' part. Example::
+A frame is four bytes of length (big endian), that many bytes of MessagePack, and then the raw bytes of the tensors that
+the message has heads of: large arrays are neither packed nor copied for it. Pure, and without NumPy: reading and
+writing pipes, and what the bytes mean, is the callers' part. Example::
 
-    frame = encode_frame(Infer(tensors=[Tensor.of("x", array)]))
-    decode_frame(Request, frame[HEADER_BYTES:])
+    tensors = (Tensor("x", "float32", (4,), bytes(16)),)
+    first = encode_message(Infer(heads_of(tensors)))        # then tensors[0].data
+    decode_message(Request, first[HEADER_BYTES:])           # Infer; payload_bytes(...) more bytes follow
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
+
+from edgeopt_contract.manifest import TensorSpec
 
 __all__ = [
     "HEADER_BYTES",
     "MAX_FRAME_BYTES",
     "Answer",
+    "Blame",
+    "Buffer",
     "Failed",
+    "Head",
     "Infer",
     "Load",
     "Loaded",
     "Reply",
     "Request",
+    "SelfTest",
+    "SelfTested",
     "Tensor",
+    "attach",
     "body_length",
-    "decode_frame",
-    "encode_frame",
+    "decode_message",
+    "encode_message",
+    "heads_of",
+    "payload_bytes",
 ]
 
 HEADER_BYTES = 4
 MAX_FRAME_BYTES = 1 << 30
 
 
-class Tensor(msgspec.Struct, frozen=True, array_like=True):
-    """A named array: NumPy's dtype name, shape with the batch dimension, raw bytes."""
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named array: NumPy's name of the dtype, the shape, and the raw bytes in C order and the machine's byte order.
+
+    A tensor with as many axes as the signature says is one sample; with one axis more it is a batch.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: bytes
+    data: Buffer
 
-    @classmethod
-    def of(cls, name: str, array: npt.NDArray[Any]) -> Tensor:
-        """Wrap ``array``."""
-        return cls(name, array.dtype.name, array.shape, np.ascontiguousarray(array).tobytes())
 
-    def array(self) -> npt.NDArray[Any]:
-        """Return the array; it is read-only. Raises ``ValueError`` when bytes and shape do not fit."""
-        return np.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """A tensor without its bytes, of which there are ``size``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load the model file at ``path``."""
+    """Load the model file at ``path``; count into the cells of ``counts`` what ``profile`` describes."""
 
     path: str
+    runtime: str
     threads: int
+    inputs: tuple[TensorSpec, ...]
+    profile: str
+    counts: str
 
 
 class Infer(msgspec.Struct, frozen=True, tag=True):
-    """Run the model on these inputs."""
+    """Run the model on these inputs, and count them."""
 
-    tensors: list[Tensor]
+    heads: tuple[Head, ...]
+
+
+class SelfTest(msgspec.Struct, frozen=True, tag=True):
+    """Run the golden inputs in the file ``golden`` and compare with the outputs of ``variant``; count nothing."""
+
+    golden: str
+    variant: str
+    tolerance: float
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -77,22 +109,39 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 class Answer(msgspec.Struct, frozen=True, tag=True):
     """The outputs, and how long the model ran."""
 
-    tensors: list[Tensor]
+    heads: tuple[Head, ...]
     microseconds: float
+
+
+class SelfTested(msgspec.Struct, frozen=True, tag=True):
+    """The self-test is over: what is wrong, in words, and how long each sample took."""
+
+    problems: list[str]
+    microseconds: list[float]
+
+
+class Blame(StrEnum):
+    """Whose fault it is that a request failed."""
+
+    INPUT = "input"  # it does not fit the model's signature
+    BUNDLE = "bundle"  # its files are not what they should be
+    MODEL = "model"  # the runtime refused or failed
+    MEMORY = "memory"  # there was not enough; what the process still holds is not to be trusted
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """The request failed; the runner lives on."""
 
     reason: str
+    blame: Blame
 
 
-Request = Load | Infer
-Reply = Loaded | Answer | Failed
+Request = Load | Infer | SelfTest
+Reply = Loaded | Answer | SelfTested | Failed
 
 
-def encode_frame(message: Request | Reply) -> bytes:
-    """Return the frame of ``message``."""
+def encode_message(message: Request | Reply) -> bytes:
+    """Return the first part of a frame: length and message; the bytes of its tensors follow in their order."""
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
@@ -101,13 +150,35 @@ def body_length(header: bytes) -> int:
     """Return how many bytes follow ``header``. Raises ``ValueError`` when that cannot be a frame of ours."""
     length = int.from_bytes(header, "big")
     if len(header) != HEADER_BYTES or length > MAX_FRAME_BYTES:
-        raise ValueError(f"expected a frame of at most {MAX_FRAME_BYTES} bytes, got {length}")
+        raise ValueError(f"expected a message of at most {MAX_FRAME_BYTES} bytes, got {length}")
     return length
 
 
-def decode_frame(kind: Any, body: bytes) -> Any:
-    """Decode the body of a frame into ``kind`` (:data:`Request` or :data:`Reply`); ``ValueError`` if it is not one."""
+def decode_message(kind: Any, body: bytes) -> Any:
+    """Decode a message as ``kind`` (:data:`Request` or :data:`Reply`); ``ValueError`` if it is not one."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"not a frame of the runner: {error}") from error
+        raise ValueError(f"not a message of the runner: {error}") from error
+
+
+def heads_of(tensors: Sequence[Tensor]) -> tuple[Head, ...]:
+    """Return ``tensors`` without their bytes."""
+    return tuple(Head(t.name, t.dtype, t.shape, memoryview(t.data).nbytes) for t in tensors)
+
+
+def payload_bytes(message: Request | Reply) -> int:
+    """Return how many bytes of tensors follow ``message``. Raises ``ValueError`` when that cannot be."""
+    sizes = [head.size for head in message.heads] if isinstance(message, Infer | Answer) else []
+    if min(sizes, default=0) < 0 or sum(sizes) > MAX_FRAME_BYTES:
+        raise ValueError(f"expected tensors of at most {MAX_FRAME_BYTES} bytes, got {sum(sizes)}")
+    return sum(sizes)
+
+
+def attach(heads: Sequence[Head], payload: Buffer) -> tuple[Tensor, ...]:
+    """Return the tensors of which ``payload`` has the bytes, without copying them."""
+    tensors, start, view = [], 0, memoryview(payload)
+    for head in heads:
+        tensors.append(Tensor(head.name, head.dtype, head.shape, view[start : start + head.size]))
+        start += head.size
+    return tuple(tensors)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.selftest import compare, read_golden
+from edgeopt_agent.runner.selftest import compare, read_golden
 from edgeopt_contract.errors import BundleError
 
 SCORES = np.random.default_rng(5).normal(size=(32, 10))

@@ -1,0 +1,160 @@
+"""What every bundle on this device counted, and how much of it the spool has: windows, told exactly once.
+
+Counts lie in ``DATA/counts/``, one file for each bundle that answered; the marks up to which they were told are kept in
+the same transaction as the window that tells them. So an agent that is killed tells the rest when it starts again.
+Example::
+
+    books = Books(spool, data, now=time.time)
+    counts = books.open(installed)
+    books.tell(counts)                       # a window from the last mark to now
+    books.retire(counts)                     # told to the end, then removed
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from edgeopt_agent.counts import Counts, Layout, boot_id
+from edgeopt_agent.log import log_event
+from edgeopt_agent.machine import read_gauges
+from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
+from edgeopt_agent.slots import Installed
+from edgeopt_agent.spool import Spool
+from edgeopt_contract.codec import decode
+from edgeopt_contract.errors import BundleError, MessageError, StorageError
+from edgeopt_contract.features import ReferenceProfile
+from edgeopt_contract.manifest import Role
+from edgeopt_contract.topics import Channel
+
+__all__ = ["Books"]
+
+_MARKS = "marks"  # the name of the marks among the spool's small values
+
+
+class Books:
+    """See the module."""
+
+    def __init__(self, spool: Spool, data: Path, now: Callable[[], float]) -> None:
+        self._spool = spool
+        self._data = data
+        self._directory = data / "counts"
+        self._now = now
+        self._boot = boot_id()
+        self._in_use: dict[str, Counts] = {}
+        self._retired: dict[str, Counts] = {}
+        self._marks = _read_marks(spool)
+        self._take_up()
+
+    def open(self, installed: Installed) -> Counts:
+        """Return the counts of the bundle in a slot, as they were left.
+
+        Raises :class:`BundleError` when its profile cannot be read, :class:`StorageError`.
+        """
+        try:
+            profile = decode(ReferenceProfile, installed.path_with(Role.PROFILE).read_bytes())
+        except (OSError, MessageError) as error:
+            raise BundleError(f"the profile of {installed.manifest.name} cannot be read: {error}") from error
+        layout = Layout(
+            bundle=installed.digest,
+            variant=installed.variant.name,
+            features=tuple((feature.spec.name, feature.spec.cells) for feature in profile.features),
+        )
+        name = f"{installed.digest[:16]}.{installed.directory.name}"
+        if retired := self._retired.pop(name, None):
+            retired.close()
+        counts = self._in_use[name] = Counts.open(self._directory / name, layout, self._boot)
+        return counts
+
+    def begin(self, counts: Counts) -> Mark:
+        """Let the next window of ``counts`` begin now, unless something is untold; return what is counted so far."""
+        mark, cells, now = self._mark(counts), counts.snapshot(), int(self._now())
+        window = Window.since(mark, counts.layout, cells, end=now)
+        if not window.rows and not window.errors:
+            self._marks[counts.path.name] = replace(mark, at=now)
+        return window.mark
+
+    def tell(self, counts: Counts, *, if_empty: bool = True) -> bool:
+        """Put the window since the last mark into the spool; say whether that worked."""
+        try:
+            window = Window.since(self._mark(counts), counts.layout, counts.snapshot(), end=int(self._now()))
+            if not if_empty and not window.rows and not window.errors:
+                return True
+            try:
+                self._append(counts, window, with_cells=True)
+            except MessageError as error:  # a profile of very many cells: its rows and latencies still count
+                log_event("cells_dropped", level=logging.ERROR, reason=error)
+                self._append(counts, window, with_cells=False)
+        except StorageError as error:
+            log_event("window_not_kept", level=logging.ERROR, reason=error)
+            return False
+        return True
+
+    def tell_all(self, current: Counts | None) -> None:
+        """Tell what ``current`` and the bundles that answer no more have counted, while the spool has room.
+
+        What was told of the latter is removed.
+        """
+        if current and not self._spool.is_full:
+            self.tell(current)
+        for name, counts in list(self._retired.items()):
+            if self._spool.is_full or not self.tell(counts, if_empty=False):
+                return
+            del self._retired[name]
+            counts.close()
+            counts.path.unlink(missing_ok=True)
+
+    def retire(self, counts: Counts) -> None:
+        """Say that nobody counts there any more."""
+        name = counts.path.name
+        if self._in_use.get(name) is counts:
+            del self._in_use[name]
+            self._retired[name] = counts
+
+    def close(self) -> None:
+        """Close all files; what was not told stays for the next start."""
+        for counts in (*self._in_use.values(), *self._retired.values()):
+            counts.close()
+
+    def _take_up(self) -> None:
+        """Find what an earlier run left untold, and remove what is of an earlier boot."""
+        for path in sorted(self._directory.glob("*")) if self._directory.is_dir() else []:
+            try:
+                counts = Counts.look_into(path)
+            except StorageError as error:
+                log_event("counts_dropped", level=logging.ERROR, reason=error)
+                path.unlink(missing_ok=True)
+                continue
+            if counts.boot == self._boot:
+                self._retired[path.name] = counts
+            else:
+                counts.close()
+                path.unlink(missing_ok=True)
+
+    def _mark(self, counts: Counts) -> Mark:
+        mark = self._marks.get(counts.path.name)
+        if mark is None or mark.epoch != counts.epoch:
+            return Mark(epoch=counts.epoch, at=counts.made)
+        return mark
+
+    def _append(self, counts: Counts, window: Window, *, with_cells: bool) -> None:
+        gauges = read_gauges(self._data)
+        names = {counts.path.name, *self._in_use, *self._retired}
+        marks = {name: mark for name, mark in self._marks.items() if name in names} | {counts.path.name: window.mark}
+        with self._spool.transaction():
+            self._spool.append(
+                Channel.TELEMETRY, lambda s, n: window.telemetry(s, n, gauges=gauges, with_cells=with_cells)
+            )
+            self._spool.set_meta(_MARKS, write_marks(marks))
+        self._marks = marks
+
+
+def _read_marks(spool: Spool) -> dict[str, Mark]:
+    data = spool.meta(_MARKS)
+    try:
+        return read_marks(data) if isinstance(data, bytes) else {}
+    except MessageError as error:
+        log_event("marks_dropped", level=logging.ERROR, reason=error)
+        return {}

@@ -1,0 +1,153 @@
+"""What the runner does with a request: load a model, run it row by row and count, test it with the golden inputs.
+
+Nothing here reads or writes a pipe. A request counts whole or not at all: the cells are touched after its last row ran.
+Example::
+
+    worker = Worker()
+    worker.answer(Load("model.onnx", "onnxruntime", 1, inputs, "profile.json", "counts"), ())
+    reply, outputs = worker.answer(Infer(heads_of(tensors)), tensors)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt_agent.counts import FEATURES, LATENCY, NONFINITE, ROWS, RUNS, map_cells
+from edgeopt_agent.runner.arrays import Array, Batch, fit_inputs, tensor_of
+from edgeopt_agent.runner.frames import (
+    Answer,
+    Blame,
+    Failed,
+    Infer,
+    Load,
+    Loaded,
+    Reply,
+    Request,
+    SelfTest,
+    SelfTested,
+    Tensor,
+    heads_of,
+)
+from edgeopt_agent.runner.model import OnnxModel
+from edgeopt_agent.runner.selftest import compare, read_golden
+from edgeopt_contract.codec import decode
+from edgeopt_contract.counting import ProfileCounter
+from edgeopt_contract.errors import BundleError, DataError, MessageError
+from edgeopt_contract.features import LATENCY_EDGES_US, ReferenceProfile
+from edgeopt_contract.manifest import TensorSpec
+
+__all__ = ["Worker"]
+
+_LONGEST_REASON = 500
+_MEMORY_WORDS = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: OnnxModel
+    inputs: tuple[TensorSpec, ...]
+    cells: npt.NDArray[np.int64]
+    counter: ProfileCounter
+
+
+class Worker:
+    """Holds the model that is loaded."""
+
+    def __init__(self) -> None:
+        self._loaded: _Loaded | None = None
+
+    def answer(self, request: Request, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
+        """Return what to say to ``request``, which came with ``tensors``; whatever goes wrong becomes a reply."""
+        try:
+            if isinstance(request, Load):
+                return self._load(request), ()
+            if self._loaded is None:
+                return Failed("no model is loaded", Blame.MODEL), ()
+            if isinstance(request, Infer):
+                return _infer(self._loaded, tensors)
+            return _test(self._loaded, request), ()
+        except Exception as error:  # the process boundary: a runtime may raise anything
+            return _failed(error), ()
+
+    def _load(self, request: Load) -> Loaded:
+        model = OnnxModel.load(request.path, request.threads)
+        cells = np.frombuffer(map_cells(Path(request.counts)), dtype=np.int64)
+        try:
+            profile = decode(ReferenceProfile, Path(request.profile).read_bytes())
+            counter = ProfileCounter(profile.features, cells[FEATURES:])
+        except (OSError, MessageError, ValueError) as error:
+            raise BundleError(f"the profile cannot be counted: {error}") from error
+        self._loaded = _Loaded(model, request.inputs, cells, counter)
+        return Loaded(model.sha256, model.inputs, model.outputs)
+
+
+def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
+    batch = fit_inputs(loaded.inputs, tensors)
+    rows = list(_run(loaded, batch))
+    outputs = _joined([outputs for outputs, _ in rows])
+    _count(loaded, batch, outputs, [microseconds for _, microseconds in rows])
+    answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
+    return Answer(heads_of(answers), sum(microseconds for _, microseconds in rows)), answers
+
+
+def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
+    golden = read_golden(Path(request.golden), request.variant)
+    batch = Batch(golden.inputs, golden.samples, single=False)
+    rows = list(_run(loaded, batch))
+    times = [microseconds for _, microseconds in rows]
+    try:
+        got = _joined([outputs for outputs, _ in rows])
+    except DataError as error:
+        return SelfTested([str(error)], times)
+    return SelfTested(compare(golden.outputs, got, request.tolerance), times)
+
+
+def _run(loaded: _Loaded, batch: Batch) -> Iterator[tuple[dict[str, Array], float]]:
+    """Run row by row: a model may have been made for a batch of one, and so it was certified."""
+    for row in range(batch.rows):
+        yield loaded.model.run({name: array[row : row + 1] for name, array in batch.arrays.items()})
+        loaded.cells[RUNS] += 1
+
+
+def _joined(rows: list[dict[str, Array]]) -> dict[str, Array]:
+    if len(rows) == 1:
+        return rows[0]
+    try:
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    except ValueError as error:
+        raise DataError(f"the outputs change their shape from sample to sample; send them singly: {error}") from error
+
+
+def _count(loaded: _Loaded, batch: Batch, outputs: dict[str, Array], microseconds: list[float]) -> None:
+    cells = loaded.cells
+    loaded.counter.observe(batch.arrays, outputs)
+    for time in microseconds:
+        cells[LATENCY + bisect_right(LATENCY_EDGES_US, time)] += 1
+    cells[NONFINITE] += _rows_not_finite(outputs, batch.rows)
+    cells[ROWS] += batch.rows  # last: what is not counted here did not happen
+
+
+def _rows_not_finite(outputs: dict[str, Array], rows: int) -> int:
+    """Return how many of ``rows`` have NaN or infinity in any output."""
+    bad = np.zeros(rows, dtype=np.bool_)
+    for array in outputs.values():
+        if array.dtype.kind == "f" and len(array) == rows and not np.isfinite(array).all():
+            bad |= ~np.isfinite(array.reshape(rows, -1)).all(axis=1)
+    return int(bad.sum())
+
+
+def _failed(error: Exception) -> Failed:
+    reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+    if isinstance(error, DataError):
+        return Failed(str(error)[:_LONGEST_REASON], Blame.INPUT)
+    if isinstance(error, BundleError):
+        return Failed(str(error)[:_LONGEST_REASON], Blame.BUNDLE)
+    if isinstance(error, MemoryError) or any(words in reason.lower() for words in _MEMORY_WORDS):
+        return Failed(reason, Blame.MEMORY)
+    return Failed(reason, Blame.MODEL)

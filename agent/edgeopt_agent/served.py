@@ -1,0 +1,269 @@
+"""One bundle and the runner that has it loaded: it answers, is started again when it crashes, and is tested.
+
+Requests are answered one after the other. While the runner is away they are refused at once, and it is started again
+after pauses that grow (full jitter); what it answers then is tested with the golden inputs before anybody else gets an
+answer. Which bundle answers is :mod:`edgeopt_agent.serving`'s part. Example::
+
+    served = Served(installed, options, counts, on_change=lambda served, crash: …)
+    await served.start()
+    answer, outputs = await served.infer([Tensor("x", "float32", (4,), data)])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+from edgeopt_agent.backoff import full_jitter
+from edgeopt_agent.counts import ROWS, RUNS, Counts
+from edgeopt_agent.log import log_event
+from edgeopt_agent.runner.frames import Answer, Load, SelfTest, Tensor
+from edgeopt_agent.slots import Installed
+from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
+from edgeopt_agent.tasks import end_tasks
+from edgeopt_contract.errors import BundleError, EdgeoptError, StorageError, WorldError
+from edgeopt_contract.manifest import Role
+
+__all__ = ["BusyError", "NotServingError", "RestartingError", "Served", "ServedOptions"]
+
+T = TypeVar("T")
+_RESTART_BASE_SECONDS = 0.05
+_RESTART_CAP_SECONDS = 30.0
+
+
+class NotServingError(WorldError):
+    """Nothing can answer now. The request was not tried, and is not counted."""
+
+
+class BusyError(NotServingError):
+    """As many requests wait as may."""
+
+
+class RestartingError(NotServingError):
+    """The runner crashed and is being started again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedOptions:
+    """How runners are started, and how many requests may wait for one."""
+
+    runner: RunnerOptions
+    queue_limit: int = 16
+
+
+class Served:
+    """See the module."""
+
+    def __init__(
+        self,
+        installed: Installed,
+        options: ServedOptions,
+        counts: Counts,
+        on_change: Callable[[Served, str], None] = lambda _, __: None,
+    ) -> None:
+        self.installed = installed
+        self.counts = counts
+        self.crashes = 0  # since the last answer
+        self.crashes_in_all = 0
+        self.is_ready = False
+        self.is_paused = False
+        self._options = options
+        self._on_change = on_change
+        self._away = "it has not been started"
+        self._runner = RunnerProcess(options.runner, self._progress)
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._rows = counts.cell(ROWS)
+        self._recovery: asyncio.Task[None] | None = None
+        self._random = Random()  # noqa: S311  # spreads restarts; nothing secret depends on it
+
+    @property
+    def slot(self) -> str:
+        """The slot that the bundle lies in."""
+        return self.installed.directory.name
+
+    @property
+    def runner_pid(self) -> int | None:
+        """The process id of the runner while it lives."""
+        return self._runner.pid
+
+    async def start(self) -> None:
+        """Load the model and check that the loading process read the right bytes.
+
+        Raises :class:`~edgeopt_contract.errors.ModelError`, :class:`RunnerCrashError` or :class:`BundleError`.
+        """
+        await self._load()
+        self._set_ready()
+
+    async def infer(self, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
+        """Run the model and count; a request that fails is counted as errors.
+
+        Raises :class:`BusyError` or :class:`RestartingError` at once, and what the runner raised. A caller that is
+        cancelled leaves its request running: the runner is not ended for it.
+        """
+        self._refuse_while_away()
+        if self._waiting >= self._options.queue_limit:
+            raise BusyError(f"{self._waiting} requests wait already; send fewer at a time")
+        self._waiting += 1
+        return await _finished(self._infer(tensors))
+
+    async def _infer(self, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
+        try:
+            async with self._lock:
+                self._refuse_while_away()  # it may have crashed while this request waited
+                try:
+                    answer = await self._runner.infer(tensors)
+                except EdgeoptError as error:
+                    self._count_errors(self._rows_of(tensors))
+                    if isinstance(error, RunnerCrashError):
+                        self._crashed(error)
+                    raise
+                self._rows += self._rows_of(tensors)
+                self.crashes = 0
+                return answer
+        finally:
+            self._waiting -= 1
+
+    async def self_test(self) -> list[str]:
+        """Run the golden inputs and return what is wrong; nothing when the test passed.
+
+        One sample at a time, as requests come. Raises as :meth:`infer` does, or :class:`BundleError`.
+        """
+        async with self._lock:
+            self._refuse_while_away()
+            try:
+                return await self._test()
+            except RunnerCrashError as error:
+                self._crashed(error)
+                raise
+
+    async def drain(self) -> None:
+        """Return when every request that came before has its answer; give up starting a crashed runner again."""
+        if self._recovery is not None:
+            await end_tasks([self._recovery])
+        while self._waiting:
+            async with self._lock:
+                await asyncio.sleep(0)
+
+    async def pause(self, reason: str) -> None:
+        """End the runner for a while; requests are refused with ``reason``."""
+        self.is_ready, self.is_paused, self._away = False, True, reason
+        self._on_change(self, "")
+        await self.drain()
+        await self._runner.stop()
+
+    def resume(self) -> None:
+        """Start the runner again, in the background, after :meth:`pause`."""
+        self.is_paused = False
+        self._recovery = asyncio.create_task(self._recover())
+
+    async def stop(self) -> None:
+        """End the runner."""
+        self.is_ready, self._away = False, "it was ended"
+        if self._recovery is not None:
+            await end_tasks([self._recovery])
+        await self._runner.stop()
+
+    async def _load(self) -> None:
+        installed, entry = self.installed, self.installed.model
+        request = Load(
+            path=str((installed.directory / entry.path).absolute()),
+            runtime=installed.variant.runtime,
+            threads=self._options.runner.threads,
+            inputs=installed.manifest.inputs,
+            profile=str(installed.path_with(Role.PROFILE).absolute()),
+            counts=str(self.counts.path.absolute()),
+        )
+        loaded = await self._runner.load(request)
+        if loaded.sha256 != entry.sha256:
+            raise BundleError(f"{entry.path}: expected SHA-256 {entry.sha256[:12]}…, loaded {loaded.sha256[:12]}…")
+
+    async def _test(self) -> list[str]:
+        installed = self.installed
+        golden = str(installed.path_with(Role.GOLDEN).absolute())
+        tested = await self._runner.test(SelfTest(golden, installed.variant.name, installed.variant.tolerance))
+        return tested.problems
+
+    def _refuse_while_away(self) -> None:
+        if not self.is_ready:
+            raise RestartingError(f"{self.installed.manifest.name} cannot answer now: {self._away}; try again later")
+
+    def _rows_of(self, tensors: Sequence[Tensor]) -> int:
+        """Return how many samples a request has: a tensor with one axis more than the signature is a batch."""
+        ranks = {spec.name: len(spec.shape) for spec in self.installed.manifest.inputs}
+        first = tensors[0] if tensors else None
+        rank = ranks.get(first.name, next(iter(ranks.values()), 0)) if first else 0
+        return max(1, first.shape[0]) if first and len(first.shape) == rank + 1 else 1
+
+    def _count_errors(self, asked: int) -> None:
+        """Count what was asked and not counted as rows: a runner may die between counting and answering."""
+        try:
+            rows = self.counts.cell(ROWS)
+            self.counts.add_errors(max(0, asked - (rows - self._rows)))
+            self._rows = rows
+        except StorageError as error:
+            log_event("not_counted", level=logging.ERROR, reason=error)
+
+    def _progress(self) -> int:
+        """Return how often the model ran: a long request is no hang while this grows."""
+        return self.counts.cell(RUNS)
+
+    def _set_ready(self) -> None:
+        self.is_ready = True
+        self._on_change(self, "")
+
+    def _crashed(self, error: EdgeoptError) -> None:
+        """Refuse requests from now on and start the runner again in the background."""
+        self._note_crash(error)
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._recover())
+
+    def _note_crash(self, error: EdgeoptError) -> None:
+        self.crashes += 1
+        self.crashes_in_all += 1
+        self.is_ready = False
+        self._away = f"its runner is being started again after {self.crashes} crash(es) in a row ({error})"
+        log_event("runner_crashed", level=logging.WARNING, slot=self.slot, crashes=self.crashes, reason=error)
+        self._on_change(self, str(error))
+
+    async def _recover(self) -> None:
+        """Start the runner until it passes its test again."""
+        while not self.is_ready:
+            await asyncio.sleep(
+                full_jitter(
+                    self.crashes,
+                    base_seconds=_RESTART_BASE_SECONDS,
+                    cap_seconds=_RESTART_CAP_SECONDS,
+                    random=self._random,
+                )
+            )
+            try:
+                async with self._lock:
+                    await self._load()
+                    if problems := await self._test():
+                        raise BundleError("self-test after a restart: " + "; ".join(problems))
+            except (EdgeoptError, OSError) as error:
+                await self._runner.stop()
+                self._note_crash(RunnerCrashError(f"the runner could not be started again: {error}"))
+            else:
+                self._set_ready()
+
+
+async def _finished(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, which goes on to its end when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_look_at)
+        raise
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        task.result()  # nobody waits for it any more; a failure was counted

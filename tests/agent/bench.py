@@ -1,0 +1,83 @@
+"""Serving over two filled slots, without an agent around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeopt_agent.books import Books
+from edgeopt_agent.runner.arrays import array_of, tensor_of
+from edgeopt_agent.runner.frames import Tensor
+from edgeopt_agent.served import ServedOptions
+from edgeopt_agent.serving import Serving, ServingOptions
+from edgeopt_agent.slots import Installed, Slots
+from edgeopt_agent.spool import Spool
+from edgeopt_agent.supervisor import RunnerOptions
+from edgeopt_contract.blocks import Block
+from edgeopt_contract.codec import decode
+from edgeopt_contract.manifest import Capabilities
+from edgeopt_contract.messages import Telemetry
+from tests.agent.conftest import blocks_of
+from tests.tiny import Recipe, samples, tiny_bundle
+
+ROW = samples(1, 1)[0]
+
+
+def tensors(value: np.ndarray, name: str = "x") -> list[Tensor]:
+    """A request with one input."""
+    return [tensor_of(name, value)]
+
+
+def array(outputs: Sequence[Tensor]) -> np.ndarray:
+    """The only output of a reply."""
+    (tensor,) = outputs
+    return array_of(tensor)
+
+
+class Bench:
+    """See the module."""
+
+    def __init__(self, root: Path, capabilities: Capabilities, runner: RunnerOptions, **options: object) -> None:
+        self.slots = Slots(root / "slots", capabilities)
+        self.slots.prepare()
+        self.root = root
+        self.spool = Spool.open(root / "agent.db", now_ms=1)
+        self.faults: list[str] = []
+        self.seen: list[Telemetry] = []
+        self.now = 1000.0
+        self.books = Books(self.spool, root, lambda: self.now)
+        served = ServedOptions(runner=runner, queue_limit=1000)
+        self.serving = Serving(
+            ServingOptions(served=served, crash_limit=2, **options),  # type: ignore[arg-type]  # passed on
+            self.books,
+            self.faults.append,
+        )
+
+    def install(self, slot: str, recipe: Recipe) -> Installed:
+        """Fill a slot."""
+        bundle = tiny_bundle(self.root / f"bundle-{slot}-{recipe.version}", recipe)
+        blocks = blocks_of(bundle)
+
+        def read(block: Block) -> bytes:
+            return blocks[block.sha256]
+
+        return self.slots.fill(slot, blocks[bundle.digest], read)
+
+    def windows(self) -> list[Telemetry]:
+        """What was spooled."""
+        return [decode(Telemetry, message.payload) for message in self.spool.unacknowledged(100)]
+
+    async def vanish(self) -> None:
+        """End as a killed agent ends: nothing is told, and the runner ends with it."""
+        assert self.serving.current is not None
+        await self.serving.current.stop()
+        self.books.close()
+        self.spool.close()
+
+    async def stop(self) -> None:
+        """End everything; ``seen`` is what was spooled."""
+        await self.serving.stop()
+        self.seen = self.windows()
+        self.spool.close()
