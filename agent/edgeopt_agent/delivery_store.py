@@ -72,7 +72,7 @@ class Incoming:
             return self._part(sha256).read_bytes()
         return b""
 
-    def append(self, sha256: str, piece: bytes) -> None:
+    def append(self, sha256: str, piece: bytes | memoryview) -> None:
         """Add ``piece`` to the beginning of a block. A kill keeps it, a power cut may not. Raises `StorageError`."""
         path = self._part(sha256)
         with storage_errors(path), path.open("ab") as file:

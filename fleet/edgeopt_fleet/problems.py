@@ -9,6 +9,7 @@
         ├── ForbiddenError      403  the token does not allow it
         ├── UnauthorizedError   401  the key is missing or wrong
         ├── TooLargeError       413  the body is larger than what is asked for can be
+        ├── RangeError          416  the range lies outside of the file
         └── InvalidError        422  the request is understood, but asks for something impossible
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "InvalidError",
     "NotFoundError",
     "ProblemError",
+    "RangeError",
     "TooLargeError",
     "UnauthorizedError",
 ]
@@ -67,6 +69,13 @@ class TooLargeError(ProblemError):
 
     status = 413
     title = "Too large"
+
+
+class RangeError(ProblemError):
+    """The range lies outside of the file."""
+
+    status = 416
+    title = "Range not satisfiable"
 
 
 class InvalidError(ProblemError):

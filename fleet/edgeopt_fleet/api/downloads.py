@@ -1,0 +1,79 @@
+"""Routes for devices that download over HTTP: blocks and files of bundles, with Range and ETag.
+
+The entity tag is the SHA-256 of what it names, so a download that goes on later cannot mix two versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import StreamingResponse
+
+from edgeopt_fleet.api.access import device_of
+from edgeopt_fleet.api.services import services_of
+from edgeopt_fleet.problems import RangeError
+from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
+from edgeopt_fleet.store.downloads import Downloads
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["downloads"], dependencies=[Depends(device_of)])
+_BYTES = "application/octet-stream"
+_DESCRIPTION: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_BYTES: {}}},
+    206: {"content": {_BYTES: {}}, "description": "A part of it"},
+}
+
+
+@router.get("/blocks/{sha256}", response_class=Response, responses=_DESCRIPTION)
+async def get_block(
+    request: Request, sha256: str, range_: Annotated[str | None, Header(alias="Range")] = None
+) -> Response:
+    """Give a device the block, or the manifest, with this hash."""
+    data = await services_of(request).serial(Downloads(services_of(request).bundles).named, sha256)
+    part = _wanted(range_, len(data))
+    body = data if part is None else data[part.first : part.last + 1]
+    return Response(body, status_code=200 if part is None else 206, media_type=_BYTES, headers=_headers(sha256, part))
+
+
+@router.get("/bundles/{digest}/files/{path}", response_class=StreamingResponse, responses=_DESCRIPTION)
+async def get_file(
+    request: Request,
+    digest: str,
+    path: str,
+    range_: Annotated[str | None, Header(alias="Range")] = None,
+    if_range: Annotated[str | None, Header(alias="If-Range")] = None,
+) -> StreamingResponse:
+    """Give a device a file of a bundle, or the part of it that it misses."""
+    downloads = Downloads(services_of(request).bundles)
+    entry = await services_of(request).serial(downloads.entry, digest, path)
+    unchanged = if_range is None or if_range == f'"{entry.sha256}"'
+    part = _wanted(range_ if unchanged else None, entry.size)
+    first, last = (0, entry.size - 1) if part is None else (part.first, part.last)
+    return StreamingResponse(
+        _in_threads(downloads.read(entry, first, last)),
+        status_code=200 if part is None else 206,
+        media_type=_BYTES,
+        headers={**_headers(entry.sha256, part), "Content-Length": str(last + 1 - first)},
+    )
+
+
+def _wanted(header: str | None, size: int) -> ByteRange | None:
+    try:
+        return wanted_bytes(header, size)
+    except UnsatisfiableRangeError as error:
+        raise RangeError(str(error)) from error
+
+
+def _headers(tag: str, part: ByteRange | None) -> dict[str, str]:
+    headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes", "Cache-Control": "private, immutable, max-age=31536000"}
+    return headers if part is None else {**headers, "Content-Range": str(part)}
+
+
+async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Read each piece from the disk in a thread, one ahead of none: a slow device holds one block, not a file."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
