@@ -114,9 +114,9 @@ def _judge(question: Question, state: State, client: Client) -> tuple[Answer, St
 
 
 def _worth_keeping(before: State, after: State) -> bool:
-    """Say whether to wear the flash: not for the mere passing of time."""
-    passed = after.floor.at - before.floor.at
-    return passed > _FLOOR_STEP_SECONDS or replace(after, floor=before.floor) != before or passed < 0
+    """Say whether to wear the flash: once a boot, but not for the mere passing of a little time."""
+    step = abs(after.floor.at - before.floor.at) > _FLOOR_STEP_SECONDS
+    return step or after.floor.boot != before.floor.boot or replace(after, floor=before.floor) != before
 
 
 def _waiting(reason: str) -> Answer:
