@@ -29,7 +29,7 @@ from edgeopt_contract.features import ReferenceProfile
 from edgeopt_contract.manifest import Role
 from edgeopt_contract.topics import Channel
 
-__all__ = ["Books"]
+__all__ = ["Books", "layout_of"]
 
 _MARKS = "marks"  # the name of the marks among the spool's small values
 
@@ -53,19 +53,10 @@ class Books:
 
         Raises :class:`BundleError` when its profile cannot be read, :class:`StorageError`.
         """
-        try:
-            profile = decode(ReferenceProfile, installed.path_with(Role.PROFILE).read_bytes())
-        except (OSError, MessageError) as error:
-            raise BundleError(f"the profile of {installed.manifest.name} cannot be read: {error}") from error
-        layout = Layout(
-            bundle=installed.digest,
-            variant=installed.variant.name,
-            features=tuple((feature.spec.name, feature.spec.cells) for feature in profile.features),
-        )
         name = f"{installed.digest[:16]}.{installed.directory.name}"
         if retired := self._retired.pop(name, None):
             retired.close()
-        counts = self._in_use[name] = Counts.open(self._directory / name, layout, self._boot)
+        counts = self._in_use[name] = Counts.open(self._directory / name, layout_of(installed), self._boot)
         return counts
 
     def begin(self, counts: Counts) -> Mark:
@@ -149,6 +140,19 @@ class Books:
             )
             self._spool.set_meta(_MARKS, write_marks(marks))
         self._marks = marks
+
+
+def layout_of(installed: Installed) -> Layout:
+    """Return what there is to count of a bundle. Raises :class:`BundleError` when its profile cannot be read."""
+    try:
+        profile = decode(ReferenceProfile, installed.path_with(Role.PROFILE).read_bytes())
+    except (OSError, MessageError) as error:
+        raise BundleError(f"the profile of {installed.manifest.name} cannot be read: {error}") from error
+    return Layout(
+        bundle=installed.digest,
+        variant=installed.variant.name,
+        features=tuple((feature.spec.name, feature.spec.cells) for feature in profile.features),
+    )
 
 
 def _read_marks(spool: Spool) -> dict[str, Mark]:

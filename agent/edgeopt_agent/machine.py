@@ -8,6 +8,7 @@ It reads ``/proc``, ``/sys`` and package metadata; it does not import a runtime.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -19,7 +20,13 @@ from edgeopt_contract.manifest import Capabilities
 
 __all__ = ["available_memory", "read_capabilities", "read_gauges", "resident_memory"]
 
-_RUNTIMES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+# By package, and others by their entry points (edgeopt_agent.runner.port).
+_RUNTIMES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "litert": ("ai-edge-litert",),
+    "openvino": ("openvino",),
+}
+_ENTRY_POINTS = "edgeopt_agent.runtimes"
 
 
 def read_capabilities(proc: Path = Path("/proc")) -> Capabilities:
@@ -61,11 +68,11 @@ def _runtimes() -> dict[str, str]:
     found = {}
     for runtime, distributions in _RUNTIMES.items():
         for distribution in distributions:
-            try:
+            with contextlib.suppress(metadata.PackageNotFoundError):
                 found[runtime] = metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-            break
+                break
+    for entry in metadata.entry_points(group=_ENTRY_POINTS):
+        found.setdefault(entry.name, entry.dist.version if entry.dist else "0")
     return found
 
 

@@ -176,6 +176,9 @@ class Served:
             runtime=installed.variant.runtime,
             threads=self._options.runner.threads,
             inputs=installed.manifest.inputs,
+            outputs=tuple(spec.name for spec in installed.manifest.outputs),
+            variant=installed.variant.name,
+            golden=str(installed.path_with(Role.GOLDEN).absolute()),
             profile=str(installed.path_with(Role.PROFILE).absolute()),
             counts=str(self.counts.path.absolute()),
         )
@@ -184,9 +187,7 @@ class Served:
             raise BundleError(f"{entry.path}: expected SHA-256 {entry.sha256[:12]}…, loaded {loaded.sha256[:12]}…")
 
     async def _test(self) -> list[str]:
-        installed = self.installed
-        golden = str(installed.path_with(Role.GOLDEN).absolute())
-        tested = await self._runner.test(SelfTest(golden, installed.variant.name, installed.variant.tolerance))
+        tested = await self._runner.test(SelfTest(self.installed.variant.tolerance))
         return tested.problems
 
     def _refuse_while_away(self) -> None:

@@ -7,7 +7,7 @@ the child is (``oom_score_adj``), has nothing to choose. It does not decide how 
 :mod:`edgeopt_agent.served` does. Example::
 
     runner = RunnerProcess(RunnerOptions(threads=1, infer_timeout_seconds=30))
-    loaded = await runner.load(Load(path, "onnxruntime", 1, inputs, profile, counts))
+    loaded = await runner.load(Load(path=…, runtime="onnxruntime", …))
     answer, outputs = await runner.infer([Tensor("x", "float32", (4,), data)])
     await runner.stop()
 """

@@ -76,6 +76,9 @@ def load_of(bundle: Bundle, counts: Path, model: Path | None = None) -> Load:
         runtime="onnxruntime",
         threads=1,
         inputs=bundle.manifest.inputs,
+        outputs=("p",),
+        variant="fp32",
+        golden=str(bundle.directory / "golden.npz"),
         profile=str(profile),
         counts=str(counts),
     )
@@ -172,11 +175,11 @@ async def test_runner_loads_infers_and_tests(runner: RunnerProcess, load: Load, 
     assert np.isclose(1, array(outputs).sum())
     with pytest.raises(DataError, match="expected the inputs x, got y"):
         await runner.infer(tensors(samples(1, 1), "y"))
-    golden = str(bundle.directory / "golden.npz")
-    tested = await runner.test(SelfTest(golden, "fp32", 0.05))
+    tested = await runner.test(SelfTest(0.05))
     assert ([], 16) == (tested.problems, len(tested.microseconds))
-    with pytest.raises(BundleError, match="expected arrays named"):
-        await runner.test(SelfTest(golden, "int8", 0.05))
+    (bundle.directory / "golden.npz").write_bytes(b"")
+    with pytest.raises(BundleError, match="cannot be read"):
+        await runner.test(SelfTest(0.05))
     _, outputs = await runner.infer(tensors(samples(1, 1)))
     assert (1, 3) == array(outputs).shape
 

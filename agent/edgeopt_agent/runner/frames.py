@@ -73,13 +73,19 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load the model file at ``path``; count into the cells of ``counts`` what ``profile`` describes."""
+class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load the model file at ``path``; count into the cells of ``counts`` what ``profile`` describes.
+
+    ``golden`` is the file with the golden inputs and the outputs of ``variant``.
+    """
 
     path: str
     runtime: str
     threads: int
     inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    variant: str
+    golden: str
     profile: str
     counts: str
 
@@ -91,10 +97,8 @@ class Infer(msgspec.Struct, frozen=True, tag=True):
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag=True):
-    """Run the golden inputs in the file ``golden`` and compare with the outputs of ``variant``; count nothing."""
+    """Run the golden inputs and compare with the expected outputs; count nothing."""
 
-    golden: str
-    variant: str
     tolerance: float
 
 

@@ -4,7 +4,7 @@ Nothing here reads or writes a pipe. A request counts whole or not at all: the c
 Example::
 
     worker = Worker()
-    worker.answer(Load("model.onnx", "onnxruntime", 1, inputs, "profile.json", "counts"), ())
+    worker.answer(Load(path="model.onnx", runtime="onnxruntime", threads=1, …), ())
     reply, outputs = worker.answer(Infer(heads_of(tensors)), tensors)
 """
 
@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +35,14 @@ from edgeopt_agent.runner.frames import (
     Tensor,
     heads_of,
 )
-from edgeopt_agent.runner.model import OnnxModel
+from edgeopt_agent.runner.port import Model, Order, open_model
 from edgeopt_agent.runner.selftest import compare, read_golden
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.errors import BundleError, DataError, MessageError
 from edgeopt_contract.features import LATENCY_EDGES_US, ReferenceProfile
 from edgeopt_contract.manifest import TensorSpec
+from edgeopt_contract.values import digest_of
 
 __all__ = ["Worker"]
 
@@ -50,8 +52,10 @@ _MEMORY_WORDS = ("bad_alloc", "bad allocation", "failed to allocate memory", "ou
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    model: OnnxModel
+    model: Model
     inputs: tuple[TensorSpec, ...]
+    golden: tuple[Path, str]  # file and variant
+    finite: frozenset[str]  # outputs that the golden ones say are never NaN or infinite
     cells: npt.NDArray[np.int64]
     counter: ProfileCounter
 
@@ -76,15 +80,21 @@ class Worker:
             return _failed(error), ()
 
     def _load(self, request: Load) -> Loaded:
-        model = OnnxModel.load(request.path, request.threads)
+        data = Path(request.path).read_bytes()  # one reading: what is hashed is what is loaded
+        names = tuple(spec.name for spec in request.inputs)
+        order = Order(data=data, threads=request.threads, inputs=names, outputs=request.outputs)
+        model = open_model(request.runtime, order)
         cells = np.frombuffer(map_cells(Path(request.counts)), dtype=np.int64)
         try:
             profile = decode(ReferenceProfile, Path(request.profile).read_bytes())
             counter = ProfileCounter(profile.features, cells[FEATURES:])
         except (OSError, MessageError, ValueError) as error:
             raise BundleError(f"the profile cannot be counted: {error}") from error
-        self._loaded = _Loaded(model, request.inputs, cells, counter)
-        return Loaded(model.sha256, model.inputs, model.outputs)
+        place = (Path(request.golden), request.variant)
+        golden = read_golden(*place)
+        finite = frozenset(name for name, array in golden.outputs.items() if np.isfinite(array).all())
+        self._loaded = _Loaded(model, request.inputs, place, finite, cells, counter)
+        return Loaded(digest_of(data), model.inputs, model.outputs)
 
 
 def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
@@ -97,7 +107,7 @@ def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Te
 
 
 def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
-    golden = read_golden(Path(request.golden), request.variant)
+    golden = read_golden(*loaded.golden)  # read again: kept, it would take the memory of some pictures
     batch = Batch(golden.inputs, golden.samples, single=False)
     rows = list(_run(loaded, batch))
     times = [microseconds for _, microseconds in rows]
@@ -111,7 +121,10 @@ def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
 def _run(loaded: _Loaded, batch: Batch) -> Iterator[tuple[dict[str, Array], float]]:
     """Run row by row: a model may have been made for a batch of one, and so it was certified."""
     for row in range(batch.rows):
-        yield loaded.model.run({name: array[row : row + 1] for name, array in batch.arrays.items()})
+        inputs = {name: array[row : row + 1] for name, array in batch.arrays.items()}
+        start = perf_counter()
+        outputs = loaded.model.run(inputs)
+        yield outputs, (perf_counter() - start) * 1e6
         loaded.cells[RUNS] += 1
 
 
@@ -129,14 +142,14 @@ def _count(loaded: _Loaded, batch: Batch, outputs: dict[str, Array], microsecond
     loaded.counter.observe(batch.arrays, outputs)
     for time in microseconds:
         cells[LATENCY + bisect_right(LATENCY_EDGES_US, time)] += 1
-    cells[NONFINITE] += _rows_not_finite(outputs, batch.rows)
+    cells[NONFINITE] += _rows_not_finite([outputs[name] for name in loaded.finite if name in outputs], batch.rows)
     cells[ROWS] += batch.rows  # last: what is not counted here did not happen
 
 
-def _rows_not_finite(outputs: dict[str, Array], rows: int) -> int:
+def _rows_not_finite(outputs: Sequence[Array], rows: int) -> int:
     """Return how many of ``rows`` have NaN or infinity in any output."""
     bad = np.zeros(rows, dtype=np.bool_)
-    for array in outputs.values():
+    for array in outputs:
         if array.dtype.kind == "f" and len(array) == rows and not np.isfinite(array).all():
             bad |= ~np.isfinite(array.reshape(rows, -1)).all(axis=1)
     return int(bad.sum())
