@@ -109,7 +109,6 @@ class Delivery:
         counts = DeliveryCounts()
         self._incoming.prepare()
         if await asyncio.to_thread(self._incoming.read, bundle) is None:
-            await asyncio.to_thread(self._incoming.keep_only, {bundle})
             manifest_alone = Wanted(bundle, Manifest.MAX_BYTES, exact=False)
             await self._bring(Errand(bundle, [manifest_alone], self._incoming, counts))
         manifest = decode(Manifest, self.manifest_bytes(bundle))
