@@ -205,6 +205,7 @@ class TestTheSame:
         assert estimate(compare((ours, theirs), feeds, SCREENING)).ratio_high < 1
 
     @pytest.mark.gate_rates
+    @pytest.mark.timeout(900)
     def test_equal_models_are_seldom_called_different(
         self, trained_digits: tuple[bytes, list[Sample]], capsys: pytest.CaptureFixture[str]
     ) -> None:
