@@ -4,7 +4,7 @@ Requests are answered one after the other. While the runner is away they are ref
 after pauses that grow (full jitter); what it answers then is tested with the golden inputs before anybody else gets an
 answer. Which bundle answers is :mod:`edgeopt_agent.serving`'s part. Example::
 
-    served = Served(installed, options, counts, on_change=lambda served, crash: …)
+    served = Served(installed, options, counts, on_change=lambda served: …)
     await served.start()
     answer, outputs = await served.infer([Tensor("x", "float32", (4,), data)])
 """
@@ -15,18 +15,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
 from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.counts import ROWS, RUNS, Counts
+from edgeopt_agent.health import Health, HealthLimits
 from edgeopt_agent.log import log_event
 from edgeopt_agent.runner.frames import Answer, Load, SelfTest, Tensor
 from edgeopt_agent.slots import Installed
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
 from edgeopt_agent.tasks import end_tasks
-from edgeopt_contract.errors import BundleError, EdgeoptError, StorageError, WorldError
+from edgeopt_contract.errors import BundleError, EdgeoptError, ModelError, StorageError, WorldError
 from edgeopt_contract.manifest import Role
 
 __all__ = ["BusyError", "NotServingError", "RestartingError", "Served", "ServedOptions"]
@@ -50,9 +51,10 @@ class RestartingError(NotServingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedOptions:
-    """How runners are started, and how many requests may wait for one."""
+    """How runners are started, what is still healthy, and how many requests may wait for one."""
 
     runner: RunnerOptions
+    limits: HealthLimits = field(default_factory=HealthLimits)
     queue_limit: int = 16
 
 
@@ -64,12 +66,11 @@ class Served:
         installed: Installed,
         options: ServedOptions,
         counts: Counts,
-        on_change: Callable[[Served, str], None] = lambda _, __: None,
+        on_change: Callable[[Served], None] = lambda _: None,
     ) -> None:
         self.installed = installed
         self.counts = counts
-        self.crashes = 0  # since the last answer
-        self.crashes_in_all = 0
+        self.health = Health(options.limits)
         self.is_ready = False
         self.is_paused = False
         self._options = options
@@ -120,11 +121,11 @@ class Served:
                     answer = await self._runner.infer(tensors)
                 except EdgeoptError as error:
                     self._count_errors(self._rows_of(tensors))
-                    if isinstance(error, RunnerCrashError):
-                        self._crashed(error)
+                    self._failed(error)
                     raise
-                self._rows += self._rows_of(tensors)
-                self.crashes = 0
+                rows = self._rows_of(tensors)
+                self._rows += rows
+                self._answered(rows, answer[0].nonfinite)
                 return answer
         finally:
             self._waiting -= 1
@@ -153,7 +154,7 @@ class Served:
     async def pause(self, reason: str) -> None:
         """End the runner for a while; requests are refused with ``reason``."""
         self.is_ready, self.is_paused, self._away = False, True, reason
-        self._on_change(self, "")
+        self._on_change(self)
         await self.drain()
         await self._runner.stop()
 
@@ -188,6 +189,10 @@ class Served:
 
     async def _test(self) -> list[str]:
         tested = await self._runner.test(SelfTest(self.installed.variant.tolerance))
+        limit = self._options.limits.latency_us
+        median = sorted(tested.microseconds)[len(tested.microseconds) // 2]
+        if limit is not None and median > limit:
+            return [*tested.problems, f"too slow: expected a golden input within {limit:g} µs, got {median:.0f} µs"]
         return tested.problems
 
     def _refuse_while_away(self) -> None:
@@ -216,7 +221,20 @@ class Served:
 
     def _set_ready(self) -> None:
         self.is_ready = True
-        self._on_change(self, "")
+        self._on_change(self)
+
+    def _answered(self, rows: int, nonfinite: int) -> None:
+        before = self.health.fault
+        self.health.answered(rows, nonfinite)
+        if self.health.fault != before:
+            self._on_change(self)
+
+    def _failed(self, error: EdgeoptError) -> None:
+        if isinstance(error, RunnerCrashError):
+            self._crashed(error)
+        elif isinstance(error, ModelError):
+            self.health.failed(str(error))
+            self._on_change(self)
 
     def _crashed(self, error: EdgeoptError) -> None:
         """Refuse requests from now on and start the runner again in the background."""
@@ -225,19 +243,19 @@ class Served:
             self._recovery = asyncio.create_task(self._recover())
 
     def _note_crash(self, error: EdgeoptError) -> None:
-        self.crashes += 1
-        self.crashes_in_all += 1
+        self.health.crashed(str(error))
+        crashes = self.health.crashes
         self.is_ready = False
-        self._away = f"its runner is being started again after {self.crashes} crash(es) in a row ({error})"
-        log_event("runner_crashed", level=logging.WARNING, slot=self.slot, crashes=self.crashes, reason=error)
-        self._on_change(self, str(error))
+        self._away = f"its runner is being started again after {crashes} crash(es) in a row ({error})"
+        log_event("runner_crashed", level=logging.WARNING, slot=self.slot, crashes=crashes, reason=error)
+        self._on_change(self)
 
     async def _recover(self) -> None:
         """Start the runner until it passes its test again."""
         while not self.is_ready:
             await asyncio.sleep(
                 full_jitter(
-                    self.crashes,
+                    self.health.crashes,
                     base_seconds=_RESTART_BASE_SECONDS,
                     cap_seconds=_RESTART_CAP_SECONDS,
                     random=self._random,

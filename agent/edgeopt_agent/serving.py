@@ -1,7 +1,7 @@
 """What answers right now: one bundle with its runner, a candidate beside it, and the counts of both.
 
-During a switch the old runner answers until the new one has passed. After ``crash_limit`` crashes in a row ``on_fault``
-is told, and the life cycle decides. It does not move the pointer on disk. Example::
+During a switch the old runner answers until the new one has passed. A bundle that is at fault is told to ``on_fault``,
+and the life cycle decides. It does not move the pointer on disk. Example::
 
     serving = Serving(options, Books(spool, data, time.time), on_fault=…)
     await serving.start(slots.open("a"))
@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeopt_agent.books import Books
+from edgeopt_agent.health import latency_fault
 from edgeopt_agent.log import log_event
 from edgeopt_agent.monitor import Mark, Window
 from edgeopt_agent.runner.frames import Tensor
 from edgeopt_agent.served import NotServingError, Served, ServedOptions
 from edgeopt_agent.slots import Installed
+from edgeopt_contract.errors import EdgeoptError
 
 __all__ = ["Inference", "Serving", "ServingOptions"]
 
@@ -32,7 +34,6 @@ class ServingOptions:
     """How runners are treated."""
 
     served: ServedOptions
-    crash_limit: int = 3
     one_runner: bool = False  # the device's memory does not hold two: an update stops the old one first
 
 
@@ -84,20 +85,48 @@ class Serving:
 
     def since_switch(self) -> tuple[int, int, int]:
         """Return requests, failed requests and runner crashes since the last switch."""
-        served = self.current
-        if served is None or self._switched is None:
+        window = self._since_switch()
+        if self.current is None or window is None:
             return 0, 0, 0
-        window = Window.since(self._switched, served.counts.layout, served.counts.snapshot(), end=self._switched.at)
-        return window.rows + window.errors, window.errors, served.crashes_in_all
+        return window.rows + window.errors, window.errors, self.current.health.crashes_in_all
 
-    def _runner_changed(self, served: Served, crash: str) -> None:
-        """Take notice of a runner that crashed, or that answers again (an empty ``crash``)."""
+    def bake_fault(self) -> str:
+        """Say why the bundle that answers is at fault since the last switch; empty when it is not."""
+        window = self._since_switch()
+        if self.current is None or window is None:
+            return ""
+        return self.current.health.fault or latency_fault(window.latency, self._options.served.limits)
+
+    async def test_daily(self, seconds: float) -> None:
+        """Test the bundle that answers with its golden inputs, every ``seconds``, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            served = self.current
+            if served is None:
+                continue
+            try:
+                problems = await served.self_test()
+            except EdgeoptError as error:
+                log_event("self_test_not_run", level=logging.WARNING, reason=error)
+                continue
+            log_event("self_test", bundle=served.installed.digest, problems="; ".join(problems) or None)
+            if problems and served is self.current:
+                self.on_fault("daily self-test: " + "; ".join(problems))
+
+    def _since_switch(self) -> Window | None:
+        if self.current is None or self._switched is None:
+            return None
+        counts = self.current.counts
+        return Window.since(self._switched, counts.layout, counts.snapshot(), end=self._switched.at)
+
+    def _served_changed(self, served: Served) -> None:
+        """Take notice of a runner that crashed, answers again, or gives answers that it should not."""
         if served is not self.current:
             return
         self._let_wait()
-        if crash and served.crashes >= self._options.crash_limit:
-            log_event("runner_faulty", level=logging.ERROR, crashes=served.crashes, reason=crash)
-            self.on_fault(f"{served.crashes} runner crashes in a row: {crash}")
+        if served.health.fault:
+            log_event("bundle_at_fault", level=logging.ERROR, slot=served.slot, reason=served.health.fault)
+            self.on_fault(served.health.fault)
 
     def _let_wait(self) -> None:
         """Let callers of :meth:`wait_until_serving` wait, or go on."""
@@ -120,7 +149,7 @@ class Serving:
         if self.current and self._options.one_runner:
             await self.current.pause(_NO_ROOM)
         counts = self._books.open(installed)
-        candidate = Served(installed, self._options.served, counts, self._runner_changed)
+        candidate = Served(installed, self._options.served, counts, self._served_changed)
         try:
             await candidate.start()
         except BaseException:

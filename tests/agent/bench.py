@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeopt_agent.books import Books
+from edgeopt_agent.health import HealthLimits
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import Tensor
 from edgeopt_agent.served import ServedOptions
@@ -39,7 +40,15 @@ def array(outputs: Sequence[Tensor]) -> np.ndarray:
 class Bench:
     """See the module."""
 
-    def __init__(self, root: Path, capabilities: Capabilities, runner: RunnerOptions, **options: object) -> None:
+    def __init__(
+        self,
+        root: Path,
+        capabilities: Capabilities,
+        runner: RunnerOptions,
+        *,
+        limits: HealthLimits | None = None,
+        one_runner: bool = False,
+    ) -> None:
         self.slots = Slots(root / "slots", capabilities)
         self.slots.prepare()
         self.root = root
@@ -48,12 +57,8 @@ class Bench:
         self.seen: list[Telemetry] = []
         self.now = 1000.0
         self.books = Books(self.spool, root, lambda: self.now)
-        served = ServedOptions(runner=runner, queue_limit=1000)
-        self.serving = Serving(
-            ServingOptions(served=served, crash_limit=2, **options),  # type: ignore[arg-type]  # passed on
-            self.books,
-            self.faults.append,
-        )
+        served = ServedOptions(runner=runner, limits=limits or HealthLimits(crashes=2), queue_limit=1000)
+        self.serving = Serving(ServingOptions(served=served, one_runner=one_runner), self.books, self.faults.append)
 
     def install(self, slot: str, recipe: Recipe) -> Installed:
         """Fill a slot."""

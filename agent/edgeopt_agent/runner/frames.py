@@ -111,10 +111,11 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True):
-    """The outputs, and how long the model ran."""
+    """The outputs, how long the model ran, and how many samples have NaN or infinity where they should not."""
 
     heads: tuple[Head, ...]
     microseconds: float
+    nonfinite: int
 
 
 class SelfTested(msgspec.Struct, frozen=True, tag=True):

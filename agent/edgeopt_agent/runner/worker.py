@@ -101,9 +101,12 @@ def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Te
     batch = fit_inputs(loaded.inputs, tensors)
     rows = list(_run(loaded, batch))
     outputs = _joined([outputs for outputs, _ in rows])
-    _count(loaded, batch, outputs, [microseconds for _, microseconds in rows])
+    times = [microseconds for _, microseconds in rows]
+    finite = [outputs[name] for name in loaded.finite if name in outputs]
+    nonfinite = _rows_not_finite(finite, batch.rows)
+    _count(loaded, batch, outputs, times, nonfinite)
     answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
-    return Answer(heads_of(answers), sum(microseconds for _, microseconds in rows)), answers
+    return Answer(heads_of(answers), sum(times), nonfinite), answers
 
 
 def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
@@ -137,12 +140,12 @@ def _joined(rows: list[dict[str, Array]]) -> dict[str, Array]:
         raise DataError(f"the outputs change their shape from sample to sample; send them singly: {error}") from error
 
 
-def _count(loaded: _Loaded, batch: Batch, outputs: dict[str, Array], microseconds: list[float]) -> None:
+def _count(loaded: _Loaded, batch: Batch, outputs: dict[str, Array], microseconds: list[float], nonfinite: int) -> None:
     cells = loaded.cells
     loaded.counter.observe(batch.arrays, outputs)
     for time in microseconds:
         cells[LATENCY + bisect_right(LATENCY_EDGES_US, time)] += 1
-    cells[NONFINITE] += _rows_not_finite([outputs[name] for name in loaded.finite if name in outputs], batch.rows)
+    cells[NONFINITE] += nonfinite
     cells[ROWS] += batch.rows  # last: what is not counted here did not happen
 
 
