@@ -13,12 +13,15 @@ import signal
 import time
 from random import Random
 
+from edgeopt_agent.trust.ed25519 import Ed25519Verifier
+
 from edgeopt_agent import AGENT_VERSION
 from edgeopt_agent.books import Books
 from edgeopt_agent.config import AgentConfig
 from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
 from edgeopt_agent.delivery_flow import Budget
 from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
+from edgeopt_agent.health import HealthLimits
 from edgeopt_agent.identity import load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
@@ -34,7 +37,6 @@ from edgeopt_agent.sources import Source, make_sources
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerOptions
 from edgeopt_agent.tasks import end_tasks
-from edgeopt_agent.trust.ed25519 import Ed25519Verifier
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
 from edgeopt_contract.messages import EnrolResponse, Status
@@ -102,6 +104,7 @@ class Agent:
                     group.create_task(self._outbox.run()),
                     group.create_task(self.updater.run()),
                     group.create_task(self._close_windows()),
+                    group.create_task(self.serving.test_daily(self._config.self_test_seconds)),
                     *(group.create_task(source.run(self.serving)) for source in sources),
                 ]
                 await ended.wait()
@@ -150,11 +153,13 @@ class Agent:
 def _serving_options(config: AgentConfig) -> ServingOptions:
     runner = RunnerOptions(
         threads=config.threads,
+        nice=config.nice,
         memory_bytes=config.runner_memory_bytes,
         infer_timeout_seconds=config.infer_timeout_seconds,
     )
-    served = ServedOptions(runner=runner, queue_limit=config.queue_limit)
-    return ServingOptions(served=served, crash_limit=config.crash_limit)
+    limits = HealthLimits(crashes=config.crash_limit, latency_us=config.latency_limit_us)
+    served = ServedOptions(runner=runner, limits=limits, queue_limit=config.queue_limit)
+    return ServingOptions(served=served, one_runner=config.one_runner)
 
 
 def _link_options(config: AgentConfig, identity: EnrolResponse) -> LinkOptions:

@@ -87,7 +87,11 @@ def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Pa
 @click.option("--repeat", is_flag=True, help="Start an iterable source again when it ends.")
 @click.option("--window", type=float, default=60.0, show_default=True, help="Seconds of one telemetry window.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
-@click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Address space of the runner.")
+@click.option("--nice", type=click.IntRange(0, 19), default=0, show_default=True, help="Nice level of the runner.")
+@click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Memory of one runner.")
+@click.option("--one-runner", is_flag=True, help="There is no memory for two: an update ends the old runner first.")
+@click.option("--latency-limit", type=float, metavar="MS", help="A bundle slower than this while it bakes is at fault.")
+@click.option("--self-test", type=float, default=86_400.0, show_default=True, help="Seconds between two self-tests.")
 @click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")
 @click.option("--block-timeout", type=float, default=10.0, show_default=True, help="Seconds until a block is re-asked.")
 @click.option("--delivery", default="auto", show_default=True, help="How blocks come: auto, mqtt or http.")
@@ -111,7 +115,11 @@ def run(**options: Any) -> None:
         repeat=options["repeat"],
         window_seconds=options["window"],
         threads=options["threads"],
+        nice=options["nice"],
         runner_memory_bytes=memory_mib and memory_mib << 20,
+        one_runner=options["one_runner"],
+        latency_limit_us=None if options["latency_limit"] is None else 1000 * options["latency_limit"],
+        self_test_seconds=options["self_test"],
         infer_timeout_seconds=options["infer_timeout"],
         block_timeout_seconds=options["block_timeout"],
         delivery=options["delivery"],

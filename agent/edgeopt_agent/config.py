@@ -27,7 +27,11 @@ class AgentConfig:
     repeat: bool = False
     window_seconds: float = 60.0
     threads: int = 1
+    nice: int = 0
     runner_memory_bytes: int | None = None
+    one_runner: bool = False
+    latency_limit_us: float | None = None
+    self_test_seconds: float = 86_400.0
     infer_timeout_seconds: float = 30.0
     block_timeout_seconds: float = 10.0
     delivery: str = "auto"
@@ -47,6 +51,8 @@ class AgentConfig:
             "block timeout": self.block_timeout_seconds,
             "resend": self.resend_seconds,
             "threads": self.threads,
+            "self-test": self.self_test_seconds,
+            "latency limit": 1.0 if self.latency_limit_us is None else self.latency_limit_us,
             "http after": self.http_after_seconds,
             "refresh": self.refresh_seconds,
             "max download rate": 1.0 if self.download_bytes_per_second is None else self.download_bytes_per_second,

@@ -32,7 +32,8 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
 )
 from edgeopt_agent.log import log_event
-from edgeopt_agent.serving import Served, Serving
+from edgeopt_agent.served import Served
+from edgeopt_agent.serving import Serving
 from edgeopt_agent.slots import Slots
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.codec import decode
@@ -299,7 +300,7 @@ class Updater:
         end = loop.time() + update.desired.bake_seconds
         while (left := end - loop.time()) > 0:
             await asyncio.sleep(min(left, _BAKE_LOOK_SECONDS))
-            fault = bake_fault(*self._parts.serving.since_switch())
+            fault = bake_fault(*self._parts.serving.since_switch()) or self._parts.serving.bake_fault()
             if fault:
                 return Happened(Event.FAULT, detail=fault)
         return Happened(Event.BAKED)
