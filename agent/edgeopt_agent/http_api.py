@@ -1,8 +1,10 @@
-r"""The Open Inference Protocol (V2, JSON subset) over HTTP on loopback, standard library only.
+r"""The Open Inference Protocol (V2) over HTTP for the one model that this device serves: paths, places and deadlines.
 
-``GET /v2/health/live``, ``GET /v2/health/ready``, ``GET /v2/models/<name>[/ready]``, ``POST /v2/models/<name>/infer``.
-When ``queue_limit`` requests wait it answers 503 at once: back-pressure instead of a growing queue. No binary tensors,
-no authentication: it listens on 127.0.0.1 only. Speaking HTTP is :mod:`edgeopt_agent.http_server`'s part. Example::
+``/v2``, ``/v2/health/{live,ready}``, ``/v2/models/NAME[/versions/VERSION][/ready|/infer]``, ``/v2/repository/index``;
+JSON and binary tensors. At most ``places`` requests are inside; the next is refused at once with 503 and
+``Retry-After``. A caller that goes away, or whose ``timeout`` passes, frees its place, unless the model has begun: then
+as soon as that has ended. Bodies are :mod:`edgeopt_agent.open_inference`'s part, HTTP is
+:mod:`edgeopt_agent.http_server`'s. Example::
 
     curl -d '{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.1, 0.2]}]}' \
         http://127.0.0.1:8080/v2/models/digits/infer
@@ -11,178 +13,170 @@ no authentication: it listens on 127.0.0.1 only. Speaking HTTP is :mod:`edgeopt_
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import threading
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edgeopt_agent.http_server import HttpError, make_server
-from edgeopt_agent.log import log_event
-from edgeopt_agent.serving import NotServingError, Served, Serving
+from edgeopt_agent import AGENT_VERSION
+from edgeopt_agent.http_messages import HttpError, Request, Response, json_response
+from edgeopt_agent.open_inference import Question, describe_model, read_question, write_answer
+from edgeopt_agent.served import NotServingError, Served
+from edgeopt_agent.serving import Inference, Serving
 from edgeopt_contract.errors import DataError, EdgeoptError
-from edgeopt_contract.manifest import TensorSpec
 
-__all__ = ["HttpSource"]
+__all__ = ["InferenceApi"]
 
-Array = npt.NDArray[Any]
-_MAX_ROWS = 1024
-_TIMEOUT_SECONDS = 120.0
-# https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol#tensor-data-types
-_DATATYPES = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
-    "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
-}  # fmt: skip
+_JSON_BYTES_HEADER = "inference-header-content-length"
+_LONGEST_NUMBER = 20  # digits: a longer one costs time to read, and is no length
 
 
-@dataclass(frozen=True, slots=True)
-class HttpSource:
-    """Serves HTTP on ``port`` of loopback; 0 takes a free one and logs it."""
+class InferenceApi:
+    """Answers requests; use :meth:`answer` as an :class:`~edgeopt_agent.http_server.HttpServer`'s handler."""
 
-    port: int
-    queue_limit: int
-
-    async def run(self, serving: Serving) -> None:
-        """Answer until cancelled."""
-        api = _Api(serving, asyncio.get_running_loop(), self.queue_limit)
-        try:
-            server = make_server(self.port, api)
-        except OSError as error:
-            log_event("source_failed", level=logging.ERROR, source=f"http:{self.port}", reason=error)
-            return
-        log_event("http_listening", port=server.server_address[1])
-        thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
-        thread.start()
-        try:
-            await asyncio.get_running_loop().create_future()  # until cancelled
-        finally:
-            await asyncio.to_thread(server.shutdown)
-            server.server_close()
-
-
-class _Api:
-    """What the paths answer; called on the server's threads."""
-
-    def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop, queue_limit: int) -> None:
+    def __init__(self, serving: Serving, places: int) -> None:
         self._serving = serving
-        self._loop = loop
-        self._places = threading.BoundedSemaphore(queue_limit)
-        self._queue_limit = queue_limit
+        self._places = places
+        self._inside = 0
+        self._turn = asyncio.Lock()  # first come, first served; who waits here can leave
 
-    def get(self, parts: list[str]) -> dict[str, Any]:
-        """Answer ``GET /<parts>``."""
-        match parts:
+    async def answer(self, request: Request) -> Response:
+        """Answer ``request``. Raises :class:`HttpError`."""
+        match request.segments:
+            case ["v2", "repository", "index"]:
+                _expect(request, "POST", "GET")
+                return json_response(self._index())
+            case ["v2", "models", name, "versions", version, "infer"]:
+                return await self._infer(request, name, version)
+            case ["v2", "models", name, "infer"]:
+                return await self._infer(request, name)
+        state = self._state(request.segments)
+        _expect(request, "GET")
+        return json_response(state)
+
+    def _state(self, segments: tuple[str, ...]) -> dict[str, Any]:
+        match segments:
             case ["v2"]:
-                return {"name": "edgeopt-agent", "extensions": []}
+                return {"name": "edgeopt-agent", "version": AGENT_VERSION, "extensions": ["binary_tensor_data"]}
             case ["v2", "health", "live"]:
                 return {"live": True}
             case ["v2", "health", "ready"]:
-                self._served()
-                return {"ready": True}
-            case ["v2", "models", name]:
-                return _describe(self._served(name))
-            case ["v2", "models", name, "ready"]:
-                return {"name": self._served(name).installed.manifest.name, "ready": True}
-        raise HttpError(HTTPStatus.NOT_FOUND, f"there is nothing at /{'/'.join(parts)}")
+                return {"ready": self._is_ready()}
+            case ["v2", "models", name] | ["v2", "models", name, "versions", _] if name:
+                served = self._served(name, *segments[4:])
+                return describe_model(served.installed.manifest, served.installed.variant)
+            case ["v2", "models", name, "ready"] | ["v2", "models", name, "versions", _, "ready"]:
+                served = self._served(name, *segments[4:-1])
+                return {"name": served.installed.manifest.name, "ready": self._is_ready()}
+        raise HttpError(HTTPStatus.NOT_FOUND, f"there is nothing at /{'/'.join(segments)}")
 
-    def post(self, parts: list[str], body: bytes) -> dict[str, Any]:
-        """Answer ``POST /<parts>``."""
-        match parts:
-            case ["v2", "models", name, "infer"]:
-                return self._infer(self._served(name), body)
-        raise HttpError(HTTPStatus.NOT_FOUND, f"there is nothing to post to at /{'/'.join(parts)}")
-
-    def _served(self, name: str | None = None) -> Served:
+    def _served(self, name: str | None = None, version: str | None = None) -> Served:
         served = self._serving.current
         if served is None:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "no model is installed on this device yet")
-        if name is not None and name != served.installed.manifest.name:
+        manifest = served.installed.manifest
+        if name not in (None, manifest.name):
+            raise HttpError(HTTPStatus.NOT_FOUND, f"no model {name!r} here; this device serves {manifest.name!r}")
+        if version not in (None, manifest.version):
             raise HttpError(
-                HTTPStatus.NOT_FOUND, f"no model {name!r} here; this device serves {served.installed.manifest.name!r}"
+                HTTPStatus.NOT_FOUND,
+                f"{name!r} has no version {version!r} here; this device serves {manifest.version!r}",
             )
         return served
 
-    def _infer(self, served: Served, body: bytes) -> dict[str, Any]:
-        request = _read_request(body)
-        rows = _read_rows(request, served.installed.manifest.inputs)
-        if not self._places.acquire(blocking=False):
+    def _is_ready(self) -> bool:
+        """Say yes, or raise :class:`HttpError` (503) while an inference would be refused."""
+        if not self._served().is_ready:
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the model's process is being started again")
+        self._check_room()
+        return True
+
+    def _check_room(self) -> None:
+        if self._inside >= self._places:
             raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._queue_limit} requests wait already; send fewer at a time"
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._inside} requests wait already; send fewer at a time"
             )
+
+    def _index(self) -> list[dict[str, str]]:
+        served = self._serving.current
+        if served is None:
+            return []
+        manifest, state = served.installed.manifest, "READY" if served.is_ready else "LOADING"
+        return [{"name": manifest.name, "version": manifest.version, "state": state, "reason": ""}]
+
+    # --- inference ------------------------------------------------------------------------------------------------
+
+    async def _infer(self, request: Request, name: str, version: str | None = None) -> Response:
+        _expect(request, "POST")
+        served = self._served(name, version)
+        self._check_room()
         try:
-            answers = asyncio.run_coroutine_threadsafe(self._infer_rows(rows), self._loop).result(_TIMEOUT_SECONDS)
+            question = read_question(served.installed.manifest, memoryview(request.body), _json_bytes(request))
+        except DataError as error:
+            raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        inference = await self._ask(question)
+        now = self._serving.current
+        if now and now.installed.digest == inference.bundle:
+            served = now  # a switch came between question and answer
+        head = {
+            "model_name": served.installed.manifest.name,
+            "model_version": served.installed.manifest.version,
+            "parameters": {"bundle": inference.bundle, "microseconds": round(inference.microseconds, 1)},
+        }
+        try:
+            parts, json_bytes = write_answer(question, head, inference.outputs)
+        except DataError as error:
+            raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
+        if json_bytes is None:
+            return Response(HTTPStatus.OK, parts)
+        headers = (("Inference-Header-Content-Length", str(json_bytes)),)
+        return Response(HTTPStatus.OK, parts, headers, "application/octet-stream")
+
+    async def _ask(self, question: Question) -> Inference:
+        """Wait for the turn and for the answer. Raises :class:`HttpError`."""
+        self._inside += 1
+        running: asyncio.Task[Inference] | None = None
+        try:
+            async with asyncio.timeout(question.timeout_seconds):
+                await self._turn.acquire()
+                running = asyncio.create_task(self._serving.infer(question.tensors))
+                running.add_done_callback(self._leave)
+                return await asyncio.shield(running)  # to cut an exchange with the runner short would end the runner
+        except TimeoutError as error:
+            raise HttpError(
+                HTTPStatus.GATEWAY_TIMEOUT, f"no answer within the timeout of {question.timeout_seconds:g} s"
+            ) from error
         except NotServingError as error:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         except DataError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        except (EdgeoptError, FutureTimeoutError) as error:
+        except EdgeoptError as error:
             raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, f"the model did not answer: {error}") from error
         finally:
-            self._places.release()
-        manifest = served.installed.manifest
-        outputs = [_tensor(name, np.stack([row[name] for row in answers])) for name in answers[0]]
-        identified = {"id": request["id"]} if isinstance(request.get("id"), str) else {}
-        return {"model_name": manifest.name, "model_version": manifest.version, **identified, "outputs": outputs}
+            if running is None:
+                self._inside -= 1  # its turn never came
 
-    async def _infer_rows(self, rows: list[dict[str, Array]]) -> list[dict[str, Array]]:
-        """Answer row by row: a model may have been exported for a batch of one."""
-        return [(await self._serving.infer(row)).outputs for row in rows]
-
-
-def _describe(served: Served) -> dict[str, Any]:
-    manifest = served.installed.manifest
-
-    def tensors(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-        return [
-            {"name": s.name, "datatype": _DATATYPES.get(s.dtype, s.dtype.upper()), "shape": [-1, *s.shape]}
-            for s in specs
-        ]
-
-    return {
-        "name": manifest.name,
-        "versions": [manifest.version],
-        "platform": f"{served.installed.variant.runtime}_{served.installed.variant.name}",
-        "inputs": tensors(manifest.inputs),
-        "outputs": tensors(manifest.outputs),
-    }
+    def _leave(self, running: asyncio.Task[Inference]) -> None:
+        """Free the place of an inference that has ended, whether or not somebody still waits for it."""
+        self._inside -= 1
+        self._turn.release()
+        if not running.cancelled():
+            running.exception()  # looked at, for nobody else may
 
 
-def _tensor(name: str, array: Array) -> dict[str, Any]:
-    datatype = _DATATYPES.get(array.dtype.name, array.dtype.name.upper())
-    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.reshape(-1).tolist()}
+def _expect(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        path = "/".join(request.segments)
+        raise HttpError(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            f"/{path}: expected {' or '.join(methods)}, got {request.method}",
+            [("Allow", ", ".join(methods))],
+        )
 
 
-def _read_request(body: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list) or not request["inputs"]:
-        raise HttpError(HTTPStatus.BAD_REQUEST, "expected a JSON object with a list 'inputs'")
-    return request
-
-
-def _read_rows(request: dict[str, Any], specs: tuple[TensorSpec, ...]) -> list[dict[str, Array]]:
-    """Return the samples of a request: one dictionary of arrays, without batch dimension, a row."""
-    dtypes = {spec.name: spec.dtype for spec in specs}
-    batches: dict[str, Array] = {}
-    for tensor in request["inputs"]:
-        try:
-            name, shape = tensor["name"], [int(size) for size in tensor["shape"]]
-            array = np.asarray(tensor["data"], dtype=dtypes.get(name)).reshape(shape)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise HttpError(
-                HTTPStatus.BAD_REQUEST, f"expected inputs with name, shape, datatype and data that fit: {error!r}"
-            ) from error
-        if name not in dtypes or array.ndim == 0:
-            raise HttpError(HTTPStatus.BAD_REQUEST, f"expected the inputs {', '.join(dtypes)}, got {name!r}")
-        batches[name] = array
-    counts = {len(array) for array in batches.values()}
-    if len(counts) != 1 or not 1 <= min(counts) <= _MAX_ROWS:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"expected 1 to {_MAX_ROWS} rows, as many for each input")
-    return [{name: array[row] for name, array in batches.items()} for row in range(counts.pop())]
+def _json_bytes(request: Request) -> int | None:
+    """Return how much of the body is JSON; ``None`` when all of it is. Raises :class:`HttpError` (400)."""
+    text = request.headers.get(_JSON_BYTES_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"Inference-Header-Content-Length: expected a number, got {text!r}")
+    return int(text)

@@ -1,96 +1,128 @@
-"""HTTP/1.1 with JSON bodies on loopback, standard library only: limits, errors and keep-alive.
+"""HTTP/1.1 on the event loop: limits, deadlines, keep-alive and who may call. What paths mean is the handler's part.
 
-What the paths mean is the :class:`Api`'s part. Example::
+h11 reads heads and chunked bodies; a body of known length goes from the socket straight to its place. One process, no
+threads, and nothing that a caller can make grow: connections, heads, bodies (each, and all together) and every wait
+are bounded. It serves the machine it runs on: no TLS, no authentication; a ``Host`` or ``Origin`` that is not this
+machine's name is refused, so that a web page cannot reach it through a browser (DNS rebinding). Example::
 
-    server = make_server(0, api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = HttpServer(answer, HttpLimits())     # async def answer(request) -> Response
+    port = await server.listen(0)
+    ...
+    await server.close()
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from pathlib import Path
 
-__all__ = ["Api", "HttpError", "make_server"]
+from edgeopt_agent.http_connection import Connection
+from edgeopt_agent.http_messages import HttpError, HttpLimits, Request, Response
+from edgeopt_contract.errors import UsageError
 
-_MAX_BODY_BYTES = 64 << 20
-_IDLE_SECONDS = 30  # a client that says nothing does not hold a thread for ever
+__all__ = ["HttpServer"]
 
-
-class HttpError(Exception):
-    """A request that gets another answer than 200."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+_LOCAL = "127.0.0.1"
+_SCRATCH_BYTES = 64 << 10
 
 
-class Api(Protocol):
-    """What answers; called on the server's threads. Raises :class:`HttpError`."""
+class HttpServer:
+    """Accepts connections and hands each request to ``handler``, which raises :class:`HttpError` to refuse it."""
 
-    def get(self, parts: list[str]) -> dict[str, Any]:
-        """Answer ``GET /<parts>``."""
-        ...
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]], limits: HttpLimits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self._connections: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._held_bytes = 0
+        self._socket_path: Path | None = None
+        self.scratch = bytearray(_SCRATCH_BYTES)  # one for all: what comes in is taken out in the same step
 
-    def post(self, parts: list[str], body: bytes) -> dict[str, Any]:
-        """Answer ``POST /<parts>``."""
-        ...
+    # --- listening ------------------------------------------------------------------------------------------------
 
+    async def listen(self, port: int) -> int:
+        """Listen on ``port`` of 127.0.0.1 (0: a free one) and return it. Raises ``OSError`` when it is taken."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(self), _LOCAL, port)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
 
-def make_server(port: int, api: Api) -> ThreadingHTTPServer:
-    """Return a server bound to ``port`` of 127.0.0.1 (0: a free one). Raises ``OSError`` when it is taken."""
+    async def listen_unix(self, path: Path) -> None:
+        """Listen on a Unix socket that only this user may use; one left over by a killed agent is replaced.
 
-    class Handler(_JsonHandler):
-        answers = api
+        Raises :class:`UsageError` for a path that is too long or not a socket, or that cannot be used.
+        """
+        listener = _bound(path)
+        loop = asyncio.get_running_loop()
+        self._socket_path = path
+        self._servers.append(await loop.create_unix_server(lambda: Connection(self, is_local=True), sock=listener))
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    async def adopt(self, connected: socket.socket) -> None:
+        """Serve a socket that is connected already, such as one end of a pair; it may be silent for ever."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: Connection(self, is_local=True, may_idle=True), connected)
 
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()
+        if self._socket_path:
+            with contextlib.suppress(OSError):  # whoever removed it meant it
+                self._socket_path.unlink()
 
-class _JsonHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = _IDLE_SECONDS
-    answers: Api
+    # --- what connections count against ---------------------------------------------------------------------------
 
-    def do_GET(self) -> None:
-        self._answer(lambda: self.answers.get(self._parts()))
+    @property
+    def is_full(self) -> bool:
+        """Whether a further connection is one too many."""
+        return len(self._connections) > self.limits.connections
 
-    def do_POST(self) -> None:
-        self._answer(lambda: self.answers.post(self._parts(), self._body()))
+    def enter(self, connection: Connection) -> None:
+        """Remember ``connection``."""
+        self._connections.add(connection)
 
-    def _parts(self) -> list[str]:
-        return [part for part in self.path.partition("?")[0].split("/") if part]
+    def leave(self, connection: Connection) -> None:
+        """Forget ``connection``."""
+        self._connections.discard(connection)
 
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit():
-            self.close_connection = True
-            raise HttpError(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
-        if int(length) > _MAX_BODY_BYTES:
-            self.close_connection = True
+    def hold(self, size: int) -> None:
+        """Reserve ``size`` bytes for a body. Raises :class:`HttpError` (413, 503)."""
+        if size > self.limits.body_bytes:
             raise HttpError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {_MAX_BODY_BYTES} bytes, got {length}"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"expected a body of at most {self.limits.body_bytes} bytes, got {size}; send fewer rows at a time",
             )
-        return self.rfile.read(int(length))
+        if self._held_bytes + size > self.limits.held_bytes:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the bodies of other requests take {self._held_bytes} of {self.limits.held_bytes} bytes; try again",
+            )
+        self._held_bytes += size
 
-    def _answer(self, respond: Callable[[], dict[str, Any]]) -> None:
-        status, answer = HTTPStatus.OK, {}
-        try:
-            answer = respond()
-        except HttpError as error:
-            status, answer = error.status, {"error": str(error)}
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if status is HTTPStatus.SERVICE_UNAVAILABLE:
-            self.send_header("Retry-After", "1")
-        self.end_headers()
-        self.wfile.write(body)
+    def release(self, size: int) -> None:
+        """Give back what :meth:`hold` reserved."""
+        self._held_bytes -= size
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the base class's
-        """Requests are counted, not logged."""
+
+def _bound(path: Path) -> socket.socket:
+    """Return a listening socket at ``path`` that only this user may use."""
+    if path.exists() and not path.is_socket():
+        raise UsageError(f"{path} is there and is not a socket: choose another path")
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"a socket cannot be made at {path} (at most 107 characters): {error}") from error
+    path.chmod(0o600)
+    return listener
