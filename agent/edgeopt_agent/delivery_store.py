@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from edgeopt_contract.storage import storage_errors, sync_directory, write_atomically
+from edgeopt_contract.storage import storage_errors, write_durably
 from edgeopt_contract.values import digest_of
 
 __all__ = ["Incoming"]
@@ -61,8 +61,19 @@ class Incoming:
         return data if digest_of(data) == sha256 else None
 
     def keep(self, sha256: str, data: bytes) -> None:
-        """Keep a block that the caller has verified, so that a power cut does not take it. Raises `StorageError`."""
-        write_atomically(self.directory / sha256, data)
+        """Keep a block that the caller has verified. Raises :class:`StorageError`; then it is not here.
+
+        Written under its own name at once, so a kill costs nothing that has come: half a block is known by its hash.
+        The directory is not synced, for half the time: journaling file systems keep a new file's name with its bytes,
+        and on others a power cut costs blocks, never a wrong one.
+        """
+        path = self.directory / sha256
+        with storage_errors(path):
+            try:
+                write_durably(path, data)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
 
     # --- a block that comes in pieces -----------------------------------------------------------------------------
 
@@ -85,7 +96,6 @@ class Incoming:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             path.replace(self.directory / sha256)
-            sync_directory(self.directory)
 
     def discard(self, sha256: str) -> None:
         """Forget the beginning of a block: it is damaged. Raises :class:`StorageError`."""

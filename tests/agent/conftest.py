@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -19,25 +18,21 @@ from typing import Any, TypeVar
 
 import paho.mqtt.client as mqtt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeopt_agent.identity import Identity
 from edgeopt_contract.bundle import MANIFEST_NAME, Bundle
 from edgeopt_contract.codec import decode, encode
+from edgeopt_contract.enrolment import EnrolResponse, MqttAccess
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.messages import (
     Ack,
     Desired,
-    EnrolResponse,
-    MqttAccess,
-    PublicKey,
     Reported,
-    Signature,
     Status,
     Telemetry,
 )
-from edgeopt_contract.signing import signed_bytes
 from edgeopt_contract.topics import Topics
-from edgeopt_contract.values import digest_of
+from tests.metadata import MetadataFleet
 
 T = TypeVar("T")
 DEVICE = "cam-1"
@@ -61,27 +56,31 @@ def free_port() -> int:
 
 
 class Signer:
-    """Signs as a fleet does."""
+    """Signs as a fleet does: every bundle may be left for any that was signed before it."""
 
     def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        raw = self._key.public_key().public_bytes_raw()
-        self.public = PublicKey(key_id=digest_of(raw), algorithm="ed25519", value=base64.b64encode(raw).decode())
+        self.metadata = MetadataFleet(offline=(1, 1))
 
-    def sign(self, bundle: str) -> Signature:
-        """Return a signature over ``bundle``."""
-        value = base64.b64encode(self._key.sign(signed_bytes(bundle))).decode()
-        return Signature(key_id=self.public.key_id, algorithm="ed25519", value=value)
+    @property
+    def root(self) -> str:
+        """What a device trusts from its enrolment on."""
+        return self.metadata.root_text
+
+    def sign(self, bundle: str, length: int = 1000) -> None:
+        """Sign a bundle, once."""
+        if bundle not in self.metadata.digests():
+            self.metadata.add(bundle, length)
 
     def desired(self, bundle: str, job: str = "job-1", **fields: Any) -> Desired:
-        """Return a signed desired state."""
-        return Desired(**{"job": job, "bundle": bundle, "signature": self.sign(bundle), "bake_seconds": 0.2} | fields)
+        """Return a desired state."""
+        return Desired(**{"job": job, "bundle": bundle, "bake_seconds": 0.2} | fields)
 
 
 class Broker:
     """A broker process on a port of its own, which keeps its port and its store when it is started again."""
 
-    def __init__(self, directory: Path, kind: str) -> None:
+    def __init__(self, directory: Path, kind: str, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port()
         self._directory = directory
         self._kind = kind
@@ -103,7 +102,7 @@ class Broker:
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def _nats(self) -> list[str]:
         own = f"edgeopt.v1.devices.{DEVICE}"
@@ -112,7 +111,7 @@ class Broker:
             "password": "secret",
             "permissions": {
                 "publish": [f"{own}.{channel}" for channel in ("reported", "telemetry", "status")],
-                "subscribe": [f"{own}.desired", f"{own}.ack", "edgeopt.v1.blocks.*", "$MQTT.sub.>"],
+                "subscribe": [f"{own}.desired", f"{own}.ack", "edgeopt.v1.blocks.*", "edgeopt.v1.tuf", "$MQTT.sub.>"],
             },
         }
         config = {
@@ -120,7 +119,7 @@ class Broker:
             "host": "127.0.0.1",
             "port": free_port(),
             "jetstream": {"store_dir": str(self._directory / "store"), "limits": {"default_max_consumers": -1}},
-            "mqtt": {"host": "127.0.0.1", "port": self.port},
+            "mqtt": {"host": self.host, "port": self.port},
             "authorization": {"users": [{"user": "fleet", "password": "secret"}, device]},
         }
         path = self._directory / "nats.json"
@@ -129,7 +128,8 @@ class Broker:
 
     def _mosquitto(self) -> list[str]:
         path = self._directory / "mosquitto.conf"
-        path.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100\n")
+        limits = "max_queued_messages 100\nmax_packet_size 2000000\nset_tcp_nodelay true\n"
+        path.write_text(f"listener {self.port} {self.host}\nallow_anonymous true\n{limits}")
         return [MOSQUITTO or "mosquitto", "-c", str(path)]
 
 
@@ -141,6 +141,7 @@ class FakeFleet:
     """Publishes blocks and desired states, stores what a device says, and acknowledges it."""
 
     port: int
+    host: str = "127.0.0.1"
     signer: Signer = field(default_factory=Signer)
     acknowledges: bool = True
     stored: dict[tuple[int, int], Reported | Telemetry] = field(default_factory=dict)
@@ -159,7 +160,7 @@ class FakeFleet:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.reconnect_delay_set(0.05, 0.2)
-        client.connect("127.0.0.1", self.port, keepalive=20)
+        client.connect(self.host, self.port, keepalive=20)
         client.loop_start()
         self._client = client
         wait_until("the fleet's connection", client.is_connected)
@@ -177,14 +178,22 @@ class FakeFleet:
         self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
 
     def publish_bundle(self, bundle: Bundle, leave_out: tuple[str, ...] = ()) -> None:
-        """Publish the manifest and the blocks that a device fetches."""
+        """Sign the bundle, and publish the metadata, the manifest and the blocks that a device fetches."""
         self.bundles.append(bundle)
+        self.signer.sign(bundle.digest, (bundle.directory / MANIFEST_NAME).stat().st_size)
+        self.publish_metadata()
         for sha256, data in blocks_of(bundle).items():
             if sha256 not in leave_out:
                 self.publish(Topics.block(sha256), data)
 
+    def publish_metadata(self) -> None:
+        """Publish the TUF metadata as they are."""
+        self.publish(Topics.TUF, self.signer.metadata.message())
+
     def desire(self, bundle: Bundle, job: str = "job-1", **fields: Any) -> None:
         """Offer ``bundle`` to the device."""
+        self.signer.sign(bundle.digest, (bundle.directory / MANIFEST_NAME).stat().st_size)
+        self.publish_metadata()
         self.last_desired = encode(self.signer.desired(bundle.digest, job, **fields))
         self.publish(Topics.desired(DEVICE), self.last_desired)
 
@@ -226,6 +235,7 @@ class FakeFleet:
 
     def republish(self) -> None:
         """Publish everything again, as a fleet does when it is connected anew."""
+        self.publish_metadata()
         for bundle in list(self.bundles):
             for sha256, data in blocks_of(bundle).items():
                 self.publish(Topics.block(sha256), data)
@@ -264,6 +274,7 @@ class Device:
 
     data: Path
     options: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()  # what comes before the command, such as another network namespace
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -277,7 +288,7 @@ class Device:
         fast = ("--window", "0.3", "--resend", "1", "--block-timeout", "1", "--interval", "0.005")
         self.options = options or self.options
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *fast, *self.options], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.prefix, *command, *fast, *self.options], stdout=log, stderr=log)
 
     def kill(self) -> None:
         """``kill -9``."""
@@ -307,14 +318,26 @@ class Device:
         return text in self.log.read_text()
 
 
-def write_identity(data: Path, signer: Signer, port: int) -> EnrolResponse:
-    """Enrol a device without a fleet's HTTP."""
-    identity = EnrolResponse(
+def plain_identity(signer: Signer, port: int, host: str = "127.0.0.1") -> Identity:
+    """Return the identity of a device whose broker takes passwords; it is never renewed."""
+    access = EnrolResponse(
         device=DEVICE,
-        mqtt=MqttAccess(host="127.0.0.1", port=port, username=DEVICE, password="secret"),
-        keys=(signer.public,),
+        mqtt=MqttAccess(host=host, port=port, tls=False, password="secret"),
+        certificate="none",
+        serial="1",
+        valid_from=0,
+        valid_until=2**40,
+        ca="none",
+        bearer="bearer",
+        root=signer.root,
         reconnect_window_seconds=0.05,
     )
+    return Identity(server="http://127.0.0.1:1", key="0" * 12, access=access)
+
+
+def write_identity(data: Path, signer: Signer, port: int, host: str = "127.0.0.1") -> Identity:
+    """Enrol a device without a fleet's HTTP."""
+    identity = plain_identity(signer, port, host)
     data.mkdir(parents=True)
     (data / "device.json").write_bytes(encode(identity))
     return identity
@@ -355,7 +378,7 @@ def device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Device]:
 
 @pytest.fixture
 def signer() -> Signer:
-    """A signing key."""
+    """A fleet that signs."""
     return Signer()
 
 

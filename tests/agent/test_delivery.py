@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import BundleError, MessageError, StorageError, UnreachableError
 from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.storage import write_atomically
+from edgeopt_contract.storage import write_durably
 from edgeopt_contract.values import digest_of
 from tests.agent.conftest import blocks_of, wait_until
 from tests.tiny import Recipe, tiny_bundle
@@ -214,11 +215,12 @@ async def test_full_disk_while_fetching_is_an_error_and_leaves_nothing(
 
     def fills_up(path: Path, data: bytes) -> None:
         if len(written) == 3:
-            raise StorageError(f"cannot write {path}: the disk is full")
-        write_atomically(path, data)
+            path.write_bytes(data[:100])
+            raise OSError(errno.ENOSPC, "no space left on device")
+        write_durably(path, data)
         written.append(path)
 
-    monkeypatch.setattr(delivery_store, "write_atomically", fills_up)
+    monkeypatch.setattr(delivery_store, "write_durably", fills_up)
     with pytest.raises(StorageError, match="disk is full"):
         await setup.delivery.fetch(setup.bundle.digest)
     assert 3 == len(written)
