@@ -25,15 +25,20 @@ MAX_ROWS = 1024  # of one request, as the agent allows
 DATATYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+    "bfloat16": "BF16",
 }  # fmt: skip
 _EXAMPLE_VALUES = 64  # longer examples hide what they show
 _ERRORS = {
-    "400": "The body is not JSON, or the inputs do not fit the model.",
-    "404": "This device serves another model.",
-    "411": "The request has no Content-Length.",
+    "400": "The body is not an inference request, or the inputs do not fit the model.",
+    "403": "The request came from a web page of another origin.",
+    "404": "This device serves another model, or another version.",
+    "405": "This path wants another method.",
     "413": "The body is larger than the device takes.",
-    "500": "The model did not answer.",
+    "415": "The body is packed by something else than gzip or deflate.",
+    "421": "The host is not a name of this device.",
+    "500": "The model did not answer, or gave NaN, which JSON cannot carry.",
     "503": "No model is installed yet, or too many requests wait: try again after Retry-After seconds.",
+    "504": "No answer within the request's timeout.",
 }
 
 
@@ -44,12 +49,14 @@ def inference_api(contents: BundleContents) -> bytes:
 
 def _document(contents: BundleContents) -> dict[str, Any]:
     model = f"/v2/models/{quote(contents.name, safe='')}"
+    version = f"{model}/versions/{quote(contents.version, safe='')}"
     return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Inference with {contents.name}",
             "version": contents.version,
-            "description": "The Open Inference Protocol (V2, JSON), as edgeopt-agent serves it on --source http:PORT.",
+            "description": "The Open Inference Protocol (V2), as edgeopt-agent serves it on --source http:PORT. "
+            "Binary tensors (binary_tensor_data) are served too; this document describes JSON.",
         },
         "servers": [
             {
@@ -61,13 +68,20 @@ def _document(contents: BundleContents) -> dict[str, Any]:
             "/v2": {"get": _get("server", "What serves.", _ref("Server"), errors=())},
             "/v2/health/live": {"get": _get("live", "Whether the agent runs.", _flag("live"), errors=())},
             "/v2/health/ready": {"get": _get("ready", "Whether a model is served.", _flag("ready"), errors=("503",))},
-            model: {"get": _get("metadata", "The model's tensors.", _ref("Metadata"), errors=("404", "503"))},
-            f"{model}/ready": {
-                "get": _get("modelReady", "Whether this model is served.", _ref("ModelReady"), errors=("404", "503"))
-            },
-            f"{model}/infer": {"post": _infer(contents)},
+            "/v2/repository/index": {"post": _get("index", "What is served.", _ref("Index"), errors=())},
+            **_model_paths(contents, model, ""),
+            **_model_paths(contents, version, "OfVersion"),
         },
         "components": {"schemas": _schemas(contents)},
+    }
+
+
+def _model_paths(contents: BundleContents, path: str, suffix: str) -> dict[str, Any]:
+    ready, metadata = "Whether this model is served.", "The model's tensors."
+    return {
+        path: {"get": _get(f"metadata{suffix}", metadata, _ref("Metadata"), errors=("404", "503"))},
+        f"{path}/ready": {"get": _get(f"modelReady{suffix}", ready, _ref("ModelReady"), errors=("404", "503"))},
+        f"{path}/infer": {"post": _infer(contents, suffix)},
     }
 
 
@@ -75,9 +89,9 @@ def _get(operation: str, summary: str, schema: dict[str, Any], errors: tuple[str
     return {"operationId": operation, "summary": summary, "responses": _responses(schema, errors)}
 
 
-def _infer(contents: BundleContents) -> dict[str, Any]:
+def _infer(contents: BundleContents, suffix: str) -> dict[str, Any]:
     return {
-        "operationId": "infer",
+        "operationId": f"infer{suffix}",
         "summary": f"Answer 1 to {MAX_ROWS} rows.",
         "requestBody": {"required": True, "content": {"application/json": _request_content(contents)}},
         "responses": _responses(_ref("InferenceResponse"), tuple(_ERRORS)),
@@ -114,7 +128,13 @@ def _responses(schema: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any
 def _schemas(contents: BundleContents) -> dict[str, Any]:
     text, true = {"type": "string"}, {"const": True}
     return {
-        "Server": _record({"name": {"const": "edgeopt-agent"}, "extensions": {"type": "array", "items": text}}),
+        "Server": _record(
+            {"name": {"const": "edgeopt-agent"}, "version": text, "extensions": {"type": "array", "items": text}}
+        ),
+        "Index": {
+            "type": "array",
+            "items": _record({"name": text, "version": text, "state": {"enum": ["READY", "LOADING"]}, "reason": text}),
+        },
         "ModelReady": _record({"name": {"const": contents.name}, "ready": true}),
         "Metadata": _record(
             {
@@ -126,14 +146,19 @@ def _schemas(contents: BundleContents) -> dict[str, Any]:
             }
         ),
         "InferenceRequest": _record(
-            {"inputs": _one_of_each(contents.inputs), "id": text},
-            optional=("id",),
+            {
+                "inputs": _one_of_each(contents.inputs),
+                "id": text,
+                "parameters": _record({"timeout": {"type": "integer", "minimum": 0}}, optional=("timeout",)),
+            },
+            optional=("id", "parameters"),
         ),
         "InferenceResponse": _record(
             {
                 "model_name": {"const": contents.name},
                 "model_version": text,
                 "id": text,
+                "parameters": _record({"bundle": text, "microseconds": {"type": "number"}}),
                 "outputs": _one_of_each(contents.outputs),
             },
             optional=("id",),

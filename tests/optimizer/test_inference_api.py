@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from edgeopt.inference_api import DATATYPES, MAX_ROWS, inference_api
-from edgeopt_agent import http_api
-from edgeopt_agent.http_server import HttpError
+from edgeopt_agent import open_inference
+from edgeopt_agent.http_api import InferenceApi
+from edgeopt_agent.http_messages import HttpError, Request, segments_of
+from edgeopt_agent.runner.frames import Tensor
 from edgeopt_agent.serving import Inference
 from edgeopt_contract.bundle import read_manifest
+from edgeopt_contract.values import digest_of
 from tests.optimizer.runs import tiny_contents
 
 
@@ -23,13 +26,15 @@ class FakeServing:
     """A model that gives the same probabilities for each row."""
 
     def __init__(self, directory: Path) -> None:
-        manifest, _ = read_manifest(directory)
-        self.current: Any = SimpleNamespace(installed=SimpleNamespace(manifest=manifest, variant=manifest.variants[0]))
+        manifest, data = read_manifest(directory)
+        installed = SimpleNamespace(manifest=manifest, variant=manifest.variants[0], digest=digest_of(data))
+        self.current: Any = SimpleNamespace(installed=installed, is_ready=True)
 
-    async def infer(self, inputs: dict[str, np.ndarray]) -> Inference:
+    async def infer(self, tensors: Sequence[Tensor]) -> Inference:
         """Answer one row."""
-        assert (4,) == inputs["x"].shape
-        return Inference("ab" * 32, {"p": np.array([0.5, 0.25, 0.25], np.float32)}, 5.0)
+        assert [(1, 4)] == [tensor.shape for tensor in tensors]
+        answer = Tensor("p", "float32", (1, 3), np.array([0.5, 0.25, 0.25], np.float32).tobytes())
+        return Inference(self.current.installed.digest, (answer,), 5.0)
 
 
 class Description:
@@ -49,6 +54,8 @@ class Description:
             return self.fits(value, self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
         if "const" in schema:
             return bool(value == schema["const"])
+        if "enum" in schema:
+            return value in schema["enum"]
         if "oneOf" in schema:
             return 1 == sum(self.fits(value, one) for one in schema["oneOf"])
         kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
@@ -74,27 +81,38 @@ def description(tmp_path: Path) -> Description:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, description: Description) -> Any:
+async def api(tmp_path: Path, description: Description) -> InferenceApi:
     """What the agent answers with, for the same model."""
-    return http_api._Api(FakeServing(tmp_path / "tiny"), asyncio.get_running_loop(), 2)  # type: ignore[arg-type]
+    return InferenceApi(FakeServing(tmp_path / "tiny"), 2)  # type: ignore[arg-type]  # a fake
 
 
-async def test_every_get_answers_as_described(api: Any, description: Description) -> None:
+async def ask(api: InferenceApi, method: str, path: str, body: bytes = b"") -> Any:
+    """Return what the agent answers, decoded."""
+    response = await api.answer(Request(method, segments_of(path), {}, body))
+    return json.loads(b"".join(response.parts))
+
+
+async def test_every_path_answers_as_described(api: InferenceApi, description: Description) -> None:
     """All described paths are served, with answers of the described shape."""
-    paths = [path for path, calls in description.document["paths"].items() if "get" in calls]
-    assert 5 == len(paths)
-    for path in paths:
-        answer = api.get(path.strip("/").split("/"))
-        assert description.fits(answer, description.answer(path, "get", 200)), path
+    calls = {
+        (path, method)
+        for path, methods in description.document["paths"].items()
+        for method in methods
+        if not path.endswith("/infer")
+    }
+    assert 8 == len(calls)
+    for path, method in calls:
+        answer = await ask(api, method.upper(), path)
+        assert description.fits(answer, description.answer(path, method, 200)), path
 
 
-async def test_the_example_is_answered_as_described(api: Any, description: Description) -> None:
+@pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/v2/models/tiny/versions/1/infer"])
+async def test_the_example_is_answered_as_described(api: InferenceApi, description: Description, path: str) -> None:
     """What people copy works; the answer has the described outputs."""
-    path = "/v2/models/tiny/infer"
     content = description.document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-    request = content["example"] | {"id": "q"}
+    request = content["example"] | {"id": "q", "parameters": {"timeout": 5_000_000}}
     assert description.fits(request, content["schema"])
-    answer = await asyncio.to_thread(api.post, path.strip("/").split("/"), json.dumps(request).encode())
+    answer = await ask(api, "POST", path, json.dumps(request).encode())
     assert description.fits(answer, description.answer(path, "post", 200))
     assert [1, 3] == answer["outputs"][0]["shape"]
 
@@ -109,17 +127,17 @@ def test_what_does_not_fit_the_model_does_not_fit_the_description(
     assert not description.fits({"inputs": [tensor | change]}, example["schema"])
 
 
-async def test_errors_are_described(api: Any, description: Description) -> None:
+async def test_errors_are_described(api: InferenceApi, description: Description) -> None:
     """Each status that the agent gives here has a description."""
     answers = description.document["paths"]["/v2/models/tiny/infer"]["post"]["responses"]
     api._serving.current = None
     with pytest.raises(HttpError) as caught:
-        api.get(["v2", "models", "tiny"])
+        await ask(api, "GET", "/v2/models/tiny")
     assert str(int(caught.value.status)) in answers
-    assert {"400", "404", "411", "413", "500", "503"} == set(answers) - {"200"}
+    assert {"400", "403", "404", "405", "413", "415", "421", "500", "503", "504"} == set(answers) - {"200"}
 
 
 def test_names_and_limits_are_the_agents() -> None:
     """Two programs that do not import each other agree."""
-    assert http_api._DATATYPES == DATATYPES
-    assert http_api._MAX_ROWS == MAX_ROWS
+    assert open_inference.DATATYPES == DATATYPES
+    assert open_inference.MAX_ROWS == MAX_ROWS
