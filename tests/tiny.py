@@ -30,6 +30,7 @@ from edgeopt_contract.profile import (
 
 POISON = 100.0  # an input of this size makes a poisonable model compute for ever
 _ENDLESS = 2**50
+_MUCH = 2**33  # floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,10 @@ class Recipe:
     version: str = "1"
     sharpness: float = 4.0  # scales the scores, and so the confidence
     golden_error: bool = False
-    poisonable: bool = False
+    poisonable: bool = False  # poison makes it compute for ever
+    poison_eats_memory: bool = False  # 32 GiB at once
+    poison_gives_nan: bool = False
+    runtime: str = "onnxruntime"
     padding_bytes: int = 0
     padding_seed: int = 0
     model: bytes | None = None
@@ -86,7 +90,8 @@ def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
     expected = np.roll(outputs, 1, axis=1) if recipe.golden_error else outputs
     np.savez(golden, **{"inputs/x": inputs, "outputs/fp32/p": expected})
     variant = Variant(
-        name="fp32", file="fp32.onnx", runtime="onnxruntime", minimum_runtime="1.20", arch=(),
+        name="fp32", file="fp32.onnx", runtime=recipe.runtime, arch=(),
+        minimum_runtime="1.20" if recipe.runtime == "onnxruntime" else "0",
         features=recipe.features, certified_for=(), tolerance=recipe.tolerance,
     )  # fmt: skip
     return write_bundle(
@@ -109,18 +114,35 @@ def onnx_model(weights: np.ndarray, recipe: Recipe) -> bytes:
     """Return softmax(x @ weights), with whatever the recipe adds."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["scores"])]
     constants = [numpy_helper.from_array(weights, "w")]
+    scores = "scores"
     if recipe.padding_bytes:
         padding = np.random.default_rng(recipe.padding_seed).normal(size=recipe.padding_bytes // 4)
         constants.append(numpy_helper.from_array(padding.astype(np.float32), "padding"))
-    if recipe.poisonable:
-        nodes += _poisonable_nodes()
+    if recipe.poisonable or recipe.poison_eats_memory or recipe.poison_gives_nan:
+        nodes += [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "limit"], ["poisoned"]),
+        ]
         constants += [
             numpy_helper.from_array(np.float32(POISON / 2), "limit"),
-            numpy_helper.from_array(np.int64(_ENDLESS), "endless"),
-            numpy_helper.from_array(np.int64(1), "once"),
             numpy_helper.from_array(np.float32(0), "zero"),
         ]
-    nodes.append(helper.make_node("Softmax", ["safe" if recipe.poisonable else "scores"], ["p"], axis=-1))
+    if recipe.poisonable:
+        nodes += _endless_nodes()
+        constants += [
+            numpy_helper.from_array(np.int64(_ENDLESS), "endless"),
+            numpy_helper.from_array(np.int64(1), "once"),
+        ]
+        scores = "looped"
+    if recipe.poison_eats_memory or recipe.poison_gives_nan:
+        nodes += _added_nodes(recipe, scores)
+        constants += [
+            numpy_helper.from_array(np.array([_MUCH], np.int64), "much"),
+            numpy_helper.from_array(np.array([1], np.int64), "little"),
+            numpy_helper.from_array(np.float32("nan"), "nan"),
+        ]
+        scores = "added"
+    nodes.append(helper.make_node("Softmax", [scores], ["p"], axis=-1))
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -133,8 +155,8 @@ def onnx_model(weights: np.ndarray, recipe: Recipe) -> bytes:
     return model.SerializeToString()
 
 
-def _poisonable_nodes() -> list:
-    """Loop once, or for ever when an input is greater than the limit."""
+def _endless_nodes() -> list:
+    """Loop once, or for ever when the input is poison."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["before", "zero"], ["after"])],
         "body",
@@ -149,11 +171,22 @@ def _poisonable_nodes() -> list:
         ],
     )
     return [
-        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        helper.make_node("Greater", ["largest", "limit"], ["poisoned"]),
         helper.make_node("Where", ["poisoned", "endless", "once"], ["trips"]),
-        helper.make_node("Loop", ["trips", "", "scores"], ["safe"], body=body),
+        helper.make_node("Loop", ["trips", "", "scores"], ["looped"], body=body),
     ]
+
+
+def _added_nodes(recipe: Recipe, scores: str) -> list:
+    """Add to the scores what is zero, unless the input is poison: then it is NaN, or takes 32 GiB to compute."""
+    if recipe.poison_gives_nan:
+        nodes = [helper.make_node("Where", ["poisoned", "nan", "zero"], ["extra"])]
+    else:
+        nodes = [
+            helper.make_node("Where", ["poisoned", "much", "little"], ["shape"]),
+            helper.make_node("Expand", ["zero", "shape"], ["large"]),
+            helper.make_node("ReduceMax", ["large"], ["extra"], keepdims=0),
+        ]
+    return [*nodes, helper.make_node("Add", [scores, "extra"], ["added"])]
 
 
 def _profile(weights: np.ndarray, recipe: Recipe) -> ReferenceProfile:
