@@ -112,7 +112,7 @@ class Delivery:
             manifest_alone = Wanted(bundle, Manifest.MAX_BYTES, exact=False)
             await self._bring(Errand(bundle, [manifest_alone], self._incoming, counts))
         manifest = decode(Manifest, self.manifest_bytes(bundle))
-        entries = manifest.files_for(manifest.variant_for(self._capabilities))
+        entries = manifest.files_for(self._slots.variant_for(bundle, manifest))
         wanted = {block.sha256: block for entry in entries for block in entry.blocks}
         missing = await asyncio.to_thread(self._plan, wanted, bundle, counts)
         self._check_disk(sum(block.size for block in missing), sum(entry.size for entry in entries))

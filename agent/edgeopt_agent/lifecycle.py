@@ -21,7 +21,9 @@ Rules, all of them in the table (:mod:`edgeopt_agent.transitions`) and in :func:
 8. A withdrawn offer ends an update that has not switched yet; afterwards the device keeps what it runs.
 9. A device downloads at any time; from STAGED it goes on inside its window only, and not before ``not_before``. A test
    that outlasts the window leads back to STAGED. A device that was cut off after the switch does not wait again.
-10. What has not begun to switch when the deadline passes has failed, wherever it waits; before it began, rejected.
+10. A variant that this board cannot load or run (its runtime is broken here, say) is not taken again; if the bundle has
+    another one, that is fetched and tested under the same job.
+11. What has not begun to switch when the deadline passes has failed, wherever it waits; before it began, rejected.
 
 Example::
 

@@ -4,6 +4,7 @@
 
     DATA/slots/a/  DATA/slots/b/     a bundle each: manifest.json, the variant, golden inputs, the profile
     DATA/slots/current -> a          what serves; moved in one step
+    DATA/slots/unsuitable.json       variants that do not run on this board, once there is one
 
 Blocking; the caller decides on which thread. It does not decide which slot is good: the life cycle does. Example::
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeopt_agent.lifecycle import SLOTS
+from edgeopt_agent.variants import Variants
 from edgeopt_contract.blocks import Block
 from edgeopt_contract.bundle import MANIFEST_NAME, open_bundle, read_manifest
 from edgeopt_contract.codec import decode
@@ -33,6 +35,7 @@ from edgeopt_contract.values import digest_of
 __all__ = ["BlockPlace", "Installed", "Slots"]
 
 _POINTER = "current"
+_UNSUITABLE = "unsuitable.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Slots:
 
     def __init__(self, root: Path, capabilities: Capabilities) -> None:
         self._root = root
-        self._capabilities = capabilities
+        self._variants = Variants(capabilities, root / _UNSUITABLE)
 
     def prepare(self) -> None:
         """Make the directory and remove what an interrupted run left behind. Raises :class:`StorageError`."""
@@ -107,10 +110,21 @@ class Slots:
                 temporary.replace(pointer)
             sync_directory(self._root)
 
+    def variant_for(self, digest: str, manifest: Manifest) -> Variant:
+        """Return the variant of the bundle ``digest`` that this device runs. Raises :class:`BundleError`."""
+        return self._variants.choose(digest, manifest)
+
+    def exclude(self, installed: Installed, reason: str) -> bool:
+        """Note that the variant of ``installed`` does not run here; say whether there is another to fetch.
+
+        Raises :class:`StorageError`.
+        """
+        return self._variants.exclude(installed.digest, installed.manifest, installed.variant.name, reason)
+
     def open(self, slot: str) -> Installed:
         """Verify the files that this device needs of the bundle in ``slot``. Raises :class:`BundleError`."""
-        manifest, _ = read_manifest(self._root / slot)
-        variant = manifest.variant_for(self._capabilities)
+        manifest, data = read_manifest(self._root / slot)
+        variant = self.variant_for(digest_of(data), manifest)
         bundle = open_bundle(self._root / slot, only=[entry.path for entry in manifest.files_for(variant)])
         return Installed(bundle.directory, bundle.digest, manifest, variant)
 
@@ -145,7 +159,7 @@ class Slots:
         disk fails; either way the slot is as it was.
         """
         manifest = decode(Manifest, manifest_bytes)
-        variant = manifest.variant_for(self._capabilities)
+        variant = self.variant_for(digest_of(manifest_bytes), manifest)
         target = self._root / slot
         with new_directory(target) as temporary, storage_errors(target):
             for entry in manifest.files_for(variant):

@@ -42,6 +42,7 @@ class Event(StrEnum):
     OPENED = "opened"  # the window is open, and it is not too early
     CLOSED = "closed"  # the window closed during the self-test
     EXPIRED = "expired"  # the deadline passed
+    UNSUITABLE = "unsuitable"  # the variant does not run on this board; the bundle has another
     PASSED = "passed"
     ACTIVATED = "activated"
     BAKED = "baked"
@@ -87,6 +88,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STAGED, Event.OPENED): State.SELF_TEST,
     (State.SELF_TEST, Event.PASSED): State.ACTIVATING,
     (State.SELF_TEST, Event.CLOSED): State.STAGED,
+    (State.SELF_TEST, Event.UNSUITABLE): State.DOWNLOADING,
     (State.ACTIVATING, Event.ACTIVATED): State.BAKING,
     (State.BAKING, Event.BAKED): State.CONFIRMED,
     # it cannot be, or goes wrong
@@ -132,6 +134,7 @@ IGNORED: dict[Event, tuple[State, ...]] = {
     Event.OPENED: _but(State.STAGED),
     Event.CLOSED: _but(State.SELF_TEST),
     Event.EXPIRED: _but(*PREPARING),
+    Event.UNSUITABLE: _but(State.SELF_TEST),
     Event.PASSED: _but(State.SELF_TEST),
     Event.ACTIVATED: _but(State.ACTIVATING),
     Event.BAKED: _but(State.BAKING),
