@@ -44,6 +44,7 @@ class Recipe:
     poison_eats_memory: bool = False  # 32 GiB at once
     poison_gives_nan: bool = False
     runtime: str = "onnxruntime"
+    preferred_runtime: str = ""  # of another variant, which stands before the other
     padding_bytes: int = 0
     padding_seed: int = 0
     model: bytes | None = None
@@ -88,26 +89,40 @@ def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
     outputs = _softmax(inputs @ weights)
     golden = io.BytesIO()
     expected = np.roll(outputs, 1, axis=1) if recipe.golden_error else outputs
-    np.savez(golden, **{"inputs/x": inputs, "outputs/fp32/p": expected})
-    variant = Variant(
-        name="fp32", file="fp32.onnx", runtime=recipe.runtime, arch=(),
-        minimum_runtime="1.20" if recipe.runtime == "onnxruntime" else "0",
-        features=recipe.features, certified_for=(), tolerance=recipe.tolerance,
-    )  # fmt: skip
+    np.savez(golden, **{"inputs/x": inputs, "outputs/fp32/p": expected, "outputs/preferred/p": expected})
+    variants = (_variant("fp32", recipe.runtime, recipe),)
+    model = recipe.model or onnx_model(weights, recipe)
+    files = {"fp32.onnx": (Role.VARIANT, model)}
+    if recipe.preferred_runtime:
+        variants = (_variant("preferred", recipe.preferred_runtime, recipe), *variants)
+        files["preferred.onnx"] = (Role.VARIANT, model + b"\x1a\x00")  # an empty graph merged into it: other bytes
     return write_bundle(
         directory,
         BundleContents(
-            name="tiny", version=recipe.version, labels=("a", "b", "c"), variants=(variant,), lineage={},
+            name="tiny", version=recipe.version, labels=("a", "b", "c"), variants=variants, lineage={},
             inputs=(TensorSpec(name="x", dtype="float32", shape=(recipe.inputs,)),),
             outputs=(TensorSpec(name="p", dtype="float32", shape=(3,)),),
             files={
-                "fp32.onnx": (Role.VARIANT, recipe.model or onnx_model(weights, recipe)),
+                **files,
                 "golden.npz": (Role.GOLDEN, golden.getvalue()),
                 "profile.json": (Role.PROFILE, encode(_profile(weights, recipe))),
                 "report.json": (Role.EVIDENCE, b"{}"),
             },
         ),
     )  # fmt: skip
+
+
+def _variant(name: str, runtime: str, recipe: Recipe) -> Variant:
+    return Variant(
+        name=name,
+        file=f"{name}.onnx",
+        runtime=runtime,
+        minimum_runtime="1.20" if runtime == "onnxruntime" else "0",
+        arch=(),
+        features=recipe.features,
+        certified_for=(),
+        tolerance=recipe.tolerance,
+    )
 
 
 def onnx_model(weights: np.ndarray, recipe: Recipe) -> bytes:

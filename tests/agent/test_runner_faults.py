@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 
 from edgeopt_contract.bundle import Bundle
+from edgeopt_contract.topics import Topics
+from edgeopt_contract.values import digest_of
 from tests.agent.conftest import Broker, Device, FakeFleet, wait_until, write_identity
 from tests.tiny import POISON, Recipe, samples, tiny_bundle
 from tests.treacherous import register
@@ -169,6 +171,21 @@ def _ask_until(caller: Caller, back: threading.Event) -> None:
         status, _ = caller.ask(BAD)
         if status == 503:
             back.wait(0.02)
+
+
+def test_runtime_that_does_not_work_here_gives_way_to_the_next_variant(place: Field) -> None:
+    """A runtime that is installed and cannot be imported: the other variant serves, and the fleet hears why."""
+    bundle = place.make(preferred_runtime="absent")
+    for path in (entry.path for entry in bundle.manifest.files):
+        data = (bundle.directory / path).read_bytes()
+        place.fleet.publish(Topics.block(digest_of(data)), data)
+    job = place.roll_out(bundle)
+    states = place.fleet.states(job)
+    assert ["downloading", "verifying", "staged", "self_test"] * 2 == states[1:9]
+    (report,) = [report for report in place.fleet.reports(job) if "does not run on this board" in report.detail]
+    assert "the variant preferred" in report.detail
+    assert "the runtime absent cannot be imported" in report.detail
+    assert (200, bundle.manifest.version) == _version(Caller(place.port).ask(GOOD))
 
 
 def test_runner_that_was_killed_is_missed_by_one_request_at_most(
