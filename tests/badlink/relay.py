@@ -106,12 +106,16 @@ class Relay:
         bytes_per_second: float | None = None,
         meddler: Callable[[str, Packet], tuple[Sequence[bytes], bytes | None]] | None = None,
         speaks_mqtt: bool = True,
+        congestion: str = "",
+        buffer_bytes: int = _BUFFER_BYTES,
     ) -> None:
         self._target = target
         self._host = host
         self.bytes_per_second = bytes_per_second
         self._meddler = meddler
         self._speaks_mqtt = speaks_mqtt
+        self._congestion = congestion
+        self._buffer_bytes = buffer_bytes
         self.down_bytes = 0
         self.connections = 0
         self.blocks: Counter[str] = Counter()  # by hash: how often the device was sent it
@@ -158,7 +162,10 @@ class Relay:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffer_bytes)
+        if self._congestion:
+            name = self._congestion.encode("ascii")
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
         writer.transport.set_write_buffer_limits(0)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
