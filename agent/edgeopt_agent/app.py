@@ -13,8 +13,6 @@ import signal
 import time
 from random import Random
 
-from edgeopt_agent.trust.ed25519 import Ed25519Verifier
-
 from edgeopt_agent import AGENT_VERSION
 from edgeopt_agent.books import Books
 from edgeopt_agent.config import AgentConfig
@@ -22,7 +20,7 @@ from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
 from edgeopt_agent.delivery_flow import Budget
 from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
 from edgeopt_agent.health import HealthLimits
-from edgeopt_agent.identity import load_identity
+from edgeopt_agent.identity import Identity, Wallet, load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
 from edgeopt_agent.lock import only_agent_of
@@ -30,6 +28,7 @@ from edgeopt_agent.log import log_event
 from edgeopt_agent.machine import read_capabilities
 from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
 from edgeopt_agent.outbox import Outbox
+from edgeopt_agent.renewal import Renewal
 from edgeopt_agent.served import ServedOptions
 from edgeopt_agent.serving import Serving, ServingOptions
 from edgeopt_agent.slots import Slots
@@ -37,9 +36,10 @@ from edgeopt_agent.sources import Source, make_sources
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerOptions
 from edgeopt_agent.tasks import end_tasks
+from edgeopt_agent.trust.checker import Trust, TrustOptions
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
-from edgeopt_contract.messages import EnrolResponse, Status
+from edgeopt_contract.messages import Status
 
 __all__ = ["Agent", "run_agent"]
 
@@ -71,7 +71,7 @@ async def run_agent(config: AgentConfig) -> None:
 class Agent:
     """All parts of one device."""
 
-    def __init__(self, config: AgentConfig, identity: EnrolResponse) -> None:
+    def __init__(self, config: AgentConfig, identity: Identity) -> None:
         self._config = config
         self._identity = identity
         self._capabilities = read_capabilities()
@@ -86,11 +86,13 @@ class Agent:
             desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
         )
         self._link = Link(_link_options(config, identity), listener, random=random)
+        self._renewal = Renewal(config.data, random, reconnect=self._link.reconnect)
         self._outbox = Outbox(self._spool, self._link, identity.device, resend_seconds=config.resend_seconds)
         carriers = _carriers(config, self._link, random)
         options = DeliveryOptions(incoming=config.data / "incoming", disk_reserve_bytes=config.disk_reserve_bytes)
         delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
-        parts = Parts(journal, self.serving, self._slots, delivery, Ed25519Verifier(identity.keys))
+        trust = Trust(self._link, TrustOptions(directory=config.data / "trust", root=identity.access.root), random)
+        parts = Parts(journal, self.serving, self._slots, delivery, trust)
         self.updater = Updater(parts, self._update_changed)
 
     async def run(self, sources: list[Source], ended: asyncio.Event) -> None:
@@ -101,6 +103,7 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._link.run()),
+                    group.create_task(self._renewal.run()),
                     group.create_task(self._outbox.run()),
                     group.create_task(self.updater.run()),
                     group.create_task(self._close_windows()),
@@ -162,12 +165,12 @@ def _serving_options(config: AgentConfig) -> ServingOptions:
     return ServingOptions(served=served, one_runner=config.one_runner)
 
 
-def _link_options(config: AgentConfig, identity: EnrolResponse) -> LinkOptions:
+def _link_options(config: AgentConfig, identity: Identity) -> LinkOptions:
     return LinkOptions(
         refresh_seconds=config.refresh_seconds,
         device=identity.device,
-        access=identity.mqtt,
-        reconnect_window_seconds=identity.reconnect_window_seconds,
+        wallet=Wallet(config.data),
+        reconnect_window_seconds=identity.access.reconnect_window_seconds,
     )
 
 

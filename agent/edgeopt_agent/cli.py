@@ -1,4 +1,4 @@
-"""The command ``edgeopt-agent``: ``enroll``, ``run``, ``status`` and ``rollback``. Parses arguments; does nothing else.
+"""The command ``edgeopt-agent``: ``enroll``, ``renew``, ``run``, ``batch``, ``status``, ``rollback``. Parses arguments.
 
 Exit codes: 0 good, 1 disk or unexpected, 2 bad input, 5 no fleet answers (``enroll`` only: ``run`` waits for a broker).
 Example::
@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from edgeopt_agent import AGENT_VERSION
+from edgeopt_agent.cli_batch import batch
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
 
@@ -33,6 +34,9 @@ _GROUP_EXAMPLE = _example(
 _ENROLL_EXAMPLE = _example(
     'edgeopt-agent enroll --server https://fleet.example --token "$TOKEN" --device cam-1 \\',
     "    --tag site=oslo --data /var/lib/edgeopt",
+)
+_RENEW_EXAMPLE = _example(
+    "edgeopt-agent renew --data /var/lib/edgeopt",
 )
 _RUN_EXAMPLE = _example(
     "edgeopt-agent run --data /var/lib/edgeopt --source camera:frames --interval 0.1 --http 8080",
@@ -64,19 +68,47 @@ def cli() -> None:
 @click.option("--token", required=True, envvar="EDGEOPT_TOKEN", help="One-time token [env: EDGEOPT_TOKEN].")
 @click.option("--device", required=True, help="Name of this device: letters, digits, '-' and '_'.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag; may be given several times.")
+@click.option("--replace", is_flag=True, help="Give up the identity that is there, for instance one that was revoked.")
 @_DATA
-def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Path) -> None:
-    """Exchange a one-time token for an identity."""
-    from edgeopt_agent.identity import enrol
+def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Path, *, replace: bool) -> None:
+    """Make a key on this device and get a certificate for it, with a one-time token.
+
+    The token also says which fleet it is from, so no other one can pose as it. The private key never leaves DATA. If
+    the answer was lost, give the same command again.
+    """
+    from edgeopt_agent.enrolment import Order, enrol
     from edgeopt_agent.machine import read_capabilities
-    from edgeopt_contract.messages import EnrolRequest
+    from edgeopt_contract.enrolment import EnrolToken
+    from edgeopt_contract.values import check_device_id
 
     try:
-        request = EnrolRequest(token=token, device=device, tags=_read_tags(tags), capabilities=read_capabilities())
+        order = Order(
+            server=server,
+            token=EnrolToken.parse(token),
+            device=check_device_id(device),
+            tags=_read_tags(tags),
+            capabilities=read_capabilities(),
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    identity = enrol(server, request, data)
+    identity = enrol(order, data, replace=replace)
     click.echo(f"{identity.device} is enrolled; its identity is in {data}")
+
+
+@cli.command(epilog=_RENEW_EXAMPLE)
+@_DATA
+def renew(data: Path) -> None:
+    """Get the next certificate now; 'run' does so by itself after two thirds of its life.
+
+    An expired one can be renewed too, unless it was revoked. The agent takes the new one over at its next connection.
+    """
+    import time
+
+    from edgeopt_agent.enrolment import renew as renew_identity
+
+    renewed = renew_identity(data, now=time.time())
+    until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(renewed.access.valid_until))
+    click.echo(f"{renewed.device} has a certificate until {until} UTC")
 
 
 @cli.command(epilog=_RUN_EXAMPLE)
@@ -153,6 +185,9 @@ def rollback(data: Path) -> None:
 
     told = order_back(data)
     click.echo("the agent was told" if told else "no agent runs here: it will go back when it is started")
+
+
+cli.add_command(batch)
 
 
 def _read_tags(tags: tuple[str, ...]) -> dict[str, str]:

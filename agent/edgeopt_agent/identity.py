@@ -1,93 +1,204 @@
-"""Who this device is: enrolling over HTTP with a one-time token, and keeping the answer with mode 0600.
+"""Who this device is: a private key that never left it, and what the fleet gave for it. Loading, keeping, replacing.
 
-Example::
+The files in ``DATA``, each replaced in one step: ``device.json`` names the key that counts, ``device-<name>.key`` (mode
+0600) and ``device-<name>.pem`` are that key and its certificate, ``renewal.json`` is the identity that comes next until
+the broker has let it in. A power cut between any two writes leaves an identity that works. It makes no key, speaks to
+nobody and imports no cryptography: that is :mod:`edgeopt_agent.enrolment`, in a short-lived process. Example::
 
-    identity = enrol(EnrolmentRequest(server="https://fleet.example", …), Path("/var/lib/edgeopt"))
-    identity = load_identity(Path("/var/lib/edgeopt"))
+    wallet = Wallet(Path("/var/lib/edgeopt"))
+    credentials = wallet.choose()            # for the next connection
+    wallet.accepted(credentials)             # the broker let it in: a renewed identity takes the place of the old one
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import urllib.error
-import urllib.request
+import contextlib
+import logging
+import re
+import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
+from edgeopt_agent.log import log_event
 from edgeopt_contract.codec import decode, encode
-from edgeopt_contract.errors import MessageError, UnreachableError, UsageError
-from edgeopt_contract.messages import EnrolRequest, EnrolResponse
-from edgeopt_contract.storage import storage_errors, write_atomically
+from edgeopt_contract.enrolment import EnrolResponse, MqttAccess
+from edgeopt_contract.errors import MessageError, StorageError, UsageError
+from edgeopt_contract.storage import storage_errors, sync_directory, write_atomically
 
-__all__ = ["enrol", "load_identity"]
+__all__ = [
+    "PRIVATE",
+    "Credentials",
+    "Identity",
+    "Wallet",
+    "certificate_file",
+    "forget_renewal",
+    "keep_identity",
+    "keep_renewal",
+    "key_file",
+    "load_identity",
+    "load_renewal",
+    "promote",
+    "tls_context",
+]
 
-_FILE = "device.json"
-_PRIVATE = 0o600
-_TIMEOUT_SECONDS = 15.0
+PRIVATE = 0o600
+_CURRENT = "device.json"
+_RENEWAL = "renewal.json"
+_KEY_NAME = re.compile(r"[0-9a-f]{12}")
 
 
-def load_identity(data: Path) -> EnrolResponse:
-    """Return what the enrolment left in ``data``. Raises :class:`UsageError`."""
-    path = data / _FILE
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What is kept of an enrolment or renewal: what the fleet answered, where that was, and the name of the key."""
+
+    SCHEMA: ClassVar[int] = 2
+    MAX_BYTES: ClassVar[int] = EnrolResponse.MAX_BYTES + 4096
+
+    server: str
+    key: str
+    access: EnrolResponse
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _KEY_NAME.fullmatch(self.key):
+            raise ValueError("expected a key's name of 12 hex digits")
+
+    @property
+    def device(self) -> str:
+        """The device id."""
+        return self.access.device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """How to connect next, and of which identity that is."""
+
+    identity: Identity
+    mqtt: MqttAccess
+    tls: ssl.SSLContext | None
+
+
+class Wallet:
+    """Hands out the credentials for each connection, and takes a renewed identity over once it works."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._choices = 0
+
+    def choose(self) -> Credentials:
+        """Return the renewed identity if there is one, on every other call the present one.
+
+        So a renewed identity that a broker does not take keeps no device offline. Raises :class:`UsageError`.
+        """
+        renewed = load_renewal(self._data)
+        self._choices += 1
+        if renewed is None or self._choices % 2 == 0:
+            return _credentials(self._data, load_identity(self._data))
+        return _credentials(self._data, renewed)
+
+    def accepted(self, credentials: Credentials) -> None:
+        """Note that the broker let ``credentials`` in; a disk that fails is logged and tried again next time."""
+        self._choices = 0
+        renewed = load_renewal(self._data)
+        if renewed is None or renewed != credentials.identity:
+            return
+        try:
+            promote(self._data)
+        except StorageError as error:
+            log_event("identity_not_kept", level=logging.ERROR, reason=error)
+        else:
+            log_event("identity_renewed", valid_until=renewed.access.valid_until, serial=renewed.access.serial[:12])
+
+
+def key_file(data: Path, name: str) -> Path:
+    """Return where the private key ``name`` lies."""
+    return data / f"device-{name}.key"
+
+
+def certificate_file(data: Path, name: str) -> Path:
+    """Return where the certificate of the key ``name`` lies."""
+    return data / f"device-{name}.pem"
+
+
+def load_identity(data: Path) -> Identity:
+    """Return the identity that counts. Raises :class:`UsageError`."""
+    path = data / _CURRENT
     try:
-        return decode(EnrolResponse, path.read_bytes())
+        return decode(Identity, path.read_bytes())
     except OSError as error:
         raise UsageError(
             f"{data} holds no device identity ({error.strerror}); run 'edgeopt-agent enroll --data {data} …' first"
         ) from error
     except MessageError as error:
-        raise UsageError(f"{path} is damaged ({error}); remove it and enrol again with a new token") from error
-
-
-def enrol(server: str, request: EnrolRequest, data: Path) -> EnrolResponse:
-    """Exchange the token for an identity and keep it in ``data``.
-
-    The disk is tried first, for the token works only once. Raises :class:`UsageError` when the device is enrolled
-    already or the fleet refuses, :class:`UnreachableError` when no fleet answers, :class:`StorageError`.
-    """
-    path = data / _FILE
-    if path.exists():
-        raise UsageError(f"{data} holds the identity of {load_identity(data).device} already; give another --data")
-    with storage_errors(data):
-        data.mkdir(parents=True, exist_ok=True)
-    probe = data / ".writable"
-    write_atomically(probe, b"x" * EnrolResponse.MAX_BYTES, _PRIVATE)
-    probe.unlink()
-    identity = _ask(server, request)
-    if identity.device != request.device:
-        raise UnreachableError(f"{server}: asked for the identity of {request.device}, got that of {identity.device}")
-    write_atomically(path, encode(identity), _PRIVATE)
-    return identity
-
-
-def _ask(server: str, request: EnrolRequest) -> EnrolResponse:
-    if not server.startswith(("http://", "https://")):
-        raise UsageError(f"expected a server like https://fleet.example, got {server!r}")
-    url = f"{server.rstrip('/')}/api/v1/devices/enrol"
-    post = urllib.request.Request(  # noqa: S310  # the scheme was checked above
-        url, data=encode(request), method="POST", headers={"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(post, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # checked above
-            return decode(EnrolResponse, answer.read(EnrolResponse.MAX_BYTES + 1))
-    except urllib.error.HTTPError as error:
-        raise _refusal(server, error) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise UnreachableError(
-            f"no fleet answers at {server}: {reason}; is the address right and the server up?"
+        raise UsageError(
+            f"{path} is damaged ({error}); get a new token and run 'edgeopt-agent enroll --replace --data {data} …'"
         ) from error
-    except MessageError as error:
-        raise UnreachableError(f"{server} answers, but not like an edgeopt fleet: {error}") from error
 
 
-def _refusal(server: str, error: urllib.error.HTTPError) -> UsageError | UnreachableError:
-    """Say what the fleet said; anything that is not its problem document comes from something else."""
+def load_renewal(data: Path) -> Identity | None:
+    """Return the identity that comes next, if there is one."""
+    with contextlib.suppress(OSError, MessageError):  # a damaged one is as good as none: it is asked for again
+        return decode(Identity, (data / _RENEWAL).read_bytes())
+    return None
+
+
+def keep_identity(data: Path, identity: Identity) -> None:
+    """Make ``identity`` the one that counts, and remove what belongs to others. Raises :class:`StorageError`."""
+    _keep(data, identity, _CURRENT)
+    _remove_others(data, identity)
+
+
+def keep_renewal(data: Path, identity: Identity) -> None:
+    """Keep ``identity`` as the one that comes next. Raises :class:`StorageError`."""
+    _keep(data, identity, _RENEWAL)
+
+
+def forget_renewal(data: Path) -> None:
+    """Remove the identity that would come next. Raises :class:`StorageError`."""
+    with storage_errors(data / _RENEWAL):
+        (data / _RENEWAL).unlink(missing_ok=True)
+        sync_directory(data)
+
+
+def promote(data: Path) -> None:
+    """Let the renewed identity take the place of the old one, whose key is removed. Raises :class:`StorageError`."""
+    with storage_errors(data / _CURRENT):
+        (data / _RENEWAL).replace(data / _CURRENT)
+        sync_directory(data)
+    _remove_others(data, load_identity(data))
+
+
+def tls_context(data: Path, identity: Identity) -> ssl.SSLContext:
+    """Return settings that trust the fleet's CA alone and show this device's certificate.
+
+    Raises :class:`UsageError` when key and certificate are not there or do not belong together.
+    """
+    context = ssl.create_default_context(cadata=identity.access.ca)
     try:
-        problem = json.loads(error.read(EnrolResponse.MAX_BYTES))
-        detail = str(problem.get("detail") or problem["title"])
-    except (OSError, ValueError, KeyError, AttributeError):
-        return UnreachableError(f"{server} answers with {error.code}, but not like an edgeopt fleet; check the address")
-    if error.code >= http.client.INTERNAL_SERVER_ERROR:
-        return UnreachableError(f"the fleet at {server} cannot enrol now ({error.code}): {detail}")
-    return UsageError(f"the fleet at {server} refuses ({error.code}): {detail}")
+        context.load_cert_chain(certificate_file(data, identity.key), key_file(data, identity.key))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"{key_file(data, identity.key)}: the private key cannot be used ({error}); get a new token and run "
+            f"'edgeopt-agent enroll --replace --data {data} …'"
+        ) from error
+    return context
+
+
+def _credentials(data: Path, identity: Identity) -> Credentials:
+    mqtt = identity.access.mqtt
+    return Credentials(identity=identity, mqtt=mqtt, tls=tls_context(data, identity) if mqtt.tls else None)
+
+
+def _keep(data: Path, identity: Identity, name: str) -> None:
+    """Write the certificate, see that it fits the key, and only then the file that names them."""
+    write_atomically(certificate_file(data, identity.key), identity.access.certificate.encode(), PRIVATE)
+    tls_context(data, identity)
+    write_atomically(data / name, encode(identity), PRIVATE)
+
+
+def _remove_others(data: Path, identity: Identity) -> None:
+    kept = {key_file(data, identity.key), certificate_file(data, identity.key)}
+    with storage_errors(data):
+        for path in {*data.glob("device-*.key"), *data.glob("device-*.pem"), *data.glob(".device-*.tmp")} - kept:
+            path.unlink(missing_ok=True)

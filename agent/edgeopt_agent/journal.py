@@ -17,7 +17,7 @@ import msgspec
 from edgeopt_agent.lifecycle import Update
 from edgeopt_agent.spool import Spool
 from edgeopt_contract.errors import StorageError
-from edgeopt_contract.messages import Desired, DeviceState, Reported, Result
+from edgeopt_contract.messages import Reported
 from edgeopt_contract.topics import Channel
 
 __all__ = ["Journal"]
@@ -54,18 +54,6 @@ class Journal:
             self._spool.set_meta(_UPDATE, _encode(update))
             if update.desired is not None:
                 self._spool.append(Channel.REPORTED, lambda session, number: _report(update, running, session, number))
-
-    def report_refusal(self, desired: Desired, reason: str, running: str | None, now: float) -> None:
-        """Number a report that ``desired`` was refused at the door; the record stays as it is."""
-        refused = Update(
-            state=DeviceState.REJECTED,
-            desired=desired,
-            result=Result.RUNS_OLD_UNTOUCHED if running else Result.RUNS_NOTHING,
-            detail=reason,
-            at=now,
-        )
-        with self._spool.transaction():
-            self._spool.append(Channel.REPORTED, lambda session, number: _report(refused, running, session, number))
 
     def order_back(self) -> None:
         """Keep the order to go back to the bundle before; the agent may run, or be started later."""

@@ -5,7 +5,7 @@ a broker needs to remember nothing for a device that is away. A half-open connec
 which are answered however many blocks stand in the queue before MQTT's. It does not know what the payloads mean.
 Example::
 
-    link = Link(LinkOptions(access=…, device="cam-1"), listener, random=Random())
+    link = Link(LinkOptions(wallet=…, device="cam-1"), listener, random=Random())
     task = asyncio.create_task(link.run())
     arrival = await link.fetch(Topics.block(sha256), patience_seconds=10)
 """
@@ -21,18 +21,19 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiomqtt
 
 from edgeopt_agent.backoff import reconnect_delay
+from edgeopt_agent.identity import Credentials
 from edgeopt_agent.log import log_event
+from edgeopt_agent.refusals import Refusal
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import UnreachableError
-from edgeopt_contract.messages import MqttAccess
 from edgeopt_contract.topics import Topics
 
-__all__ = ["Arrival", "Link", "LinkOptions", "Listener"]
+__all__ = ["Arrival", "CredentialSource", "Link", "LinkOptions", "Listener"]
 
 _T = TypeVar("_T")
 
@@ -48,12 +49,24 @@ _SOCKET_OPTIONS = (
 )
 
 
+class CredentialSource(Protocol):
+    """What says as whom to connect (:class:`edgeopt_agent.identity.Wallet`)."""
+
+    def choose(self) -> Credentials:
+        """Return the credentials for the next connection."""
+        ...
+
+    def accepted(self, credentials: Credentials) -> None:
+        """Note that the broker let these in."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
     """Where the broker is and how patient to be."""
 
     device: str
-    access: MqttAccess
+    wallet: CredentialSource
     reconnect_window_seconds: float
     stable_seconds: float = 10.0  # a connection that ends sooner counts as a failure
     keepalive_seconds: int = 30
@@ -87,6 +100,7 @@ class _Session:
     def __init__(self, client: aiomqtt.Client) -> None:
         self.client = client
         self._lost = asyncio.get_running_loop().create_future()
+        self._leaving = asyncio.Event()
         self._unsubscribing: set[asyncio.Task[None]] = set()
 
     async def call(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -120,6 +134,14 @@ class _Session:
     async def _unsubscribe(self, topic: str) -> None:
         with contextlib.suppress(UnreachableError):
             await self.call(self.client.unsubscribe(topic, timeout=math.inf))
+
+    def leave(self) -> None:
+        """Ask for the end of this connection."""
+        self._leaving.set()
+
+    async def left(self) -> None:
+        """Return when the end was asked for."""
+        await self._leaving.wait()
 
     def end(self) -> None:
         """Let everything that waits for an answer know that none will come."""
@@ -172,6 +194,11 @@ class Link:
         session = self._live()
         await session.call(session.client.publish(topic, payload, qos=1, retain=retain))
 
+    def reconnect(self) -> None:
+        """End the present connection, if there is one, so that the next one uses the newest credentials."""
+        if self._session is not None:
+            self._session.leave()
+
     async def announce(self) -> None:
         """Publish the birth again, because what it says has changed; without a connection the next birth says it."""
         with contextlib.suppress(UnreachableError):
@@ -221,17 +248,19 @@ class Link:
         return self._session
 
     async def _connect_once(self) -> None:
-        client = self._make_client()
+        credentials, refusal = self._options.wallet.choose(), Refusal()
+        client = self._make_client(credentials, refusal)
         try:
-            await client.__aenter__()
+            await refusal.or_done(client.__aenter__())
         except BaseException:
             _abandon(client)
             raise
         session = _Session(client)
-        work = (asyncio.create_task(self._hear(client)), asyncio.create_task(self._tend(session)))
+        parts = (session.left(), self._hear(client), self._tend(session, credentials))
+        work = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            done.pop().result()  # raises why the connection ended
+            done.pop().result()  # raises why the connection ended, unless it was left
         finally:
             self._session = None
             self._connected.clear()
@@ -246,29 +275,29 @@ class Link:
         async for message in client.messages:
             self._route(str(message.topic), message.payload)
 
-    async def _tend(self, session: _Session) -> None:
+    async def _tend(self, session: _Session, credentials: Credentials) -> None:
         """Be born, and ask for the desired state again now and then."""
         device, publish = self._options.device, session.client.publish
         own = [(Topics.desired(device), 1), (Topics.ack(device), 1)]
         await session.call(_subscribe(session.client, own))
         await session.call(publish(Topics.status(device), self._listener.status(True), qos=1, retain=True))
+        self._options.wallet.accepted(credentials)
         self._session = session
         self._connected.set()
-        log_event("connected", broker=f"{self._options.access.host}:{self._options.access.port}")
+        log_event("connected", broker=f"{credentials.mqtt.host}:{credentials.mqtt.port}")
         self._listener.connected()
         while True:
             await asyncio.sleep(self._options.refresh_seconds)
             await session.call(_subscribe(session.client, own[:1]))
 
-    def _make_client(self) -> aiomqtt.Client:
-        access, device = self._options.access, self._options.device
-        quiet = logging.getLogger("edgeopt_agent.mqtt")
-        quiet.setLevel(logging.CRITICAL)  # what matters arrives as an exception
+    def _make_client(self, credentials: Credentials, refusal: Refusal) -> aiomqtt.Client:
+        access, device = credentials.mqtt, self._options.device
         return aiomqtt.Client(
             access.host,
             access.port,
-            username=access.username,
+            username=None if access.tls else device,  # with TLS the certificate says who this is
             password=access.password,
+            tls_context=credentials.tls,
             identifier=device,
             protocol=aiomqtt.ProtocolVersion.V311,
             clean_session=True,
@@ -276,7 +305,7 @@ class Link:
             keepalive=self._options.keepalive_seconds,
             timeout=self._options.answer_seconds,
             socket_options=_SOCKET_OPTIONS,
-            logger=quiet,
+            logger=refusal.logger,
         )
 
     def _route(self, topic: str, payload: Any) -> None:

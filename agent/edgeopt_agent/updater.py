@@ -3,7 +3,7 @@
 One task at a time does the work of the state that was entered; entering another state cancels it. Beside it, a
 committed bundle that does not start is tried again and again. Example::
 
-    updater = Updater(Parts(journal, serving, slots, delivery, verifier), on_change=…)
+    updater = Updater(Parts(journal, serving, slots, delivery, trust), on_change=…)
     await updater.start()                       # serves what is committed, resumes what was cut off
     updater.receive_desired(payload)
     await updater.run()
@@ -32,22 +32,20 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
 )
 from edgeopt_agent.log import log_event
+from edgeopt_agent.served import Served
 from edgeopt_agent.serving import Serving
 from edgeopt_agent.slots import Slots
-from edgeopt_agent.supervisor import RunnerCrashError
 from edgeopt_agent.tasks import end_tasks
+from edgeopt_agent.trust.checker import Trust
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import (
     BundleError,
     ContractError,
     EdgeoptError,
     MessageError,
-    ModelError,
-    SignatureError,
     StorageError,
 )
 from edgeopt_contract.messages import Desired
-from edgeopt_contract.signing import BundleVerifier
 
 __all__ = ["Parts", "Updater"]
 
@@ -68,7 +66,7 @@ class Parts:
     serving: Serving
     slots: Slots
     delivery: Delivery
-    verifier: BundleVerifier
+    trust: Trust
 
 
 class Updater:
@@ -80,14 +78,14 @@ class Updater:
         self._events: asyncio.Queue[Happened] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._serve: asyncio.Task[None] | None = None
-        self._refused_job = ""
+        self._trusted = ""  # the bundle that was verified by this process
         self.update = parts.journal.load()
         parts.serving.on_fault = self._serving_fault
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
     def receive_desired(self, payload: bytes) -> None:
-        """Take a desired state from the broker. What is malformed or not signed never becomes an update."""
+        """Take a desired state from the broker. What is malformed never becomes an update."""
         if not payload:
             self._events.put_nowait(Happened(Event.WITHDRAWN, detail="the fleet withdrew it"))
             return
@@ -96,22 +94,7 @@ class Updater:
         except MessageError as error:
             log_event("desired_refused", level=logging.ERROR, reason=error)
             return
-        try:
-            self._parts.verifier.verify(desired)
-        except SignatureError as error:
-            self._refuse(desired, str(error))
-            return
         self._events.put_nowait(Happened(Event.OFFERED, desired=desired))
-
-    def _refuse(self, desired: Desired, reason: str) -> None:
-        log_event("desired_refused", level=logging.ERROR, job=desired.job, reason=reason)
-        if desired.job == self._refused_job:
-            return  # said once; the broker repeats a retained message at every reconnect
-        self._refused_job = desired.job
-        try:
-            self._parts.journal.report_refusal(desired, reason, self._parts.serving.running, time.time())
-        except StorageError as error:
-            log_event("not_saved", level=logging.ERROR, reason=error)
 
     def _serving_fault(self, reason: str) -> None:
         if self.update.state in (State.ACTIVATING, State.BAKING, *FINAL):
@@ -235,16 +218,33 @@ class Updater:
     async def _examine(self, update: Update) -> Happened:
         assert update.desired is not None
         current = self._parts.serving.current
-        if current is None or current.installed.digest != update.desired.bundle:
-            return Happened(Event.ACCEPTED)
-        problems = await current.self_test()
-        if problems:
-            return Happened(Event.ACCEPTED, detail="it runs already, but fails its self-test: " + "; ".join(problems))
-        return Happened(Event.ALREADY_RUNNING)
+        detail = ""
+        if current is not None and current.installed.digest == update.desired.bundle:
+            problems = await current.self_test()
+            if not problems:
+                return Happened(Event.ALREADY_RUNNING)
+            detail = "it runs already, but fails its self-test: " + "; ".join(problems)
+        await self._verify(update)
+        return Happened(Event.ACCEPTED, detail=detail)
+
+    async def _verify(self, update: Update) -> None:
+        """Return when the bundle may be installed here. Raises :class:`SignatureError` when it may not."""
+        assert update.desired is not None
+        bundle = update.desired.bundle
+        await self._parts.trust.check(bundle, self._parts.serving.running, self._say_why)
+        self._trusted = bundle
+
+    async def _say_why(self, reason: str) -> None:
+        """Let the fleet know why this device waits for other metadata."""
+        self.update = replace(self.update, detail=reason)
+        await self._save(self.update, report=True)
+        self._on_change()
 
     async def _fetch(self, update: Update) -> Happened:
         assert update.desired is not None
         bundle = update.desired.bundle
+        if bundle != self._trusted:  # resumed: what was trusted before the restart may be revoked by now
+            await self._verify(update)
         if await asyncio.to_thread(self._parts.slots.holds, update.target, bundle):
             return Happened(Event.FETCHED, detail="all of it is on the device already")
         try:
@@ -271,16 +271,13 @@ class Updater:
                 return Happened(Event.OPENED)
             await asyncio.sleep(min(wait, _WINDOW_LOOK_SECONDS))
 
-    async def _test(self, update: Update) -> Happened:
+    async def _load(self, update: Update) -> Served:
         installed = await asyncio.to_thread(self._parts.slots.open, update.target)
-        try:
-            problems = await (await self._parts.serving.load_candidate(installed)).self_test()
-        except (ModelError, RunnerCrashError) as error:
-            if not await asyncio.to_thread(self._parts.slots.exclude, installed, str(error)):
-                raise
-            await self._parts.serving.drop_candidate()
-            why = f"the variant {installed.variant.name} does not run on this board, the next one is taken: {error}"
-            return Happened(Event.UNSUITABLE, detail=why)
+        return await self._parts.serving.load_candidate(installed)
+
+    async def _test(self, update: Update) -> Happened:
+        candidate = await self._load(update)
+        problems = await candidate.self_test()
         if problems:
             return Happened(Event.FAULT, detail="self-test: " + "; ".join(problems))
         return Happened(Event.PASSED)
@@ -288,7 +285,7 @@ class Updater:
     async def _switch(self, update: Update) -> Happened:
         parts = self._parts
         if parts.serving.candidate is None:  # resumed after a restart
-            await parts.serving.load_candidate(await asyncio.to_thread(parts.slots.open, update.target))
+            await self._load(update)
         parts.slots.point_to(update.target)
         await parts.serving.promote()
         assert parts.serving.current is not None

@@ -1,4 +1,4 @@
-"""Every message between the fleet and a device, and the two HTTP bodies of an enrolment.
+"""Every message between the fleet and a device. What they say at enrolment is in :mod:`edgeopt_contract.enrolment`.
 
 Encode and decode them with :mod:`edgeopt_contract.codec`. Times are whole seconds since 1970 (UTC), as the
 sender's clock has them. Reports and telemetry carry ``(session, number)``: the session names one incarnation of
@@ -20,13 +20,8 @@ __all__ = [
     "Ack",
     "Desired",
     "DeviceState",
-    "EnrolRequest",
-    "EnrolResponse",
-    "MqttAccess",
-    "PublicKey",
     "Reported",
     "Result",
-    "Signature",
     "Status",
     "Telemetry",
 ]
@@ -62,37 +57,19 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """A detached signature; ``value`` is base64."""
-
-    key_id: str
-    algorithm: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublicKey:
-    """A key that signs bundles; ``value`` is base64 of the raw key, ``key_id`` the SHA-256 of the raw key."""
-
-    key_id: str
-    algorithm: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """Fleet to device, retained: run this bundle. A new ``job`` is a new attempt, even for the same bundle.
 
-    A device downloads at any time and switches not before ``not_before``, inside ``window`` only; what has not
+    Nothing in it is signed: whether a device may run the bundle is said by the metadata on the topic ``tuf``. A device
+    downloads at any time and switches not before ``not_before``, inside ``window`` only; what has not
     switched by ``deadline`` has failed.
     """
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     MAX_BYTES: ClassVar[int] = 16 * _KIB
 
     job: str
     bundle: str
-    signature: Signature
     bake_seconds: float
     deadline: int | None = None
     not_before: int | None = None
@@ -206,49 +183,6 @@ class Ack:
     def covers(self, number: int) -> bool:
         """Say whether ``number`` of this session is committed."""
         return number <= self.upto or number in self.beyond
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttAccess:
-    """How a device reaches the broker."""
-
-    host: str
-    port: int
-    username: str
-    password: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolRequest:
-    """Device to fleet over HTTP: a one-time token for an identity."""
-
-    SCHEMA: ClassVar[int] = 1
-    MAX_BYTES: ClassVar[int] = 16 * _KIB
-
-    token: str
-    device: str
-    tags: dict[str, str]
-    capabilities: Capabilities
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_device_id(self.device)
-        if len(self.tags) > 32 or any(len(k) > 64 or len(v) > 128 for k, v in self.tags.items()):
-            raise ValueError("expected at most 32 tags, keys up to 64 and values up to 128 characters")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolResponse:
-    """Fleet to device: the identity. ``reconnect_window_seconds`` spreads the first reconnect of a whole fleet."""
-
-    SCHEMA: ClassVar[int] = 1
-    MAX_BYTES: ClassVar[int] = 16 * _KIB
-
-    device: str
-    mqtt: MqttAccess
-    keys: tuple[PublicKey, ...]
-    reconnect_window_seconds: float
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def _check_number(session: int, number: int) -> None:

@@ -1,13 +1,14 @@
 """The embedded MQTT broker: a nats-server that lives and dies with the fleet server.
 
 It is started again whenever it ends. Nothing relies on what it stores: the fleet publishes everything retained
-again on each connection, so a store that it cannot start with is thrown away. Each device is a user of its own that
-may touch its own topics only. Example::
+again on each connection, so a store that it cannot start with is thrown away. Each certificate (without TLS: each
+password) is a user of its own that may touch its device's topics only, so the list of users is at the same time the
+list of what was not revoked. Example::
 
-    broker = EmbeddedBroker(settings, passwords)
+    broker = EmbeddedBroker(settings, users)
     async with asyncio.TaskGroup() as group:
         group.create_task(broker.run())
-        await broker.reload()                    # after an enrolment: the new device can connect
+        await broker.reload()       # after an enrolment the new device can connect; a revoked one is cut off
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,17 @@ from edgeopt_contract.storage import write_atomically
 from edgeopt_contract.topics import PREFIX, Topics
 from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.leash import leashed
+from edgeopt_fleet.store.identities import BrokerUser
 
-__all__ = ["FLEET_USER", "BrokerSettings", "EmbeddedBroker", "hash_password", "nats_configuration", "nats_executable"]
+__all__ = [
+    "FLEET_USER",
+    "BrokerSettings",
+    "BrokerTls",
+    "EmbeddedBroker",
+    "hash_password",
+    "nats_configuration",
+    "nats_executable",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,13 +57,22 @@ _QUICK_DEATHS_TO_RESET = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerTls:
+    """The server's certificate with its key in one file, and whose certificates are let in; both PEM."""
+
+    server: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """Where the broker listens and keeps its files."""
+    """Where the broker listens and keeps its files; without ``tls`` it takes passwords."""
 
     directory: Path
     pid_file: Path
     host: str
     port: int
+    tls: BrokerTls | None
 
 
 def hash_password(password: str) -> str:
@@ -70,20 +89,34 @@ def nats_executable() -> Path:
     return Path(found)
 
 
-def nats_configuration(settings: BrokerSettings, fleet: str, devices: Mapping[str, str]) -> bytes:
-    """Return the configuration as JSON; ``fleet`` and the values of ``devices`` are password hashes."""
-    users: list[dict[str, Any]] = [{"user": FLEET_USER, "password": fleet}]
-    for device, password in sorted(devices.items()):
-        permissions = {
-            "publish": [_subject(f(device)) for f in (Topics.reported, Topics.telemetry, Topics.status)],
-            "subscribe": [
-                *(_subject(f(device)) for f in (Topics.desired, Topics.ack)),
-                _subject(f"{PREFIX}/blocks/*"),
-                "$MQTT.sub.>",  # the broker's own delivery subjects for QoS 1
-                "$MQTT.deliver.pubrel.>",
-            ],
+def nats_configuration(settings: BrokerSettings, fleet: str, users: Sequence[BrokerUser]) -> bytes:
+    """Return the configuration as JSON; ``fleet`` is the hash of the fleet's password, which counts without TLS only.
+
+    With TLS a user is the subject of a certificate (``verify_and_map``), and may use MQTT only: the server's own
+    protocol would let a user without a password in without a certificate.
+    """
+    mqtt: dict[str, Any] = {"host": settings.host, "port": settings.port, "max_ack_pending": 1024}
+    if settings.tls is None:
+        accounts: list[dict[str, Any]] = [{"user": FLEET_USER, "password": fleet}]
+        with_password = {user.device: user.password_hash for user in users if user.password_hash}
+        accounts += [
+            {"user": device, "password": password, "permissions": _permissions(device)}
+            for device, password in with_password.items()
+        ]
+    else:
+        server = str(settings.tls.server.absolute())
+        mqtt["tls"] = {
+            "cert_file": server,
+            "key_file": server,
+            "ca_file": str(settings.tls.ca.absolute()),
+            "verify_and_map": True,
         }
-        users.append({"user": device, "password": password, "permissions": permissions})
+        only = {"password": "", "allowed_connection_types": ["MQTT"]}
+        accounts = [{"user": f"CN={FLEET_USER}", **only}]
+        accounts += [
+            {"user": f"SERIALNUMBER={user.serial},CN={user.device}", "permissions": _permissions(user.device), **only}
+            for user in users
+        ]
     return canonical_json(
         {
             "server_name": "edgeopt",
@@ -94,10 +127,24 @@ def nats_configuration(settings: BrokerSettings, fleet: str, devices: Mapping[st
                 "store_dir": str(settings.directory / "store"),
                 "limits": {"default_max_consumers": -1},  # else QoS 1 subscriptions end at a thousand
             },
-            "mqtt": {"host": settings.host, "port": settings.port, "max_ack_pending": 1024},
-            "authorization": {"users": users},
+            "mqtt": mqtt,
+            "authorization": {"users": accounts},
         }
     )
+
+
+def _permissions(device: str) -> dict[str, list[str]]:
+    """Return what ``device`` may publish and subscribe to; nothing else is allowed."""
+    return {
+        "publish": [_subject(f(device)) for f in (Topics.reported, Topics.telemetry, Topics.status)],
+        "subscribe": [
+            *(_subject(f(device)) for f in (Topics.desired, Topics.ack)),
+            _subject(f"{PREFIX}/blocks/*"),
+            _subject(Topics.TUF),
+            "$MQTT.sub.>",  # the broker's own delivery subjects for QoS 1
+            "$MQTT.deliver.pubrel.>",
+        ],
+    }
 
 
 def _subject(topic: str) -> str:
@@ -106,11 +153,11 @@ def _subject(topic: str) -> str:
 
 
 class EmbeddedBroker:
-    """Keeps one nats-server running with the devices that are enrolled."""
+    """Keeps one nats-server running that knows the devices that are enrolled."""
 
-    def __init__(self, settings: BrokerSettings, passwords: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+    def __init__(self, settings: BrokerSettings, users: Callable[[], Awaitable[Sequence[BrokerUser]]]) -> None:
         self._settings = settings
-        self._passwords = passwords
+        self._users = users
         self.fleet_password = secrets.token_urlsafe(32)  # of this run only; never written in clear
         self._fleet_hash = hash_password(self.fleet_password)
         self._process: asyncio.subprocess.Process | None = None
@@ -136,6 +183,11 @@ class EmbeddedBroker:
         finally:
             await self._stop()
 
+    async def cut_off(self, device: str) -> None:
+        """End what a device that was revoked does at the broker: it is not among the users any more."""
+        del device  # the reload ends every connection whose user is gone
+        await self.reload()
+
     async def reload(self) -> None:
         """Make the broker know all enrolled devices. Returns when it does, or when it is being restarted anyway.
 
@@ -157,7 +209,7 @@ class EmbeddedBroker:
             self._loaded = target
 
     async def _write_configuration(self) -> None:
-        content = nats_configuration(self._settings, self._fleet_hash, await self._passwords())
+        content = nats_configuration(self._settings, self._fleet_hash, await self._users())
         write_atomically(self._settings.directory / "broker.json", content, mode=0o600)
 
     async def _run_once(self) -> None:

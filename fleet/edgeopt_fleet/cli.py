@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeopt_contract.commands import run_command
+from edgeopt_contract.errors import UsageError
 
 __all__ = ["group", "main"]
 
@@ -46,30 +48,43 @@ def group() -> None:
     show_default=True,
     help="How often cohorts are compared with their reference profile.",
 )
-def init(
-    directory: Path,
-    host: str,
-    http_port: int | None,
-    mqtt_port: int | None,
-    tick_seconds: float,
-    drift_look_seconds: float,
-) -> None:
+@click.option("--plain", is_flag=True, help="Passwords and no encryption at the broker: only for trying on loopback.")
+@click.option("--tls", is_flag=True, help="The API speaks HTTPS with a certificate of the fleet's own CA.")
+@click.option("--name", "names", multiple=True, help="Name or address under which devices reach it; repeatable.")
+@click.option(
+    "--broker",
+    type=click.Choice(["embedded", "mosquitto"]),
+    default="embedded",
+    show_default=True,
+    help="Which broker; for mosquitto its files are written to DIRECTORY/broker.",
+)
+@click.option("--broker-reload", default="", help="Command that makes mosquitto read its files again.")
+@click.option("--mqtt-host", default="", help="Where devices reach the broker.  [default: where they reach the API]")
+@click.option(
+    "--certificate-days",
+    type=click.FloatRange(0.0001, 3650),
+    default=90.0,
+    show_default=True,
+    help="How long a device's certificate lasts; it is renewed after two thirds.",
+)
+def init(directory: Path, http_port: int | None, mqtt_port: int | None, **options: Any) -> None:
     """Make a new fleet in DIRECTORY: settings, keys and database.
 
-    The operator's address and key are written to DIRECTORY/operator.json.
+    Devices connect to the broker with certificates of the fleet's own CA. The operator's address and key are written to
+    DIRECTORY/operator.json.
     """
     from edgeopt_fleet.config import FleetConfig, Home
     from edgeopt_fleet.server import create_fleet, free_port
 
-    config = FleetConfig(
-        host=host,
-        http_port=http_port or free_port(host),
-        mqtt_port=mqtt_port or free_port(host),
-        tick_seconds=tick_seconds,
-        drift_look_seconds=drift_look_seconds,
-    )
+    host = options["host"]
+    try:
+        config = FleetConfig(http_port=http_port or free_port(host), mqtt_port=mqtt_port or free_port(host), **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     home = Home(directory)
     create_fleet(home, config)
+    if config.broker == "mosquitto":
+        click.echo(f"start the broker first: mosquitto -c {(home.broker / 'mosquitto.conf').absolute()}")
     click.echo(f"made a fleet in {directory}; now run: edgeopt-fleet serve {directory}")
     click.echo(f"for the operator's commands: export EDGEOPT_FLEET={home.operator.absolute()}")
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiomqtt
@@ -40,8 +41,9 @@ class BrokerAddress:
 
     host: str
     port: int
-    username: str
-    password: str
+    username: str | None = None  # where there is no TLS
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
 
 
 class Link:
@@ -63,6 +65,7 @@ class Link:
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
         self._order = asyncio.Lock()  # a newer desired state is never overtaken by an older one
         self._delivered: set[str] = set()  # bundles whose blocks this connection has published
+        self._metadata = b""  # what this connection has published last
 
     @property
     def connected(self) -> bool:
@@ -83,10 +86,11 @@ class Link:
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def announce(self, devices: Collection[str] | None = None) -> None:
-        """Publish what ``devices`` (by default: all) should run, after the blocks they need for it."""
+        """Publish what ``devices`` (by default: all) should run, after the metadata and blocks they need for it."""
         async with self._order:
             if self._client is None:
                 return  # the next connection publishes everything
+            await self._publish_metadata()
             wanted = await self._serial(self._outbox.desired, devices)
             for bundle in dict.fromkeys(desired.bundle for desired in wanted.values() if desired is not None):
                 try:
@@ -111,6 +115,7 @@ class Link:
             address.port,
             username=address.username,
             password=address.password,
+            tls_context=address.tls,
             identifier="edgeopt-fleet",
             protocol=aiomqtt.ProtocolVersion.V311,
             keepalive=15,
@@ -121,6 +126,7 @@ class Link:
             if any(code not in (0, 1) for code in granted):
                 raise aiomqtt.MqttError(f"the broker refused a subscription: {granted}")
             self._delivered.clear()
+            self._metadata = b""
             self._broken.clear()
             self._client = client
             _LOG.info("connected to the broker at %s:%d", address.host, address.port)
@@ -138,6 +144,13 @@ class Link:
     async def _notice_breakage(self) -> None:
         await self._broken.wait()
         raise aiomqtt.MqttError("the broker did not take a publication")
+
+    async def _publish_metadata(self) -> None:
+        """Publish the TUF metadata, once a connection and whenever they have changed."""
+        metadata = await self._serial(self._outbox.metadata)
+        if metadata != self._metadata:
+            await self._publish(Topics.TUF, metadata, retain=True)
+            self._metadata = metadata
 
     async def _deliver(self, bundle: str) -> None:
         """Publish blocks and manifest of ``bundle``, once a connection."""

@@ -25,21 +25,28 @@ from edgeopt_contract.errors import UsageError
 from edgeopt_contract.storage import new_directory, storage_errors, write_atomically
 from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.api.app import create_app
-from edgeopt_fleet.api.services import Services
-from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, EmbeddedBroker, nats_executable
+from edgeopt_fleet.api.services import Reach, Services
+from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, BrokerTls, EmbeddedBroker, nats_executable
+from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.config import FleetConfig, Home, read_config, write_config
+from edgeopt_fleet.credentials import client_context, server_names, write_pair
 from edgeopt_fleet.drift import DriftRules
 from edgeopt_fleet.ingest import Ingest
-from edgeopt_fleet.keys import Ed25519Signer, create_key
 from edgeopt_fleet.link import BrokerAddress, Link
+from edgeopt_fleet.mosquitto import ExternalBroker, MosquittoFiles, write_mosquitto_files
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.inbox import Inbox
 from edgeopt_fleet.store.outbox import Outbox
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.tuf.keys import create_server_key
+from edgeopt_fleet.tuf.metadata import ROLES
+from edgeopt_fleet.tuf.renewal import Renewal
+from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.worker import Timing, Worker
 
 __all__ = ["create_fleet", "free_port", "serve"]
@@ -67,17 +74,40 @@ def create_fleet(home: Home, config: FleetConfig) -> None:
     with new_directory(home.directory) as temporary:
         new = Home(temporary)
         with storage_errors(home.directory):
-            for directory in (new.blocks, new.broker, new.run):
+            for directory in (new.blocks, new.broker, new.ca, new.keys, new.run):
                 directory.mkdir(mode=0o700)
         write_atomically(new.config, write_config(config).encode())
-        create_key(new.signing_key)
+        now = time.time()
+        DeviceAuthority.create(new.ca, now)
         database = Database.create(new.database)
-        key = Registry(database).create_api_key("operator", time.time())
+        key = Registry(database).create_api_key("operator", now)
+        Repository(database, new.keys).create({role: (create_server_key(new.keys),) for role in ROLES}, now)
         database.close()
         with storage_errors(home.directory):
             new.database.chmod(0o600)
-        access = {"url": f"http://{_reachable(config.host)}:{config.http_port}", "key": key}
+        authority = DeviceAuthority.load(new.ca)
+        _make_certificates(new, config, authority)
+        access = {"url": _url(config), "key": key} | ({"ca": authority.pem} if config.tls else {})
         write_atomically(new.operator, canonical_json(access) + b"\n", mode=0o600)
+    if config.broker == "mosquitto":  # its files name the directory, which has its name only now
+        write_mosquitto_files(_mosquitto_files(home, config), authority, (), now)
+
+
+def _make_certificates(home: Home, config: FleetConfig, authority: DeviceAuthority) -> None:
+    """Write the certificates of the fleet's own programs; they are made anew at every start."""
+    now = time.time()
+    write_pair(home.server_pem, authority.make_server(server_names(config.host, config.names), now))
+    write_pair(home.client_pem, authority.make_client(FLEET_USER, now))
+
+
+def _mosquitto_files(home: Home, config: FleetConfig) -> MosquittoFiles:
+    return MosquittoFiles(
+        directory=home.broker, host=config.host, port=config.mqtt_port, server=home.server_pem, ca=home.ca / "ca.pem"
+    )
+
+
+def _url(config: FleetConfig) -> str:
+    return f"{'https' if config.tls else 'http'}://{_reachable(config.host)}:{config.http_port}"
 
 
 def _reachable(host: str) -> str:
@@ -91,7 +121,8 @@ async def serve(home: Home) -> None:
     Raises :class:`UsageError` when it cannot start: no fleet there, already served, or a port that is taken.
     """
     config = read_config(home.config)
-    nats_executable()  # fail now rather than in the background
+    if config.broker == "embedded":
+        nats_executable()  # fail now rather than in the background
     with _lock(home), contextlib.closing(_listen(config.host, config.http_port)) as listener:
         database = Database.open(home.database)
         serial = Serial()
@@ -105,21 +136,16 @@ async def serve(home: Home) -> None:
 
 
 async def _run(home: Home, config: FleetConfig, listener: socket.socket, database: Database, serial: Serial) -> None:
-    signer = Ed25519Signer.load(home.signing_key)
+    metadata = Repository(database, home.keys)
     registry, rollouts = Registry(database), Rollouts(database)
-    bundles = Bundles(database, home.blocks, signer)
+    bundles = Bundles(database, home.blocks, metadata)
     await serial(registry.mark_all_offline)
-    broker = EmbeddedBroker(
-        BrokerSettings(
-            directory=home.broker, pid_file=home.run / "broker.pid", host=config.host, port=config.mqtt_port
-        ),
-        lambda: serial(registry.passwords),
-    )
-    address = BrokerAddress(
-        host=_reachable(config.host), port=config.mqtt_port, username=FLEET_USER, password=broker.fleet_password
-    )
+    authority = DeviceAuthority.load(home.ca)
+    _make_certificates(home, config, authority)
+    identities = Identities(database)
+    broker, address = _broker(home, config, authority, identities, serial)
     ingest = Ingest(Inbox(database), serial)
-    link = Link(address, Outbox(database, bundles), serial, ingest.receive)
+    link = Link(address, Outbox(database, bundles, metadata), serial, ingest.receive)
     timing = Timing(tick_seconds=config.tick_seconds, drift_look_seconds=config.drift_look_seconds)
     alerts = Alerts(database, DriftRules())
     worker = Worker(rollouts, alerts, serial, link.announce, timing)
@@ -127,25 +153,72 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
         Services(
             serial=serial,
             registry=registry,
+            identities=identities,
             bundles=bundles,
             rollouts=rollouts,
             alerts=alerts,
             worker=worker,
             is_connected=lambda: link.connected,
-            reload_broker=broker.reload,
-            public_key=signer.public_key,
-            mqtt_port=config.mqtt_port,
+            broker=broker,
+            authority=authority,
+            reach=Reach(
+                mqtt_host=config.mqtt_host,
+                mqtt_port=config.mqtt_port,
+                mqtt_tls=not config.plain,
+                certificate_seconds=config.certificate_days * 86400,
+            ),
+            metadata=metadata,
             clock=time.time,
         )
     )
-    web = _Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    pair = str(home.server_pem) if config.tls else None
+    web = _Web(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ssl_certfile=pair, ssl_keyfile=pair)
+    )
     async with asyncio.TaskGroup() as group:
         background = [
-            group.create_task(work) for work in (broker.run(), link.run(), ingest.run(link.acknowledge), worker.run())
+            group.create_task(work)
+            for work in (
+                broker.run(),
+                link.run(),
+                ingest.run(link.acknowledge),
+                worker.run(),
+                Renewal(metadata, serial, link.announce).run(),
+            )
         ]
         await _serve_web(web, listener, config)
         for task in background:
             task.cancel()
+
+
+def _broker(
+    home: Home, config: FleetConfig, authority: DeviceAuthority, identities: Identities, serial: Serial
+) -> tuple[EmbeddedBroker | ExternalBroker, BrokerAddress]:
+    """Return the broker that the settings ask for, and how the fleet itself connects to it."""
+    host = config.mqtt_host if config.mqtt_host and config.broker == "mosquitto" else _reachable(config.host)
+    tls = None if config.plain else client_context(home.ca / "ca.pem", home.client_pem)
+    if config.broker == "mosquitto":
+        external = ExternalBroker(
+            _mosquitto_files(home, config),
+            authority,
+            lambda: serial(identities.revoked),
+            address=(host, config.mqtt_port),
+            command=config.broker_reload,
+        )
+        return external, BrokerAddress(host=host, port=config.mqtt_port, tls=tls)
+    settings = BrokerSettings(
+        directory=home.broker,
+        pid_file=home.run / "broker.pid",
+        host=config.host,
+        port=config.mqtt_port,
+        tls=None if config.plain else BrokerTls(server=home.server_pem, ca=home.ca / "ca.pem"),
+    )
+    embedded = EmbeddedBroker(settings, lambda: serial(identities.users))
+    if config.plain:
+        return embedded, BrokerAddress(
+            host=host, port=config.mqtt_port, username=FLEET_USER, password=embedded.fleet_password
+        )
+    return embedded, BrokerAddress(host=host, port=config.mqtt_port, tls=tls)
 
 
 class _Web(uvicorn.Server):
@@ -166,7 +239,7 @@ async def _serve_web(web: _Web, listener: socket.socket, config: FleetConfig) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     web.config.timeout_graceful_shutdown = _SHUTDOWN_SECONDS
-    print(f"fleet is ready at http://{_reachable(config.host)}:{config.http_port}", file=sys.stderr, flush=True)
+    print(f"fleet is ready at {_url(config)}", file=sys.stderr, flush=True)
     await web.serve(sockets=[listener])
 
 

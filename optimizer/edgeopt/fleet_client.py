@@ -11,6 +11,7 @@ nothing, waits for nothing and retries nothing: that is its callers' business. E
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,14 @@ _ROUNDS = 3  # a block that another publisher's clean-up removed meanwhile is se
 
 @dataclass(frozen=True, slots=True)
 class FleetAccess:
-    """Where the fleet is, and the key that opens its API; the key is never shown."""
+    """Where the fleet is, and the key that opens its API; the key is never shown.
+
+    ``ca`` (PEM) is the only authority that the fleet's certificate may be of; empty: those of the system.
+    """
 
     url: str
     key: str = field(repr=False)
+    ca: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -48,6 +53,14 @@ class FleetAccess:
             raise ValueError(f"expected an address like http://127.0.0.1:8080, got {self.url!r}")
         if not self.key.isascii() or not self.key.isprintable():
             raise ValueError("expected a key of printable ASCII characters")
+        try:
+            self.tls_context()
+        except (ssl.SSLError, ValueError) as error:
+            raise ValueError(f"expected ca to be a certificate in PEM: {error}") from error
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return whom to believe over HTTPS."""
+        return ssl.create_default_context(cadata=self.ca or None)
 
 
 def load_access(path: Path) -> FleetAccess:
@@ -79,6 +92,7 @@ class FleetClient:
             headers={"Authorization": f"Bearer {access.key}"},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
+            verify=access.tls_context() if access.ca else True,
             trust_env=False,  # a proxy meant for the internet does not lead to a fleet in the same room
         )
 
@@ -109,6 +123,10 @@ class FleetClient:
         """Return one device."""
         return self._object("GET", f"devices/{_segment(device)}")
 
+    def revoke_device(self, device: str) -> Json:
+        """Take the identity of a device away, and return the device."""
+        return self._object("POST", f"devices/{_segment(device)}/revoke")
+
     def save_cohort(self, name: str, tags: Mapping[str, str]) -> Json:
         """Save the filter ``tags`` as the cohort ``name`` and return the cohort with its present devices."""
         return self._object("PUT", f"cohorts/{_segment(name)}", json={"tags": dict(tags)})
@@ -132,6 +150,14 @@ class FleetClient:
     def bundles(self) -> list[Json]:
         """Return all bundles."""
         return self._pages("bundles")
+
+    def metadata_to_sign(self) -> Json:
+        """Return root and targets in force, and drafts of them that wait for signatures, each as text."""
+        return self._object("GET", "tuf/signing")
+
+    def put_metadata(self, role: str, text: str) -> Json:
+        """Hand in signed root or targets metadata; return how far they have come."""
+        return self._object("PUT", f"tuf/{_segment(role)}", content=text.encode())
 
     def create_rollout(self, body: Json) -> Json:
         """Create a rollout: ``{"name", "bundle", "cohort", "waves", "policy", "start"}``."""

@@ -12,6 +12,8 @@ import pytest
 from edgeopt_agent.spool import Spool
 from tests.agent.conftest import Signer, free_port, write_identity
 
+TOKEN = f"eo1.{'s' * 43}.{'A' * 43}"
+
 
 def agent(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``edgeopt-agent``."""
@@ -19,7 +21,7 @@ def agent(*arguments: str, environment: dict[str, str] | None = None) -> subproc
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
 
 
-@pytest.mark.parametrize("command", [[], ["enroll"], ["run"], ["status"]])
+@pytest.mark.parametrize("command", [[], ["enroll"], ["renew"], ["run"], ["status"]])
 def test_every_help_has_an_example(command: list[str]) -> None:
     """``--help`` shows how it is typed."""
     done = agent(*command, "--help")
@@ -47,19 +49,21 @@ def test_help_and_status_load_nothing_heavy() -> None:
         (["run", "--data", "{device}", "--window", "0"], 2, "window"),
         (["run"], 2, "--data"),
         (["frobnicate"], 2, "frobnicate"),
+        (["renew", "--data", "{tmp}"], 2, "edgeopt-agent enroll"),
+        (["enroll", "--server", "http://h", "--token", "t", "--device", "d", "--data", "{tmp}/x"], 2, "token create"),
         (
-            ["enroll", "--server", "http://127.0.0.1:{port}", "--token", "t", "--device", "d", "--data", "{tmp}/x"],
+            ["enroll", "--server", "http://127.0.0.1:{port}", "--token", TOKEN, "--device", "d", "--data", "{tmp}/x"],
             5,
             "no fleet",
         ),
-        (["enroll", "--server", "http://h", "--token", "t", "--device", "a/b", "--data", "{tmp}/x"], 2, "device id"),
+        (["enroll", "--server", "http://h", "--token", TOKEN, "--device", "a/b", "--data", "{tmp}/x"], 2, "device id"),
         (
-            ["enroll", "--server", "http://h", "--token", "t", "--device", "d", "--tag", "x", "--data", "{tmp}/x"],
+            ["enroll", "--server", "http://h", "--token", TOKEN, "--device", "d", "--tag", "x", "--data", "{tmp}/x"],
             2,
             "KEY=VALUE",
         ),
         (
-            ["enroll", "--server", "http://h", "--token", "t", "--device", "d", "--data", "{device}/device.json/x"],
+            ["enroll", "--server", "http://h", "--token", TOKEN, "--device", "d", "--data", "{device}/device.json/x"],
             1,
             "cannot write",
         ),

@@ -1,159 +1,172 @@
-"""Enrolment over HTTP: what the fleet says, what something else says, and what is left on the disk."""
+"""What is kept of an identity, and how the next one takes over."""
 
 from __future__ import annotations
 
-import json
+import ssl
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.identity import enrol, load_identity
-from edgeopt_contract.codec import decode, encode
-from edgeopt_contract.errors import StorageError, UnreachableError, UsageError
-from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.messages import EnrolRequest, EnrolResponse, MqttAccess
-from tests.agent.conftest import DEVICE, Signer, free_port, write_identity
-
-ServeFleet = Callable[[int, bytes], str]
-
-
-@pytest.fixture
-def request_(capabilities: Capabilities) -> EnrolRequest:
-    """What a device sends."""
-    return EnrolRequest(token="once", device=DEVICE, tags={"site": "oslo"}, capabilities=capabilities)
-
-
-@pytest.fixture
-def response(signer: Signer) -> EnrolResponse:
-    """What a fleet answers."""
-    access = MqttAccess(host="10.0.0.1", port=1883, username=DEVICE, password="hunter2")
-    return EnrolResponse(device=DEVICE, mqtt=access, keys=(signer.public,), reconnect_window_seconds=1)
-
-
-@pytest.fixture
-def bodies() -> list[bytes]:
-    """What the server was sent."""
-    return []
-
-
-@pytest.fixture
-def serve(bodies: list[bytes]) -> Iterator[ServeFleet]:
-    """Start a server that always gives one answer; returns its address."""
-    servers = []
-
-    def start(status: int, answer: bytes) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert "/api/v1/devices/enrol" == self.path
-                bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_enrolment_is_kept_for_the_owner_alone(
-    serve: ServeFleet, bodies: list[bytes], request_: EnrolRequest, response: EnrolResponse, tmp_path: Path
-) -> None:
-    """The answer is kept with mode 0600 and comes back; the fleet got token, tags and capabilities."""
-    data = tmp_path / "new" / "device"
-    assert response == enrol(serve(201, encode(response)) + "/", request_, data)
-    assert response == load_identity(data)
-    assert 0o600 == stat.S_IMODE((data / "device.json").stat().st_mode)
-    assert ["device.json"] == [path.name for path in data.iterdir()]
-    assert request_ == decode(EnrolRequest, bodies[0])
-
-
-@pytest.mark.parametrize(
-    ("answer", "error", "reason"),
-    [
-        ((403, b'{"title": "Forbidden", "detail": "the token was used"}'), UsageError, "the token was used"),
-        ((409, b'{"title": "the id is taken"}'), UsageError, "the id is taken"),
-        ((503, b'{"detail": "the database is locked"}'), UnreachableError, "cannot enrol now"),
-        ((404, b"<html>nginx</html>"), UnreachableError, "not like an edgeopt fleet"),
-        ((404, b"[]"), UnreachableError, "not like an edgeopt fleet"),
-        ((200, b"<html>hello</html>"), UnreachableError, "not like an edgeopt fleet"),
-        ((200, b"{}"), UnreachableError, "not like an edgeopt fleet"),
-        ((200, b"x" * 100_000), UnreachableError, "not like an edgeopt fleet"),
-    ],
+from edgeopt_agent.identity import (
+    Identity,
+    Wallet,
+    certificate_file,
+    forget_renewal,
+    keep_identity,
+    keep_renewal,
+    key_file,
+    load_identity,
+    load_renewal,
+    tls_context,
 )
-def test_refusals_and_strangers_leave_nothing(
-    serve: ServeFleet,
-    request_: EnrolRequest,
-    tmp_path: Path,
-    answer: tuple[int, bytes],
-    error: type[Exception],
-    reason: str,
-) -> None:
-    """A fleet that refuses is a usage error with its words; anything else at that address is unreachable."""
-    with pytest.raises(error, match=reason):
-        enrol(serve(*answer), request_, tmp_path)
-    assert [] == list(tmp_path.iterdir())
+from edgeopt_contract.codec import encode
+from edgeopt_contract.enrolment import EnrolResponse, MqttAccess
+from edgeopt_contract.errors import UsageError
+from edgeopt_fleet.ca import DeviceAuthority
+from tests.agent.conftest import DEVICE
+from tests.identity import DeviceKey, issue
+
+OLD, NEW = "0" * 12, "1" * 12
 
 
-def test_server_that_is_down_is_unreachable(request_: EnrolRequest, tmp_path: Path) -> None:
-    """No answer at all names the address."""
-    with pytest.raises(UnreachableError, match=r"no fleet answers at http://127\.0\.0\.1"):
-        enrol(f"http://127.0.0.1:{free_port()}", request_, tmp_path)
+@pytest.fixture
+def authority(tmp_path: Path) -> DeviceAuthority:
+    """A fleet's CA."""
+    (tmp_path / "ca").mkdir()
+    DeviceAuthority.create(tmp_path / "ca", time.time())
+    return DeviceAuthority.load(tmp_path / "ca")
 
 
-def test_identity_of_another_device_is_refused(
-    serve: ServeFleet, request_: EnrolRequest, response: EnrolResponse, tmp_path: Path
-) -> None:
-    """A server that answers for somebody else is not believed."""
-    other = json.loads(encode(response)) | {"device": "cam-2"}
-    with pytest.raises(UnreachableError, match="got that of cam-2"):
-        enrol(serve(201, json.dumps(other).encode()), request_, tmp_path)
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A device's directory."""
+    (tmp_path / "device").mkdir()
+    return tmp_path / "device"
 
 
-@pytest.mark.parametrize("server", ["fleet.example", "file:///etc/passwd", "ftp://fleet.example"])
-def test_address_must_be_http(request_: EnrolRequest, tmp_path: Path, server: str) -> None:
-    """Only HTTP and HTTPS are spoken."""
-    with pytest.raises(UsageError, match="expected a server like"):
-        enrol(server, request_, tmp_path)
+def make(authority: DeviceAuthority, data: Path, name: str) -> Identity:
+    """Write a key and return its identity, which is not kept yet."""
+    key = DeviceKey()
+    key_file(data, name).write_bytes(key.pem())
+    key_file(data, name).chmod(0o600)
+    issued = issue(authority, DEVICE, key, now=time.time())
+    access = EnrolResponse(
+        device=DEVICE,
+        mqtt=MqttAccess(host="127.0.0.1", port=8883, tls=True),
+        certificate=issued.pem,
+        serial=issued.serial,
+        valid_from=issued.valid_from,
+        valid_until=issued.valid_until,
+        ca=authority.pem,
+        bearer="canary",
+        root="{}",
+        reconnect_window_seconds=1,
+    )
+    return Identity(server="https://fleet.example", key=name, access=access)
 
 
-def test_token_is_not_spent_when_it_could_not_be_kept(
-    serve: ServeFleet, bodies: list[bytes], request_: EnrolRequest, response: EnrolResponse, tmp_path: Path
-) -> None:
-    """A directory that cannot be made is noticed before the fleet is asked."""
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write"):
-        enrol(serve(201, encode(response)), request_, tmp_path / "file" / "device")
-    assert [] == bodies
+def names(data: Path) -> list[str]:
+    """Return what lies in the directory."""
+    return sorted(path.name for path in data.iterdir())
 
 
-def test_enrolled_device_is_not_enrolled_again(
-    serve: ServeFleet, bodies: list[bytes], request_: EnrolRequest, signer: Signer, tmp_path: Path
-) -> None:
-    """A second enrolment would orphan the first identity."""
-    write_identity(tmp_path / "device", signer, 1)
-    with pytest.raises(UsageError, match="holds the identity of cam-1 already"):
-        enrol(serve(201, b""), request_, tmp_path / "device")
-    assert [] == bodies
+def test_what_is_kept_is_the_owner_s_alone_and_comes_back(authority: DeviceAuthority, data: Path) -> None:
+    """Every file has mode 0600, and the identity is the same when it is loaded."""
+    identity = make(authority, data, OLD)
+    keep_identity(data, identity)
+    assert identity == load_identity(data)
+    assert [f"device-{OLD}.key", f"device-{OLD}.pem", "device.json"] == names(data)
+    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()}
 
 
-def test_damaged_or_missing_identity_is_said(tmp_path: Path) -> None:
-    """What to do stands in the message."""
-    with pytest.raises(UsageError, match="edgeopt-agent enroll"):
-        load_identity(tmp_path)
-    (tmp_path / "device.json").write_bytes(b"{")
-    with pytest.raises(UsageError, match="enrol again"):
-        load_identity(tmp_path)
+def test_a_certificate_for_another_key_is_not_kept(authority: DeviceAuthority, data: Path) -> None:
+    """What the fleet answered is tried with the key before it counts."""
+    identity = make(authority, data, OLD)
+    key_file(data, OLD).write_bytes(DeviceKey().pem())
+    with pytest.raises(UsageError, match="cannot be used"):
+        keep_identity(data, identity)
+    with pytest.raises(UsageError, match="holds no device identity"):
+        load_identity(data)
+
+
+def test_a_renewed_identity_takes_over_once_it_was_let_in(authority: DeviceAuthority, data: Path) -> None:
+    """Until then every other connection uses the old one, so a bad renewal keeps no device offline."""
+    old, new = make(authority, data, OLD), make(authority, data, NEW)
+    keep_identity(data, old)
+    wallet = Wallet(data)
+    assert old == wallet.choose().identity
+    wallet.accepted(wallet.choose())
+    keep_renewal(data, new)
+    assert [new, old, new, old] == [wallet.choose().identity for _ in range(4)]
+    wallet.accepted(replace(wallet.choose(), identity=old))
+    assert old == load_identity(data)
+    chosen = wallet.choose()
+    assert new == chosen.identity
+    wallet.accepted(chosen)
+    assert new == load_identity(data)
+    assert load_renewal(data) is None
+    assert [f"device-{NEW}.key", f"device-{NEW}.pem", "device.json"] == names(data)
+
+
+def test_a_damaged_renewal_is_as_good_as_none(authority: DeviceAuthority, data: Path) -> None:
+    """The present identity goes on; a damaged present one is said with the way out."""
+    keep_identity(data, make(authority, data, OLD))
+    (data / "renewal.json").write_bytes(b"{")
+    assert OLD == Wallet(data).choose().identity.key
+    forget_renewal(data)
+    (data / "device.json").write_bytes(b"{")
+    with pytest.raises(UsageError, match="--replace"):
+        Wallet(data).choose()
+
+
+def test_a_missing_key_is_said(authority: DeviceAuthority, data: Path) -> None:
+    """The message names the file and what to do."""
+    identity = make(authority, data, OLD)
+    keep_identity(data, identity)
+    key_file(data, OLD).unlink()
+    with pytest.raises(UsageError, match=r"device-0+\.key.*--replace"):
+        tls_context(data, identity)
+
+
+def test_only_the_fleet_s_ca_is_trusted(authority: DeviceAuthority, data: Path) -> None:
+    """No authority of the system can vouch for a broker; names are checked."""
+    identity = make(authority, data, OLD)
+    keep_identity(data, identity)
+    context = tls_context(data, identity)
+    assert (1, True, ssl.CERT_REQUIRED) == (
+        context.cert_store_stats()["x509_ca"],
+        context.check_hostname,
+        context.verify_mode,
+    )
+    assert certificate_file(data, OLD).read_text() == identity.access.certificate
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "0" * 11, "G" * 12])
+def test_a_key_s_name_cannot_lead_elsewhere(authority: DeviceAuthority, data: Path, name: str) -> None:
+    """A damaged file names no file outside the directory."""
+    identity = make(authority, data, OLD)
+    (data / "device.json").write_bytes(encode(identity).replace(OLD.encode(), name.encode()))
+    with pytest.raises(UsageError, match="damaged"):
+        load_identity(data)
+
+
+def test_secrets_are_left_out_when_an_identity_is_printed(authority: DeviceAuthority, data: Path) -> None:
+    """Printing a record puts no bearer into a log."""
+    assert "canary" not in repr(make(authority, data, OLD))
+
+
+def test_the_agent_imports_no_cryptography() -> None:
+    """Keys are made and used in short-lived processes; what the agent imports for identities is small."""
+    import subprocess
+
+    code = (
+        "import sys, edgeopt_agent.identity, edgeopt_agent.renewal, edgeopt_agent.link, edgeopt_agent.refusals;"
+        "heavy = {'cryptography', 'urllib.request', 'http.client', 'numpy'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)

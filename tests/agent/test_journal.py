@@ -30,7 +30,7 @@ def test_fresh_journal_is_idle(spool: Spool) -> None:
 
 
 def test_record_comes_back_as_it_was_saved(spool: Spool, signer: Signer) -> None:
-    """Every field survives, the offers with their signatures included."""
+    """Every field survives, the offers included."""
     update = Update(
         state=DeviceState.BAKING,
         desired=signer.desired("ab" * 32, "job-1", deadline=7, extra={"hint": "x"}),
@@ -66,16 +66,6 @@ def test_neither_record_nor_report_without_the_other(spool: Spool, signer: Signe
         journal.save_and_report(Update(desired=signer.desired("ab" * 32)), running="no digest")
     assert Update(committed="a") == journal.load()
     assert 0 == spool.totals().last_number
-
-
-def test_refusal_is_reported_without_touching_the_record(spool: Spool, signer: Signer) -> None:
-    """A forged offer leaves a report, and the update under way as it was."""
-    journal = Journal(spool)
-    journal.save(Update(committed="a"))
-    journal.report_refusal(signer.desired("ab" * 32, "forged"), "bad signature", None, now=4)
-    report = decode(Reported, spool.unacknowledged(1)[0].payload)
-    assert ("forged", DeviceState.REJECTED, Result.RUNS_NOTHING) == (report.job, report.state, report.result)
-    assert Update(committed="a") == journal.load()
 
 
 def test_unknown_record_is_a_clear_error(spool: Spool) -> None:

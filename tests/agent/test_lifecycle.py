@@ -29,7 +29,7 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
     why_not_back,
 )
-from edgeopt_contract.messages import Desired, Result, Signature
+from edgeopt_contract.messages import Desired, Result
 from edgeopt_contract.windows import Window
 
 NOW = 1_795_300_000.0
@@ -47,9 +47,8 @@ SUCCESS = {
 
 
 def desired(job: str = "job-1", bundle: str = "ab" * 32, **fields: Any) -> Desired:
-    """A desired state; the signature is not looked at here."""
-    signature = Signature(key_id="k", algorithm="ed25519", value="")
-    return Desired(job=job, bundle=bundle, signature=signature, bake_seconds=1, **fields)
+    """A desired state; nobody verifies it here."""
+    return Desired(job=job, bundle=bundle, bake_seconds=1, **fields)
 
 
 def offered(job: str = "job-1", **fields: Any) -> Happened:

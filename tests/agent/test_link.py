@@ -8,13 +8,15 @@ from random import Random
 
 import pytest
 
+from edgeopt_agent.identity import Credentials
 from edgeopt_agent.link import Link, LinkOptions, Listener
 from edgeopt_contract.codec import encode
+from edgeopt_contract.enrolment import MqttAccess
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.messages import MqttAccess, Status
+from edgeopt_contract.messages import Status
 from edgeopt_contract.topics import Topics
-from tests.agent.conftest import DEVICE, Broker, FakeFleet, free_port, wait_until
+from tests.agent.conftest import DEVICE, Broker, FakeFleet, Signer, free_port, plain_identity, wait_until
 
 CONNACK = b"\x20\x02\x00\x00"
 
@@ -48,10 +50,25 @@ class Heard:
         )
 
 
+class OneIdentity:
+    """Says how to connect, always the same."""
+
+    def __init__(self, mqtt: MqttAccess) -> None:
+        identity = plain_identity(Signer(), mqtt.port)
+        self.credentials = Credentials(identity=identity, mqtt=mqtt, tls=None)
+
+    def choose(self) -> Credentials:
+        """Return them."""
+        return self.credentials
+
+    def accepted(self, credentials: Credentials) -> None:
+        """Nothing comes of it."""
+
+
 def link_to(port: int, heard: Heard, **options: object) -> Link:
     """A link that waits only as long as ``sleep`` says."""
-    access = MqttAccess(host="127.0.0.1", port=port, username=DEVICE, password=str(options.pop("password", "secret")))
-    made = LinkOptions(device=DEVICE, access=access, reconnect_window_seconds=0.01)
+    mqtt = MqttAccess(host="127.0.0.1", port=port, tls=False, password=str(options.pop("password", "secret")))
+    made = LinkOptions(device=DEVICE, wallet=OneIdentity(mqtt), reconnect_window_seconds=0.01)
     return Link(made, heard.listener, random=Random(1), **options)  # type: ignore[arg-type]  # passed on
 
 

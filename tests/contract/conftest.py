@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from edgeopt_contract.bundle import BundleContents
+from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, RenewRequest
 from edgeopt_contract.manifest import Capabilities, Manifest, Role, TensorSpec, Variant
-from edgeopt_contract.messages import Ack, Desired, EnrolRequest, EnrolResponse, Reported, Status, Telemetry
+from edgeopt_contract.messages import Ack, Desired, Reported, Status, Telemetry
 from edgeopt_contract.profile import ReferenceProfile
+from edgeopt_contract.tuf import TufMetadata
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -23,15 +25,17 @@ KINDS: dict[str, type[Any]] = {
     "enrol_response": EnrolResponse,
     "manifest": Manifest,
     "reference_profile": ReferenceProfile,
+    "renew_request": RenewRequest,
     "reported": Reported,
     "status": Status,
     "telemetry": Telemetry,
+    "tuf_metadata": TufMetadata,
 }
 
 
 def golden_bytes(name: str) -> bytes:
-    """The one good file of the message ``name``, version 1."""
-    return (GOLDEN / f"{name}.v1.json").read_bytes()
+    """The one good file of the message ``name`` in its present version."""
+    return (GOLDEN / f"{name}.v{KINDS[name].SCHEMA}.json").read_bytes()
 
 
 @pytest.fixture

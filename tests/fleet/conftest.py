@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,12 @@ import pytest
 
 from edgeopt_contract.bundle import Bundle, BundleContents, write_bundle
 from edgeopt_contract.codec import decode, encode
+from edgeopt_contract.enrolment import EnrolResponse
 from edgeopt_contract.manifest import Capabilities, Role, TensorSpec, Variant
 from edgeopt_contract.messages import (
     Ack,
     Desired,
     DeviceState,
-    EnrolRequest,
-    EnrolResponse,
     Reported,
     Status,
     Telemetry,
@@ -39,18 +39,23 @@ from edgeopt_contract.profile import (
 )
 from edgeopt_contract.topics import Topics
 from edgeopt_fleet.api.app import create_app
-from edgeopt_fleet.api.services import Services
+from edgeopt_fleet.api.services import Reach, Services
+from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.drift import DriftRules
-from edgeopt_fleet.keys import Ed25519Signer, create_key
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
 from edgeopt_fleet.store.inbox import Inbox, Incoming
 from edgeopt_fleet.store.outbox import Outbox
-from edgeopt_fleet.store.registry import Enrolment, Registry, TokenGrant
+from edgeopt_fleet.store.registry import Registry, TokenGrant
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.tuf.keys import create_server_key
+from edgeopt_fleet.tuf.metadata import ROLES
+from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.worker import Timing, Worker
+from tests.identity import DeviceKey, enrol_request, issue
 
 CAPABILITIES = Capabilities(
     arch="x86_64", features=("avx2",), runtimes={"onnxruntime": "1.31"}, cores=4, memory_bytes=2**30
@@ -153,12 +158,14 @@ class Kit:
     database: Database
     directory: Path
     registry: Registry
+    identities: Identities
+    authority: DeviceAuthority
     bundles: Bundles
     rollouts: Rollouts
     alerts: Alerts
     inbox: Inbox
     outbox: Outbox
-    signer: Ed25519Signer
+    metadata: Repository
     now: float = 1000.0
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -166,9 +173,18 @@ class Kit:
         """Enrol devices with these tags and report each online."""
         for device in devices:
             token = self.registry.create_token(TokenGrant(uses=1, expires_at=2**31, tags={}))
-            enrolment = Enrolment(device=device, tags=tags, capabilities=CAPABILITIES, password_hash="x")
-            self.registry.enrol(token, enrolment, int(self.now))
+            self.identities.enrol(token, self.enrolment(device, **tags), int(self.now))
             self.status(device)
+
+    def enrolment(self, device: str, key: DeviceKey | None = None, *, bearer: str = "", **tags: str) -> Enrolment:
+        """Return a device that wants in, with a certificate for ``key`` (by default a new one)."""
+        return Enrolment(
+            device=device,
+            tags=tags,
+            capabilities=CAPABILITIES,
+            issued=issue(self.authority, device, key or DeviceKey(), now=self.now),
+            secrets=Secrets(bearer_sha256=hashlib.sha256(bearer.encode()).hexdigest()),
+        )
 
     def publish(self, version: str) -> str:
         """Publish a bundle with all its blocks and return its digest."""
@@ -222,26 +238,53 @@ class Kit:
         return record
 
 
+def make_repository(database: Database, keys: Path, now: float = 1000.0) -> Repository:
+    """Make the metadata of a fleet that holds all keys itself."""
+    keys.mkdir(mode=0o700)
+    repository = Repository(database, keys)
+    repository.create({role: (create_server_key(keys),) for role in ROLES}, now)
+    return repository
+
+
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     """Make the stores of an empty fleet."""
-    create_key(tmp_path / "signing.key")
     (tmp_path / "blocks").mkdir()
+    (tmp_path / "ca").mkdir()
+    DeviceAuthority.create(tmp_path / "ca", 1000.0)
     database = Database.create(tmp_path / "fleet.db")
-    signer = Ed25519Signer.load(tmp_path / "signing.key")
-    bundles = Bundles(database, tmp_path / "blocks", signer)
+    metadata = make_repository(database, tmp_path / "keys")
+    bundles = Bundles(database, tmp_path / "blocks", metadata)
     yield Kit(
         database=database,
         directory=tmp_path,
         registry=Registry(database),
+        identities=Identities(database),
+        authority=DeviceAuthority.load(tmp_path / "ca"),
         bundles=bundles,
         rollouts=Rollouts(database),
         alerts=Alerts(database, DriftRules()),
         inbox=Inbox(database),
-        outbox=Outbox(database, bundles),
-        signer=signer,
+        outbox=Outbox(database, bundles, metadata),
+        metadata=metadata,
     )
     database.close()
+
+
+@dataclass
+class FakeBroker:
+    """Counts what the API asks of the broker."""
+
+    reloads: int = 0
+    cut: list[str] = field(default_factory=list)
+
+    async def reload(self) -> None:
+        """Count."""
+        self.reloads += 1
+
+    async def cut_off(self, device: str) -> None:
+        """Note the device."""
+        self.cut.append(device)
 
 
 @dataclass
@@ -252,7 +295,7 @@ class Api:
     client: httpx.AsyncClient
     worker: Worker
     announced: list[set[str]]
-    reloads: list[int]
+    broker: FakeBroker
 
     async def call(self, method: str, path: str, expect: int, **options: Any) -> Any:
         """Call ``/api/v1/<path>``, check status and content type, and return the JSON."""
@@ -269,13 +312,10 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
     """Serve the API in this process with an operator's key."""
     serial = Serial()
     announced: list[set[str]] = []
-    reloads: list[int] = []
+    broker = FakeBroker()
 
     async def announce(devices: Any) -> None:
         announced.append(set(devices))
-
-    async def reload() -> None:
-        reloads.append(1)
 
     timing = Timing(tick_seconds=0.01, drift_look_seconds=0.01, clock=lambda: kit.now)
     worker = Worker(kit.rollouts, kit.alerts, serial, announce, timing)
@@ -283,14 +323,16 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
         Services(
             serial=serial,
             registry=kit.registry,
+            identities=kit.identities,
             bundles=kit.bundles,
             rollouts=kit.rollouts,
             alerts=kit.alerts,
             worker=worker,
             is_connected=lambda: True,
-            reload_broker=reload,
-            public_key=kit.signer.public_key,
-            mqtt_port=1883,
+            broker=broker,
+            authority=kit.authority,
+            reach=Reach(mqtt_host="", mqtt_port=8883, mqtt_tls=True, certificate_seconds=90 * 86400),
+            metadata=kit.metadata,
             clock=lambda: kit.now,
         )
     )
@@ -298,7 +340,7 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://fleet.test", headers={"Authorization": f"Bearer {key}"}
     ) as client:
-        yield Api(kit, client, worker, announced, reloads)
+        yield Api(kit, client, worker, announced, broker)
     serial.close()
 
 
@@ -307,6 +349,7 @@ class FakeDevice:
     """Speaks the device's side of the protocol: takes jobs, fetches blocks, confirms, serves, spools."""
 
     identity: EnrolResponse
+    tls: ssl.SSLContext | None
     running: str | None = None
     confidence: float = 0.85
     spool: dict[int, Reported | Telemetry] = field(default_factory=dict)
@@ -329,8 +372,9 @@ class FakeDevice:
         async with aiomqtt.Client(
             mqtt.host,
             mqtt.port,
-            username=mqtt.username,
+            username=None if mqtt.tls else me,
             password=mqtt.password,
+            tls_context=self.tls,
             identifier=me,
             protocol=aiomqtt.ProtocolVersion.V311,
         ) as client:
@@ -398,9 +442,9 @@ class FakeDevice:
         )
 
 
-def enrol_body(token: str, device: str, **tags: str) -> bytes:
+def enrol_body(token: str, device: str, key: DeviceKey | None = None, **tags: str) -> bytes:
     """Return the body of an enrolment."""
-    return encode(EnrolRequest(token=token, device=device, tags=tags, capabilities=CAPABILITIES))
+    return encode(enrol_request(token, device, key or DeviceKey(), CAPABILITIES, **tags))
 
 
 def operator_access(home: Path) -> dict[str, str]:

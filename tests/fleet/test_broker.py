@@ -15,6 +15,7 @@ import pytest
 from edgeopt_contract.topics import Topics
 from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, EmbeddedBroker, hash_password, nats_configuration
 from edgeopt_fleet.server import free_port
+from edgeopt_fleet.store.identities import BrokerUser
 from tests.fleet.conftest import eventually
 
 pytestmark = pytest.mark.scenario
@@ -56,14 +57,21 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     """Run a broker on a free port with one device."""
     (tmp_path / "broker").mkdir()
     settings = BrokerSettings(
-        directory=tmp_path / "broker", pid_file=tmp_path / "broker.pid", host="127.0.0.1", port=free_port("127.0.0.1")
+        directory=tmp_path / "broker",
+        pid_file=tmp_path / "broker.pid",
+        host="127.0.0.1",
+        port=free_port("127.0.0.1"),
+        tls=None,
     )
     devices = {"cam-1": hash_password("one")}
 
-    async def passwords() -> dict[str, str]:
-        return devices
+    async def users() -> list[BrokerUser]:
+        return [
+            BrokerUser(device=device, serial=str(number), password_hash=password)
+            for number, (device, password) in enumerate(devices.items())
+        ]
 
-    broker = EmbeddedBroker(settings, passwords)
+    broker = EmbeddedBroker(settings, users)
     task = asyncio.create_task(broker.run())
     running = Running(broker, settings, devices)
     await eventually(lambda: running.can_connect(FLEET_USER, broker.fleet_password), "the broker")
@@ -145,8 +153,9 @@ async def test_a_device_touches_its_own_topics_only(running: Running) -> None:
 
 def test_the_configuration_holds_no_password_in_clear(tmp_path: Path) -> None:
     """Only hashes, and permissions for exactly the device's topics."""
-    settings = BrokerSettings(directory=tmp_path, pid_file=tmp_path / "pid", host="127.0.0.1", port=1883)
-    text = nats_configuration(settings, hash_password("fleet-secret"), {"cam-1": hash_password("cam-secret")})
+    settings = BrokerSettings(directory=tmp_path, pid_file=tmp_path / "pid", host="127.0.0.1", port=1883, tls=None)
+    user = BrokerUser(device="cam-1", serial="1", password_hash=hash_password("cam-secret"))
+    text = nats_configuration(settings, hash_password("fleet-secret"), [user])
     assert b"secret" not in text
     fleet, cam = json.loads(text)["authorization"]["users"]
     assert "permissions" not in fleet

@@ -21,6 +21,7 @@ from edgeopt_fleet.link import BrokerAddress, Link
 from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.server import free_port
+from edgeopt_fleet.store.identities import BrokerUser
 from edgeopt_fleet.store.rollouts import Plan
 from tests.fleet.conftest import Kit, eventually
 
@@ -70,13 +71,17 @@ async def running(kit: Kit, tmp_path: Path) -> AsyncIterator[Running]:
     kit.rollouts.apply("v1", Event.STARTED, kit.now)
     (tmp_path / "broker").mkdir()
     settings = BrokerSettings(
-        directory=tmp_path / "broker", pid_file=tmp_path / "broker.pid", host="127.0.0.1", port=free_port("127.0.0.1")
+        directory=tmp_path / "broker",
+        pid_file=tmp_path / "broker.pid",
+        host="127.0.0.1",
+        port=free_port("127.0.0.1"),
+        tls=None,
     )
 
-    async def passwords() -> dict[str, str]:
-        return {}
+    async def users() -> list[BrokerUser]:
+        return []
 
-    broker = EmbeddedBroker(settings, passwords)
+    broker = EmbeddedBroker(settings, users)
     address = BrokerAddress(host="127.0.0.1", port=settings.port, username=FLEET_USER, password=broker.fleet_password)
     heard: list[tuple[str, bytes]] = []
 

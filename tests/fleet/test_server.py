@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from edgeopt_contract.codec import decode
-from edgeopt_contract.messages import EnrolResponse
+from edgeopt_contract.enrolment import EnrolResponse
 from tests.fleet.conftest import FakeDevice, enrol_body, eventually, make_bundle, operator_access
+from tests.identity import DeviceKey, tls_of
 
 COMMAND = str(Path(sys.executable).with_name("edgeopt-fleet"))
 
@@ -34,7 +35,7 @@ def test_init_makes_a_fleet(tmp_path: Path) -> None:
     access = operator_access(home)
     assert access["url"].startswith("http://127.0.0.1:")
     assert "tick_seconds = 0.2" in (home / "fleet.toml").read_text()
-    for name in ("operator.json", "signing.key", "fleet.db"):
+    for name in ("operator.json", "fleet.db", "ca/ca.key", "ca/server.pem", "ca/client.pem"):
         assert 0o600 == (home / name).stat().st_mode & 0o777, name
     assert access["key"] not in done.stdout + done.stderr
 
@@ -109,8 +110,10 @@ class Fleet:
         token = (await self.call("POST", "api/v1/tokens", json={}))["token"]
         access = operator_access(self.home)
         async with httpx.AsyncClient() as client:
-            answer = await client.post(f"{access['url']}/api/v1/devices/enrol", content=enrol_body(token, device))
-        fake = FakeDevice(decode(EnrolResponse, answer.content))
+            key = DeviceKey()
+            answer = await client.post(f"{access['url']}/api/v1/devices/enrol", content=enrol_body(token, device, key))
+        identity = decode(EnrolResponse, answer.content)
+        fake = FakeDevice(identity, tls_of(self.home.parent, key, identity))
         self.devices.append(fake)
         return fake
 

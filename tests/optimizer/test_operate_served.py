@@ -18,8 +18,8 @@ from edgeopt_contract.bundle import Bundle, BundleContents, write_bundle
 from edgeopt_contract.codec import encode
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.messages import EnrolRequest
 from tests.contract.conftest import contents, pi  # noqa: F401  # the fixtures
+from tests.identity import DeviceKey, enrol_request
 
 pytestmark = pytest.mark.scenario
 
@@ -77,7 +77,7 @@ def bundle(tmp_path: Path, contents: BundleContents) -> Bundle:  # noqa: F811  #
 
 def enrol(access: Path, token: str, device: str, capabilities: Capabilities) -> httpx.Response:
     """Enrol as a device does."""
-    request = EnrolRequest(token=token, device=device, tags={"line": "2"}, capabilities=capabilities)
+    request = enrol_request(token, device, DeviceKey(), capabilities, line="2")
     url = json.loads(access.read_text())["url"]
     return httpx.post(f"{url}/api/v1/devices/enrol", content=encode(request), trust_env=False)
 

@@ -20,6 +20,7 @@ from random import Random
 from typing import Protocol
 
 from edgeopt_agent.backoff import full_jitter
+from edgeopt_agent.link import Arrival
 from edgeopt_agent.log import log_event
 from edgeopt_agent.trust.floor import Reading
 from edgeopt_agent.trust.question import Answer, Outcome, Question, decode_answer, encode_question
@@ -37,7 +38,7 @@ class MetadataSource(Protocol):
         """Return when there is a connection."""
         ...
 
-    async def fetch(self, topic: str, timeout_seconds: float) -> bytes:
+    async def fetch(self, topic: str, patience_seconds: float) -> Arrival:
         """Return what is published on ``topic``, or raise :class:`UnreachableError`."""
         ...
 
@@ -113,7 +114,7 @@ class Trust:
         try:
             async with asyncio.timeout(self._options.fetch_seconds):
                 await self._source.wait_until_connected()
-                return await self._source.fetch(Topics.TUF, self._options.fetch_seconds)
+            return (await self._source.fetch(Topics.TUF, self._options.fetch_seconds)).payload
         except (TimeoutError, UnreachableError) as error:
             log_event("metadata_unanswered", level=logging.WARNING, reason=str(error) or "no connection")
             return b""

@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from edgeopt_contract.errors import StorageError
-from edgeopt_fleet.api import bundles, devices, rollouts
+from edgeopt_fleet.api import bundles, devices, downloads, identities, rollouts, tuf
+from edgeopt_fleet.api.access import operator_only
 from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.api.views import Health, Problem
 from edgeopt_fleet.problems import ProblemError, UnauthorizedError
@@ -24,16 +25,6 @@ from edgeopt_fleet.problems import ProblemError, UnauthorizedError
 __all__ = ["create_app"]
 
 _LOG = logging.getLogger(__name__)
-
-
-async def _operator(request: Request) -> None:
-    """Let the holder of an operator's key through. Raises :class:`UnauthorizedError`."""
-    services = services_of(request)
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not await services.serial(services.registry.is_api_key, key.strip()):
-        raise UnauthorizedError(
-            "expected 'Authorization: Bearer <key>' with the key from operator.json; it is missing or wrong"
-        )
 
 
 def create_app(services: Services) -> FastAPI:
@@ -53,9 +44,11 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(StorageError, _on_storage_error)
     app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["health"])
     api = APIRouter(prefix="/api/v1")
-    api.include_router(devices.public)
-    for router in (devices.router, bundles.router, rollouts.router):
-        api.include_router(router, dependencies=[Depends(_operator)])
+    api.include_router(identities.public)
+    api.include_router(tuf.public)
+    api.include_router(downloads.router)  # for devices, by their bearer
+    for router in (devices.router, identities.router, bundles.router, tuf.router, rollouts.router):
+        api.include_router(router, dependencies=[Depends(operator_only)])
     app.include_router(api)
     return app
 

@@ -1,16 +1,12 @@
-"""Routes: tokens, enrolment, devices, their messages, and cohorts."""
+"""Routes: tokens, devices, their messages, and cohorts."""
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 
-from edgeopt_contract.codec import decode, encode
-from edgeopt_contract.errors import MessageError
-from edgeopt_contract.messages import EnrolRequest, EnrolResponse, MqttAccess
-from edgeopt_fleet.api.bodies import read_body
+from edgeopt_contract.enrolment import EnrolToken
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import (
     CohortList,
@@ -24,17 +20,12 @@ from edgeopt_fleet.api.views import (
     TokenRequest,
     TokenView,
 )
-from edgeopt_fleet.broker import hash_password
 from edgeopt_fleet.problems import InvalidError
-from edgeopt_fleet.store.registry import Enrolment, TokenGrant
+from edgeopt_fleet.store.registry import TokenGrant
 
-__all__ = ["public", "router"]
+__all__ = ["router"]
 
-public = APIRouter(tags=["devices"])
 router = APIRouter(tags=["devices"])
-
-_RECONNECTS_A_SECOND = 65.0  # a broker on two cores takes about this many without strain
-_LONGEST_WINDOW_SECONDS = 90.0
 
 
 @router.post("/tokens", status_code=201)
@@ -43,38 +34,9 @@ async def create_token(request: Request, body: TokenRequest) -> TokenView:
     services = services_of(request)
     expires_at = int(services.clock()) + body.expires_in_seconds
     grant = TokenGrant(uses=body.uses, expires_at=expires_at, tags=body.tags)
-    return TokenView(token=await services.serial(services.registry.create_token, grant), expires_at=expires_at)
-
-
-@public.post("/devices/enrol", status_code=201, response_class=Response)
-async def enrol(request: Request) -> Response:
-    """Give a device an identity, for a token. Body and answer are EnrolRequest and EnrolResponse of the contract."""
-    services = services_of(request)
-    try:
-        asked = decode(EnrolRequest, await read_body(request, EnrolRequest.MAX_BYTES))
-    except MessageError as error:
-        raise InvalidError(str(error)) from error
-    password = secrets.token_urlsafe(32)
-    enrolment = Enrolment(
-        device=asked.device,
-        tags=asked.tags,
-        capabilities=asked.capabilities,
-        password_hash=hash_password(password),
-    )
-    devices = await services.serial(services.registry.enrol, asked.token, enrolment, int(services.clock()))
-    await services.reload_broker()
-    answer = EnrolResponse(
-        device=asked.device,
-        mqtt=MqttAccess(
-            host=request.url.hostname or "127.0.0.1",  # as the device reached us
-            port=services.mqtt_port,
-            username=asked.device,
-            password=password,
-        ),
-        keys=(services.public_key,),
-        reconnect_window_seconds=min(max(1.0, devices / _RECONNECTS_A_SECOND), _LONGEST_WINDOW_SECONDS),
-    )
-    return Response(encode(answer), status_code=201, media_type="application/json")
+    secret = await services.serial(services.registry.create_token, grant)
+    token = EnrolToken(secret=secret, fingerprint=services.authority.fingerprint)
+    return TokenView(token=str(token), expires_at=expires_at)
 
 
 @router.get("/devices")

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Request
 
-from edgeopt_contract.messages import PublicKey
+from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.worker import Worker
 
-__all__ = ["Services", "services_of"]
+__all__ = ["BrokerControl", "Reach", "Services", "services_of"]
+
+
+class BrokerControl(Protocol):
+    """What the API asks of the broker when the devices change."""
+
+    async def reload(self) -> None:
+        """Return when a device that was just enrolled can connect."""
+        ...
+
+    async def cut_off(self, device: str) -> None:
+        """Return when a device that was just revoked is out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How devices reach the broker (``mqtt_host`` empty: as they reach the API), and how long certificates last."""
+
+    mqtt_host: str
+    mqtt_port: int
+    mqtt_tls: bool
+    certificate_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +49,16 @@ class Services:
 
     serial: Serial
     registry: Registry
+    identities: Identities
     bundles: Bundles
     rollouts: Rollouts
     alerts: Alerts
     worker: Worker
     is_connected: Callable[[], bool]
-    reload_broker: Callable[[], Awaitable[None]]
-    public_key: PublicKey
-    mqtt_port: int
+    broker: BrokerControl
+    authority: DeviceAuthority
+    reach: Reach
+    metadata: Repository
     clock: Callable[[], float]
 
 

@@ -93,7 +93,7 @@ class TokenRequest(StrictRequest):
 class TokenView(BaseModel):
     """A token, shown this once."""
 
-    token: str = Field(examples=["kX3…"])
+    token: str = Field(examples=["eo1.kX3….q1Z…"])
     expires_at: int = Field(examples=[1764086400])
 
 
@@ -127,6 +127,7 @@ class DeviceView(BaseModel):
     agent_version: str = Field(examples=["0.1.0"])
     capabilities: dict[str, Any]
     enrolled_at: int
+    revoked_at: int | None = Field(description="when its identity was taken away")
     last_seen: int | None
     update: UpdateView | None
     telemetry: TelemetryTotals
@@ -153,6 +154,7 @@ class DeviceView(BaseModel):
             agent_version=row.agent_version,
             capabilities=row.capabilities,
             enrolled_at=row.enrolled_at,
+            revoked_at=row.revoked_at,
             last_seen=row.last_seen,
             update=update,
             telemetry=TelemetryTotals(windows=row.windows, rows=row.rows, errors=row.errors),
@@ -244,7 +246,7 @@ class BundleDetail(BaseModel):
             name=row.name,
             version=row.version,
             created_at=int(row.created_at),
-            complete=row.signature is not None,
+            complete=row.complete and row.counter is not None,
         )
 
 

@@ -1,6 +1,7 @@
 """Bundles and their blocks: manifests in the database, blocks as files named by their hash.
 
-A bundle can be rolled out once every block of it is here and every file adds up; only then is it signed. Example::
+A bundle can be rolled out once every block of it is here, every file adds up, and the targets keys have signed it: in
+a fleet for trying out the server does so at once. Example::
 
     posted = bundles.post(manifest_bytes, now)
     for sha256 in posted.missing:
@@ -15,21 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from sqlmodel import Session, col, select
 
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.manifest import FileEntry, Manifest, Role
-from edgeopt_contract.messages import Signature
 from edgeopt_contract.profile import ReferenceProfile
-from edgeopt_contract.signing import BundleSigner
 from edgeopt_contract.storage import storage_errors, write_atomically
 from edgeopt_contract.values import check_digest, digest_of
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, TooLargeError
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow
+from edgeopt_fleet.tuf.repository import Repository
 
 __all__ = ["Bundles", "Delivery", "PostedBundle", "find_bundle"]
 
@@ -46,20 +45,19 @@ class PostedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What a device needs to fetch a bundle: the exact manifest, the hashes of the blocks, and the signature."""
+    """What a device needs to fetch a bundle: the exact manifest and the hashes of the blocks."""
 
     manifest: bytes
     blocks: tuple[str, ...]
-    signature: Signature
 
 
 class Bundles:
     """Takes bundles in and hands them out."""
 
-    def __init__(self, database: Database, directory: Path, signer: BundleSigner) -> None:
+    def __init__(self, database: Database, directory: Path, repository: Repository) -> None:
         self._database = database
         self._directory = directory
-        self._signer = signer
+        self._repository = repository
 
     def put_block(self, sha256: str, data: bytes) -> None:
         """Keep one block durably. Raises :class:`InvalidError` when ``data`` is not what its hash says."""
@@ -78,7 +76,7 @@ class Bundles:
             return path.read_bytes()
 
     def post(self, manifest_bytes: bytes, now: float) -> PostedBundle:
-        """Take a manifest in; sign the bundle if all its blocks are here. Posting again changes nothing.
+        """Take a manifest in, and let the bundle be signed if all its blocks are here. Posting again changes nothing.
 
         Raises :class:`InvalidError` for a manifest or profile that breaks the contract or does not add up.
         """
@@ -101,9 +99,11 @@ class Bundles:
                     created_at=now,
                 )
                 session.add(row)
-            if row.signature is None and not posted.missing:
+            if not row.complete and not posted.missing:
                 row.profile = self._profile(manifest)
-                row.signature = msgspec.to_builtins(self._signer.sign(digest))
+                row.complete = True
+                session.flush()
+                self._repository.add_bundle(session, row, now)
         return posted
 
     def all(self) -> Sequence[BundleRow]:
@@ -123,9 +123,7 @@ class Bundles:
         blocks = dict.fromkeys(
             block.sha256 for entry in manifest.files if entry.role is not Role.EVIDENCE for block in entry.blocks
         )
-        return Delivery(
-            manifest=row.manifest, blocks=tuple(blocks), signature=msgspec.convert(row.signature, Signature)
-        )
+        return Delivery(manifest=row.manifest, blocks=tuple(blocks))
 
     def missing(self, row: BundleRow) -> tuple[str, ...]:
         """Return the blocks of a bundle that are not here."""

@@ -1,4 +1,4 @@
-"""What the fleet publishes: what each device should run, and the blocks of those bundles.
+"""What the fleet publishes: TUF metadata, what each device should run, and the blocks of those bundles.
 
 It follows from what is stored, so it can be published again at any time. Example::
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import msgspec
 from sqlmodel import col, select
 
-from edgeopt_contract.messages import Desired, Signature
+from edgeopt_contract.messages import Desired
 from edgeopt_fleet.store.bundles import Bundles, Delivery
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.tables import BundleRow, DeviceRow
+from edgeopt_fleet.store.tables import DeviceRow
+from edgeopt_fleet.tuf.repository import Repository
 
 __all__ = ["Outbox"]
 
@@ -24,16 +24,16 @@ __all__ = ["Outbox"]
 class Outbox:
     """Reads what is to be published."""
 
-    def __init__(self, database: Database, bundles: Bundles) -> None:
+    def __init__(self, database: Database, bundles: Bundles, repository: Repository) -> None:
         self._database = database
         self._bundles = bundles
+        self._repository = repository
 
     def desired(self, devices: Collection[str] | None = None) -> dict[str, Desired | None]:
         """Return the desired state of ``devices``, or of all that ever had one; None wants nothing of the device."""
         query = select(DeviceRow).where(col(DeviceRow.desired_job).is_not(None))
         with self._database.transaction() as session:
             rows = [row for row in session.exec(query) if devices is None or row.id in devices]
-            signatures = dict(session.exec(select(BundleRow.digest, BundleRow.signature)).all())
         wanted: dict[str, Desired | None] = {}
         for row in rows:
             if row.desired_job is None or row.desired_bundle is None:
@@ -42,10 +42,13 @@ class Outbox:
             wanted[row.id] = Desired(
                 job=row.desired_job,
                 bundle=row.desired_bundle,
-                signature=msgspec.convert(signatures[row.desired_bundle], Signature),
                 bake_seconds=row.desired_bake_seconds,
             )
         return wanted
+
+    def metadata(self) -> bytes:
+        """Return the TUF metadata that devices verify bundles with."""
+        return self._repository.message()
 
     def delivery(self, bundle: str) -> Delivery:
         """Return manifest and block hashes of a complete bundle."""

@@ -1,10 +1,10 @@
 """Operators' keys, enrolment tokens, devices and cohorts.
 
-Secrets are kept as hashes only. Example::
+Secrets are kept as hashes only. What a token is exchanged for is in :mod:`edgeopt_fleet.store.identities`. Example::
 
     registry = Registry(database)
     token = registry.create_token(TokenGrant(uses=1, expires_at=1764086400, tags={}))
-    registry.enrol(token, enrolment, now=1764000000)
+    registry.devices(("site", "oslo")).devices
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, func, select, update
+from sqlmodel import Session, col, select, update
 
-from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.cohort import EVERYONE, matches
-from edgeopt_fleet.problems import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from edgeopt_fleet.problems import InvalidError, NotFoundError
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import ApiKeyRow, CohortRow, DeviceRow, SpoolRow, TokenRow
 
-__all__ = ["Cohort", "Enrolment", "Page", "Registry", "TokenGrant", "all_cohorts", "find_cohort"]
+__all__ = ["Cohort", "Page", "Registry", "TokenGrant", "all_cohorts", "find_cohort"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +36,8 @@ class TokenGrant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
-    """A device that wants an identity; ``password_hash`` is what the broker will check it against."""
-
-    device: str
-    tags: Mapping[str, str]
-    capabilities: Capabilities
-    password_hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
-    """A saved filter and the devices it matches now."""
+    """A saved filter and the devices it matches now; revoked ones belong nowhere."""
 
     name: str
     tags: Mapping[str, str]
@@ -103,32 +90,6 @@ class Registry:
 
     # --- devices --------------------------------------------------------------------------------------------------
 
-    def enrol(self, token: str, enrolment: Enrolment, now: int) -> int:
-        """Spend one use of ``token`` on a new device, and return how many devices there are.
-
-        Raises :class:`ForbiddenError` for a token that is unknown, used up or expired, and :class:`ConflictError`
-        when the id is taken; then the token keeps its use.
-        """
-        try:
-            with self._database.transaction() as session:
-                row = session.get(TokenRow, digest_of(token.encode("utf-8", "surrogatepass")))
-                if row is None or row.uses_left < 1 or row.expires_at <= now:
-                    raise ForbiddenError("this token is unknown, used up or expired; ask the operator for another one")
-                row.uses_left -= 1
-                session.add(
-                    DeviceRow(
-                        id=enrolment.device,
-                        tags={**enrolment.tags, **row.tags},
-                        capabilities=msgspec.to_builtins(enrolment.capabilities),
-                        password_hash=enrolment.password_hash,
-                        enrolled_at=now,
-                    )
-                )
-                session.flush()
-                return session.exec(select(func.count()).select_from(DeviceRow)).one()
-        except IntegrityError as error:
-            raise ConflictError(f"the device id {enrolment.device!r} is taken; choose another one") from error
-
     def devices(self, tag: tuple[str, str] | None = None, limit: int = 100, cursor: str = "") -> Page:
         """Return up to ``limit`` devices with ids above ``cursor``, those with ``tag`` if it is given."""
         wanted = {} if tag is None else {tag[0]: tag[1]}
@@ -151,11 +112,6 @@ class Registry:
         self.device(device)
         with self._database.transaction() as session:
             return session.exec(select(SpoolRow).where(SpoolRow.device == device).order_by(col(SpoolRow.id))).all()
-
-    def passwords(self) -> dict[str, str]:
-        """Return the password hash of every device, for the broker."""
-        with self._database.transaction() as session:
-            return dict(session.exec(select(DeviceRow.id, DeviceRow.password_hash)).all())
 
     def mark_all_offline(self) -> None:
         """Forget who was online; a device that is says so when it connects."""
@@ -204,5 +160,6 @@ def find_cohort(session: Session, name: str) -> Cohort:
 
 
 def _cohort(session: Session, name: str, tags: Mapping[str, Any]) -> Cohort:
-    rows = session.exec(select(DeviceRow.id, DeviceRow.tags).order_by(col(DeviceRow.id))).all()
+    present = col(DeviceRow.revoked_at).is_(None)
+    rows = session.exec(select(DeviceRow.id, DeviceRow.tags).where(present).order_by(col(DeviceRow.id))).all()
     return Cohort(name=name, tags=dict(tags), devices=tuple(device for device, own in rows if matches(tags, own)))

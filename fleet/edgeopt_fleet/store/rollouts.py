@@ -80,8 +80,12 @@ class Rollouts:
             if session.get(RolloutRow, plan.name) is not None:
                 raise ConflictError(f"there is a rollout {plan.name!r} already; names are never used twice")
             bundle = find_bundle(session, plan.bundle)
-            if bundle.signature is None:
+            if not bundle.complete:
                 raise ConflictError(f"bundle {bundle.digest[:12]} is incomplete; publish it again: edgeopt publish DIR")
+            if bundle.counter is None:
+                raise ConflictError(
+                    f"bundle {bundle.digest[:12]} is not signed; devices would refuse it: edgeopt sign DIR"
+                )
             devices = find_cohort(session, plan.cohort).devices
             if not devices:
                 raise InvalidError(f"the cohort {plan.cohort!r} has no device: there is nobody to roll out to")

@@ -16,10 +16,13 @@ __all__ = [
     "ApiKeyRow",
     "BaselineRow",
     "BundleRow",
+    "CertificateRow",
     "CohortRow",
     "DeviceRow",
+    "DraftRow",
     "DriftRow",
     "MemberRow",
+    "MetadataRow",
     "ReportRow",
     "RolloutRow",
     "ServedRow",
@@ -59,8 +62,9 @@ class DeviceRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     capabilities: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
-    password_hash: str
+    password_hash: str = ""  # where the broker takes passwords
     enrolled_at: int
+    revoked_at: int | None = None
     online: bool = False
     boot: int = 0
     agent_version: str = ""
@@ -84,6 +88,25 @@ class DeviceRow(SQLModel, table=True):
     errors: int = 0
 
 
+class CertificateRow(SQLModel, table=True):
+    """A certificate of a device; of its bearer only the SHA-256 is kept. Rows are never deleted."""
+
+    __tablename__ = "certificate"
+
+    id: int | None = Field(default=None, primary_key=True)
+    serial: str = Field(unique=True)
+    device: str = Field(index=True)
+    public_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # DER
+    public_key_sha256: str = Field(index=True)
+    pem: str
+    valid_from: int
+    valid_until: int
+    bearer_sha256: str = Field(index=True)
+    token_sha256: str | None  # of the token that it was given for
+    replaces: str | None = Field(index=True)  # the serial before it, when it was renewed
+    revoked_at: int | None = None
+
+
 class CohortRow(SQLModel, table=True):
     """A saved filter over tags."""
 
@@ -94,7 +117,7 @@ class CohortRow(SQLModel, table=True):
 
 
 class BundleRow(SQLModel, table=True):
-    """A bundle; ``signature`` is there once all its blocks are."""
+    """A bundle; ``complete`` once all its blocks are here, ``counter`` once the targets keys have signed it."""
 
     __tablename__ = "bundle"
 
@@ -103,7 +126,8 @@ class BundleRow(SQLModel, table=True):
     version: str
     manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: float
-    signature: dict[str, str] | None = Field(default=None, sa_column=Column(JSON))
+    complete: bool = False
+    counter: int | None = None
     profile: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
 
 
@@ -255,6 +279,25 @@ class DriftRow(SQLModel, table=True):
     bundle: str = Field(primary_key=True)
     last_window: int = 0
     features: dict[str, dict[str, int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class MetadataRow(SQLModel, table=True):
+    """TUF metadata in force; of roots every version is kept, of the other roles the newest."""
+
+    __tablename__ = "metadata"
+
+    role: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class DraftRow(SQLModel, table=True):
+    """Root or targets that wait for signatures."""
+
+    __tablename__ = "draft"
+
+    role: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class AlertRow(SQLModel, table=True):

@@ -4,18 +4,11 @@ from typing import Any
 
 import pytest
 
-from edgeopt_contract.codec import decode
-from edgeopt_contract.messages import DeviceState, EnrolResponse
+from edgeopt_contract.messages import DeviceState
 from edgeopt_contract.values import digest_of
-from tests.fleet.conftest import Api, enrol_body, make_bundle
+from tests.fleet.conftest import Api, make_bundle
 
-
-async def enrol(api: Api, device: str, **tags: str) -> EnrolResponse:
-    """Enrol a device the way an agent does."""
-    token = (await api.call("POST", "tokens", 201, json={}))["token"]
-    answer = await api.client.post("/api/v1/devices/enrol", content=enrol_body(token, device, **tags))
-    assert 201 == answer.status_code
-    return decode(EnrolResponse, answer.content)
+PUBLIC = ("/healthz", "/api/v1/ca", "/api/v1/tuf", "/api/v1/devices/enrol", "/api/v1/devices/renew")
 
 
 async def publish(api: Api, version: str) -> str:
@@ -44,13 +37,13 @@ async def test_health_needs_no_key(api: Api) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic a2V5", "Bearer \u00e9"])
-async def test_every_route_but_three_needs_the_key(api: Api, header: str) -> None:
+async def test_every_route_but_the_public_ones_needs_the_key(api: Api, header: str) -> None:
     """401 with a problem and the challenge, on every route that the schema lists."""
     schema = (await api.client.get("/openapi.json")).json()
     routes = [(path, method) for path, methods in schema["paths"].items() for method in methods]
     assert len(routes) >= 18
     for path, method in routes:
-        if path in ("/healthz", "/api/v1/devices/enrol"):
+        if path in PUBLIC:
             continue
         answer = await api.client.request(method, path, headers={"Authorization": header.encode()})
         assert (401, "Bearer") == (answer.status_code, answer.headers.get("www-authenticate")), path
@@ -64,47 +57,6 @@ async def test_the_schema_describes_problems_and_examples(api: Api) -> None:
             assert operation["description"], (path, method)
             assert "default" in operation["responses"], (path, method)
     assert "examples" in str(schema["components"]["schemas"]["RolloutView"])
-
-
-async def test_enrolment(api: Api) -> None:
-    """A token gives one identity: its own user at the broker, the key that signs bundles, the broker told first."""
-    access = await enrol(api, "cam-1", site="oslo")
-    assert ("cam-1", "cam-1", "fleet.test", 1883) == (
-        access.device,
-        access.mqtt.username,
-        access.mqtt.host,
-        access.mqtt.port,
-    )
-    assert (api.kit.signer.public_key,) == access.keys
-    assert len(access.mqtt.password) >= 43
-    assert [1] == api.reloads
-    view = await api.call("GET", "devices/cam-1", 200)
-    assert ({"site": "oslo"}, False, None, None) == (view["tags"], view["online"], view["running"], view["update"])
-    assert {"windows": 0, "rows": 0, "errors": 0} == view["telemetry"]
-    assert access.mqtt.password not in str(view)
-
-
-async def test_a_used_token_an_expired_one_and_a_taken_id(api: Api) -> None:
-    """403, 403 and 409."""
-    token = (await api.call("POST", "tokens", 201, json={"uses": 2, "expires_in_seconds": 60}))["token"]
-    await api.call("POST", "devices/enrol", 201, content=enrol_body(token, "a"))
-    await api.call("POST", "devices/enrol", 409, content=enrol_body(token, "a"))
-    await api.call("POST", "devices/enrol", 201, content=enrol_body(token, "b"))
-    await api.call("POST", "devices/enrol", 403, content=enrol_body(token, "c"))
-    late = (await api.call("POST", "tokens", 201, json={"expires_in_seconds": 60}))["token"]
-    api.kit.now += 60
-    await api.call("POST", "devices/enrol", 403, content=enrol_body(late, "c"))
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b"\xff", b'{"schema":1,"token":"x","device":"../x"}', b"x" * 20_000]
-)
-async def test_a_malformed_enrolment(api: Api, body: bytes) -> None:
-    """One clear problem, no device."""
-    answer = await api.client.post("/api/v1/devices/enrol", content=body)
-    assert answer.status_code in (413, 422)
-    assert "application/problem+json" == answer.headers["content-type"]
-    assert [] == (await api.call("GET", "devices", 200))["items"]
 
 
 async def test_pages_and_tags(api: Api) -> None:

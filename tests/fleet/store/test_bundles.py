@@ -1,31 +1,33 @@
 from __future__ import annotations
 
-import base64
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from tuf.api.metadata import Targets
 
+from edgeopt_contract.codec import decode
 from edgeopt_contract.manifest import Role
-from edgeopt_contract.signing import signed_bytes
+from edgeopt_contract.tuf import TufMetadata
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, TooLargeError
+from edgeopt_fleet.tuf.metadata import bundles_of, parse
 from tests.fleet.conftest import Kit, make_bundle
 
 
 def test_a_bundle_is_signed_once_all_blocks_are_here(kit: Kit) -> None:
-    """First what is missing, then the blocks, then the signature over exactly this digest."""
+    """First what is missing, then the blocks, then a target with length, counter and permissions."""
     bundle = make_bundle(kit.directory / "bundle", "1")
     manifest = (bundle.directory / "manifest.json").read_bytes()
     missing = kit.bundles.post(manifest, 1.0).missing
     assert {block.sha256 for entry in bundle.manifest.files for block in entry.blocks} == set(missing)
-    assert kit.bundles.find(bundle.digest).signature is None
+    assert (False, None) == (kit.bundles.find(bundle.digest).complete, kit.bundles.find(bundle.digest).counter)
 
-    assert bundle.digest == kit.publish("1")
+    first, second = kit.publish("1"), kit.publish("2")
 
-    delivery = kit.bundles.delivery(bundle.digest)
-    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(kit.signer.public_key.value))
-    key.verify(base64.b64decode(delivery.signature.value), signed_bytes(bundle.digest))
-    assert manifest == delivery.manifest
+    assert bundle.digest == first
+    assert [1, 2] == [kit.bundles.find(digest).counter for digest in (first, second)]
+    targets = bundles_of(parse(Targets, decode(TufMetadata, kit.metadata.message()).targets))
+    assert ((), (first,)) == (targets[first].rollback, targets[second].rollback)
+    assert len(manifest) == targets[first].length
+    assert manifest == kit.bundles.delivery(bundle.digest).manifest
 
 
 def test_evidence_is_kept_but_not_delivered(kit: Kit) -> None:

@@ -1,0 +1,132 @@
+"""Routes: the fleet's CA, enrolment, renewal and revocation of devices."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+
+from fastapi import APIRouter, Request, Response
+
+from edgeopt_contract.codec import R, decode, encode
+from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, MqttAccess, RenewRequest
+from edgeopt_contract.errors import MessageError
+from edgeopt_contract.values import digest_of
+from edgeopt_fleet.api.bodies import read_body
+from edgeopt_fleet.api.services import Services, services_of
+from edgeopt_fleet.api.views import DeviceView
+from edgeopt_fleet.broker import hash_password
+from edgeopt_fleet.ca import Issued, is_signed_by
+from edgeopt_fleet.problems import ForbiddenError, InvalidError
+from edgeopt_fleet.store.identities import Enrolled, Enrolment, Secrets
+
+__all__ = ["public", "router"]
+
+public = APIRouter(tags=["identities"])
+router = APIRouter(tags=["identities"])
+
+_RECONNECTS_A_SECOND = 65.0  # a broker on two cores takes about this many without strain
+_LONGEST_WINDOW_SECONDS = 90.0
+
+
+@public.get("/ca", response_class=Response)
+async def get_ca(request: Request) -> Response:
+    """Give the fleet's CA certificate (PEM); who has a token can tell by its fingerprint whether it is right."""
+    return Response(services_of(request).authority.pem, media_type="application/x-pem-file")
+
+
+@public.post("/devices/enrol", status_code=201, response_class=Response)
+async def enrol(request: Request) -> Response:
+    """Give a device an identity, for a token. Body and answer are EnrolRequest and EnrolResponse of the contract."""
+    services = services_of(request)
+    asked = await _read(request, EnrolRequest)
+    now = services.clock()
+    issued = _sign(services, asked.device, asked.csr)
+    bearer, password = _new_secrets(services)
+    enrolment = Enrolment(
+        device=asked.device,
+        tags=asked.tags,
+        capabilities=asked.capabilities,
+        issued=issued,
+        secrets=_kept(bearer, password),
+    )
+    enrolled = await services.serial(services.identities.enrol, asked.token, enrolment, int(now))
+    await services.broker.reload()
+    return await _answer(request, enrolled, bearer, password)
+
+
+@public.post("/devices/renew", status_code=201, response_class=Response)
+async def renew(request: Request) -> Response:
+    """Give a device its next certificate, proven by the key of the one before, which may have expired.
+
+    Body and answer are RenewRequest and EnrolResponse of the contract.
+    """
+    services = services_of(request)
+    asked = await _read(request, RenewRequest)
+    old = await services.serial(services.identities.renewing, asked.device, asked.serial)
+    signed = RenewRequest.signed_bytes(asked.device, asked.serial, asked.csr)
+    if not is_signed_by(old.public_key, base64.b64decode(asked.signature), signed):
+        raise ForbiddenError(f"the renewal of {asked.device} is not signed by the key of its certificate")
+    issued = _sign(services, asked.device, asked.csr)
+    if digest_of(issued.public_key) == old.public_key_sha256:
+        raise InvalidError("csr: expected a new key, got the one of the certificate that is to be renewed")
+    bearer, password = _new_secrets(services)
+    enrolled = await services.serial(
+        services.identities.renew, asked.device, asked.serial, issued, _kept(bearer, password), int(services.clock())
+    )
+    await services.broker.reload()
+    return await _answer(request, enrolled, bearer, password)
+
+
+@router.post("/devices/{device}/revoke")
+async def revoke(request: Request, device: str) -> DeviceView:
+    """Take a device's identity away; it is cut off before this answers. Only a new token lets it back in."""
+    services = services_of(request)
+    await services.serial(services.identities.revoke, device, int(services.clock()))
+    await services.broker.cut_off(device)
+    return DeviceView.of(await services.serial(services.registry.device, device))
+
+
+async def _read(request: Request, kind: type[R]) -> R:
+    try:
+        return decode(kind, await read_body(request, kind.MAX_BYTES))
+    except MessageError as error:
+        raise InvalidError(str(error)) from error
+
+
+def _sign(services: Services, device: str, csr: str) -> Issued:
+    reach = services.reach
+    return services.authority.sign_device(device, csr, now=services.clock(), lifetime_seconds=reach.certificate_seconds)
+
+
+def _new_secrets(services: Services) -> tuple[str, str | None]:
+    """Return a bearer, and a password where the broker takes passwords; each of 256 random bits."""
+    return secrets.token_urlsafe(32), None if services.reach.mqtt_tls else secrets.token_urlsafe(32)
+
+
+def _kept(bearer: str, password: str | None) -> Secrets:
+    return Secrets(
+        bearer_sha256=digest_of(bearer.encode()), password_hash="" if password is None else hash_password(password)
+    )
+
+
+async def _answer(request: Request, enrolled: Enrolled, bearer: str, password: str | None) -> Response:
+    services, certificate = services_of(request), enrolled.certificate
+    root = await services.serial(services.metadata.root)
+    answer = EnrolResponse(
+        device=certificate.device,
+        mqtt=MqttAccess(
+            host=services.reach.mqtt_host or request.url.hostname or "127.0.0.1",  # as the device reached us
+            port=services.reach.mqtt_port,
+            tls=services.reach.mqtt_tls,
+            password=password,
+        ),
+        certificate=certificate.pem,
+        serial=certificate.serial,
+        valid_from=certificate.valid_from,
+        valid_until=certificate.valid_until,
+        ca=services.authority.pem,
+        bearer=bearer,
+        root=root,
+        reconnect_window_seconds=min(max(1.0, enrolled.devices / _RECONNECTS_A_SECOND), _LONGEST_WINDOW_SECONDS),
+    )
+    return Response(encode(answer), status_code=201, media_type="application/json")
