@@ -32,9 +32,9 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
 )
 from edgeopt_agent.log import log_event
-from edgeopt_agent.served import Served
 from edgeopt_agent.serving import Serving
 from edgeopt_agent.slots import Slots
+from edgeopt_agent.supervisor import RunnerCrashError
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust.checker import Trust
 from edgeopt_contract.codec import decode
@@ -43,6 +43,7 @@ from edgeopt_contract.errors import (
     ContractError,
     EdgeoptError,
     MessageError,
+    ModelError,
     StorageError,
 )
 from edgeopt_contract.messages import Desired
@@ -271,13 +272,16 @@ class Updater:
                 return Happened(Event.OPENED)
             await asyncio.sleep(min(wait, _WINDOW_LOOK_SECONDS))
 
-    async def _load(self, update: Update) -> Served:
-        installed = await asyncio.to_thread(self._parts.slots.open, update.target)
-        return await self._parts.serving.load_candidate(installed)
-
     async def _test(self, update: Update) -> Happened:
-        candidate = await self._load(update)
-        problems = await candidate.self_test()
+        installed = await asyncio.to_thread(self._parts.slots.open, update.target)
+        try:
+            problems = await (await self._parts.serving.load_candidate(installed)).self_test()
+        except (ModelError, RunnerCrashError) as error:
+            if not await asyncio.to_thread(self._parts.slots.exclude, installed, str(error)):
+                raise
+            await self._parts.serving.drop_candidate()
+            why = f"the variant {installed.variant.name} does not run on this board, the next one is taken: {error}"
+            return Happened(Event.UNSUITABLE, detail=why)
         if problems:
             return Happened(Event.FAULT, detail="self-test: " + "; ".join(problems))
         return Happened(Event.PASSED)
@@ -285,7 +289,7 @@ class Updater:
     async def _switch(self, update: Update) -> Happened:
         parts = self._parts
         if parts.serving.candidate is None:  # resumed after a restart
-            await self._load(update)
+            await parts.serving.load_candidate(await asyncio.to_thread(parts.slots.open, update.target))
         parts.slots.point_to(update.target)
         await parts.serving.promote()
         assert parts.serving.current is not None
