@@ -1,8 +1,9 @@
 """Counting inferences into a profile's cells, all features at once, in memory that does not grow.
 
 What a cell means is :mod:`edgeopt_contract.profile`; this gives the same cells as ``count_values(spec, summarize(…))``
-feature by feature, at a tenth of the cost: one comparison of a table of values with a table of edges instead of a
-search for each feature. The cells may lie anywhere, in shared memory for instance. Example::
+feature by feature, at a fraction of the cost: columns of a table are compared with a table of edges in one step, and
+what several summaries of one tensor need is computed once. The cells may lie anywhere, in shared memory for instance.
+Example::
 
     counter = ProfileCounter(reference.features)
     counter.observe({"x": batch}, {"logits": scores})
@@ -11,23 +12,27 @@ search for each feature. The cells may lie anywhere, in shared memory for instan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeopt_contract.features import FeatureSpec, ReferenceFeature, Source, Summary
-from edgeopt_contract.profile import summarize
+from edgeopt_contract.profile import count_values, summarize_all
 
 __all__ = ["ProfileCounter"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]
+Placed = Sequence[tuple[FeatureSpec, int]]  # features, and where the cells of each begin
 _COMPARISONS_AT_ONCE = 1 << 18  # bytes of the greatest table of comparisons
+_OF_SCORES = (Summary.CONFIDENCE, Summary.ENTROPY, Summary.TOP1)
+_FEW = 100  # classes up to which a loop in Python is faster
 
 
 class ProfileCounter:
@@ -40,14 +45,14 @@ class ProfileCounter:
         self._cells = np.zeros(sum(sizes), dtype=np.int64) if cells is None else cells
         if self._cells.shape != (sum(sizes),):
             raise ValueError(f"expected {sum(sizes)} cells, got an array of shape {self._cells.shape}")
-        self._groups = _group(self._specs, self._offsets)
+        self._groups = _group(list(zip(self._specs, self._offsets, strict=True)))
 
     def observe(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Count a batch: arrays by tensor name, first axis samples. A tensor that is not there is not counted."""
-        for group in self._groups:
-            tensor = (inputs if group.source is Source.INPUT else outputs).get(group.tensor)
+        for source, name, group in self._groups:
+            tensor = (inputs if source is Source.INPUT else outputs).get(name)
             if tensor is not None and len(tensor):
-                self._add(group, group.values(np.asarray(tensor)))
+                group.count(np.asarray(tensor), self._cells)
 
     def take(self) -> dict[str, tuple[int, ...]]:
         """Return the counts since the last call and start again from zero."""
@@ -58,99 +63,130 @@ class ProfileCounter:
         self._cells.fill(0)
         return taken
 
-    def _add(self, group: _Group, values: Floats) -> None:
-        """Add ``values`` (samples, features). A single sample never meets a cell twice, so it needs no histogram."""
-        rows = max(1, _COMPARISONS_AT_ONCE // max(1, group.width))
-        for start in range(0, len(values), rows):
-            places = group.places(values[start : start + rows])
-            if len(places) == 1:
-                self._cells[places[0]] += 1
-            else:
-                unique, counts = np.unique(places, return_counts=True)
-                self._cells[unique] += counts
+
+class _Group(Protocol):
+    """Features of one tensor that are counted together."""
+
+    def count(self, batch: Array, cells: Cells) -> None:
+        """Add a batch to the cells of all features."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Features of one tensor that are summarized together and have about as many cells."""
-
-    source: Source
-    tensor: str
-    values: Callable[[Array], Floats]  # (samples, …) to (samples, features)
-    places: Callable[[Floats], Cells]  # (samples, features) to the index of each value's cell
-    width: int  # comparisons for one sample
-
-
-def _group(specs: Sequence[FeatureSpec], offsets: Sequence[int]) -> list[_Group]:
-    placed = sorted(zip(specs, offsets, strict=True), key=lambda pair: _kind(pair[0]))
-    groups = []
-    for _, members in groupby(placed, key=lambda pair: _kind(pair[0])):
-        pairs = list(members)
-        group = [spec for spec, _ in pairs]
-        first = group[0]
-        starts = np.array([offset for _, offset in pairs], dtype=np.int64)
-        places = _Categories(group, starts) if first.summary is Summary.TOP1 else _Edges(group, starts)
-        width = sum(spec.cells for spec in group)
-        groups.append(_Group(first.source, first.tensor, _summary_of(group), places, width))
+def _group(placed: Placed) -> list[tuple[Source, str, _Group]]:
+    groups: list[tuple[Source, str, _Group]] = []
+    for (source, tensor, is_columns, _), group in groupby(sorted(placed, key=_kind), key=_kind):
+        members = list(group)
+        groups.append((Source(source), tensor, _Columns(members) if is_columns else _Whole(members)))
     return groups
 
 
-def _kind(spec: FeatureSpec) -> tuple[str, ...]:
-    """Tell apart what cannot be counted together; lengths of edges differ at most twofold, for they are padded."""
-    columns = "column" if spec.summary is Summary.COLUMN else spec.name
-    categorical = "top1" if spec.summary is Summary.TOP1 else f"{len(spec.edges).bit_length():02d}"
-    return (spec.source, spec.tensor, columns, categorical)
+def _kind(placed: tuple[FeatureSpec, int]) -> tuple[str, str, bool, int]:
+    """Tell apart what is not counted together. Edges of columns are padded, so their lengths differ at most twofold."""
+    spec, _ = placed
+    is_column = spec.summary is Summary.COLUMN
+    return spec.source, spec.tensor, is_column, len(spec.edges).bit_length() if is_column else 0
 
 
-def _summary_of(group: Sequence[FeatureSpec]) -> Callable[[Array], Floats]:
-    if group[0].summary is not Summary.COLUMN:
-        (spec,) = group
-        return lambda batch: summarize(spec, batch)[:, np.newaxis]
-    columns = np.array([spec.column for spec in group], dtype=np.int64)
-    last = int(columns.max())
+class _Columns:
+    """Columns of a table."""
 
-    def pick(batch: Array) -> Floats:
+    def __init__(self, placed: Placed) -> None:
+        specs = [spec for spec, _ in placed]
+        longest = max(len(spec.edges) for spec in specs)
+        self._columns = np.array([spec.column for spec in specs], dtype=np.int64)
+        self._last_column = int(self._columns.max())
+        # The last bin includes its upper edge, so a value is above it only from the next number on.
+        edges = [
+            (*spec.edges[:-1], math.nextafter(spec.edges[-1], math.inf), *[math.inf] * (longest - len(spec.edges)))
+            for spec in specs
+        ]
+        self._edges = np.ascontiguousarray(np.transpose(edges))  # sums along the first axis are the fast ones
+        self._sum_dtype = np.uint8 if longest < 256 else np.int64
+        self._special = np.array([len(spec.edges) + 1 for spec in specs], dtype=np.int64)  # NaN, then +inf, -inf
+        self._starts = np.array([start for _, start in placed], dtype=np.int64)
+        self._rows_at_once = max(1, _COMPARISONS_AT_ONCE // self._edges.size)
+
+    def count(self, batch: Array, cells: Cells) -> None:
+        """Add a batch. A single sample never meets a cell twice, so it needs no histogram."""
         flat = batch.reshape(len(batch), -1)
-        if last < flat.shape[1]:
-            return flat[:, columns].astype(np.float64)
-        known = columns < flat.shape[1]
-        picked = flat[:, np.where(known, columns, 0)] if flat.shape[1] else np.zeros((len(flat), len(columns)))
-        return np.where(known, picked.astype(np.float64), np.nan)
+        for start in range(0, len(flat), self._rows_at_once):
+            places = self._places(self._pick(flat[start : start + self._rows_at_once]))
+            if len(places) == 1:
+                cells[places[0]] += 1
+            else:
+                unique, counts = np.unique(places, return_counts=True)
+                cells[unique] += counts
 
-    return pick
+    def _pick(self, flat: Array) -> Floats:
+        """Return the columns (samples, features); NaN for one that the tensor does not have."""
+        if self._last_column < flat.shape[1]:
+            return flat.take(self._columns, axis=1).astype(np.float64)
+        picked = np.full((len(flat), len(self._columns)), np.nan)
+        known = self._columns < flat.shape[1]
+        picked[:, known] = flat[:, self._columns[known]]
+        return picked
 
-
-class _Edges:
-    """Places of numeric values: how many edges are at or below each, then the special cells."""
-
-    def __init__(self, group: Sequence[FeatureSpec], starts: Cells) -> None:
-        longest = max(len(spec.edges) for spec in group)
-        self._edges = np.array([(*spec.edges, *[np.inf] * (longest - len(spec.edges))) for spec in group])
-        self._last = np.array([spec.edges[-1] for spec in group])
-        self._bins = np.array([len(spec.edges) - 1 for spec in group], dtype=np.int64)
-        self._starts = starts
-
-    def __call__(self, values: Floats) -> Cells:
-        """Return the index of the cell of each of ``values`` (samples, features)."""
-        cells = np.count_nonzero(self._edges <= values[:, :, np.newaxis], axis=2)
-        cells -= values == self._last  # the last bin includes its upper edge
+    def _places(self, values: Floats) -> Cells:
+        """Return the index of the cell of each value: how many edges are at or below it, or a special cell."""
+        reached = self._edges <= values[:, np.newaxis, :]
+        cells: Cells = np.add.reduce(reached.view(np.uint8), axis=1, dtype=self._sum_dtype) + self._starts
         if not np.isfinite(values).all():
-            cells = np.where(np.isnan(values), self._bins + 2, cells)
-            cells = np.where(np.isposinf(values), self._bins + 3, cells)
-            cells = np.where(np.isneginf(values), self._bins + 4, cells)
-        places: Cells = cells + self._starts
-        return places
+            special = self._starts + self._special
+            cells = np.where(np.isnan(values), special, cells)
+            cells = np.where(np.isposinf(values), special + 1, cells)
+            cells = np.where(np.isneginf(values), special + 2, cells)
+        return cells
 
 
-class _Categories:
-    """Places of class indices; anything else has the cell after them."""
+class _Whole:
+    """Summaries of a whole tensor."""
 
-    def __init__(self, group: Sequence[FeatureSpec], starts: Cells) -> None:
-        self._categories = np.array([spec.categories for spec in group], dtype=np.int64)
-        self._starts = starts
+    def __init__(self, placed: Placed) -> None:
+        self._placed = placed
+        self._specs = [spec for spec, _ in placed]
+        self._are_scores = all(spec.summary in _OF_SCORES for spec in self._specs)
 
-    def __call__(self, values: Floats) -> Cells:
-        """Return the index of the cell of each of ``values`` (samples, features)."""
-        known = (values >= 0) & (values < self._categories)
-        places: Cells = np.where(known, values, self._categories).astype(np.int64) + self._starts
-        return places
+    def count(self, batch: Array, cells: Cells) -> None:
+        """Add a batch. For a few numbers Python is faster than NumPy."""
+        if len(batch) > 1:
+            for (spec, start), values in zip(self._placed, summarize_all(self._specs, batch), strict=True):
+                cells[start : start + spec.cells] += count_values(spec, values)
+            return
+        for (spec, start), value in zip(self._placed, self._summarize(batch), strict=True):
+            cells[start + _place(spec, value)] += 1
+
+    def _summarize(self, batch: Array) -> list[float]:
+        """Return the summaries of one sample."""
+        if self._are_scores and batch.size <= _FEW:
+            scores = batch.ravel().tolist()
+            if math.isfinite(sum(scores)):
+                return _summarize_scores(self._specs, scores)
+        return [float(values[0]) for values in summarize_all(self._specs, batch)]
+
+
+def _summarize_scores(specs: Sequence[FeatureSpec], scores: Sequence[float]) -> list[float]:
+    """Return what :func:`~edgeopt_contract.profile.summarize` does, for finite scores of one sample."""
+    greatest = max(scores)
+    chances: dict[bool, Sequence[float]] = {False: scores}
+    if any(spec.logits for spec in specs):
+        exponents = [math.exp(score - greatest) for score in scores]
+        whole = sum(exponents)
+        chances[True] = [exponent / whole for exponent in exponents]
+    values: list[float] = []
+    for spec in specs:
+        if spec.summary is Summary.TOP1:
+            values.append(scores.index(greatest))
+        elif spec.summary is Summary.CONFIDENCE:
+            values.append(max(chances[spec.logits]))
+        else:
+            values.append(-sum(p * math.log(p) for p in chances[spec.logits] if p > 0))
+    return values
+
+
+def _place(spec: FeatureSpec, value: float) -> int:
+    """Return the cell of one value, as :func:`~edgeopt_contract.profile.count_values` counts it."""
+    if spec.summary is Summary.TOP1:
+        return int(value) if 0 <= value < spec.categories else spec.categories
+    edges, bins = spec.edges, len(spec.edges) - 1
+    if math.isfinite(value):
+        return bisect_left(edges, value) if value == edges[-1] else bisect_right(edges, value)
+    return bins + 2 + (0 if math.isnan(value) else 1 if value > 0 else 2)

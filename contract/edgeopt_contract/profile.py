@@ -17,6 +17,7 @@ Cells of a categorical feature with C categories: one for each, then one for any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ __all__ = [
     "probabilities",
     "quantile_from_latency",
     "summarize",
+    "summarize_all",
 ]
 
 Array = npt.NDArray[Any]
@@ -56,46 +58,77 @@ Floats = npt.NDArray[np.float64]
 
 def probabilities(scores: Array, *, logits: bool) -> Floats:
     """Return class probabilities, float64 of shape (n, classes), from scores of any trailing shape."""
-    flat = np.asarray(scores, dtype=np.float64).reshape(len(scores), -1)
-    if not logits:
-        return flat
     with np.errstate(invalid="ignore", over="ignore"):
-        exponents = np.exp(flat - flat.max(axis=1, keepdims=True))
-        normalized: Floats = exponents / exponents.sum(axis=1, keepdims=True)
+        return _probabilities(np.asarray(scores).reshape(len(scores), -1), logits=logits)
+
+
+def _probabilities(flat: Array, *, logits: bool) -> Floats:
+    floats: Floats = flat.astype(np.float64)
+    if not logits:
+        return floats
+    exponents = np.exp(floats - floats.max(axis=1, keepdims=True))
+    normalized: Floats = exponents / exponents.sum(axis=1, keepdims=True)
     return normalized
 
 
 def summarize(spec: FeatureSpec, batch: Array) -> Floats:
     """Return one float64 per sample of ``batch`` (first axis: samples). NaN where the sample gives none."""
-    rows = np.asarray(batch)
+    return summarize_all([spec], batch)[0]
+
+
+def summarize_all(specs: Sequence[FeatureSpec], batch: Array) -> list[Floats]:
+    """Return :func:`summarize` of each of ``specs``, which are of one tensor; what they share is computed once."""
+    shared = _Shared(np.asarray(batch))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        if spec.summary in (Summary.CONFIDENCE, Summary.ENTROPY, Summary.TOP1):
-            return _summarize_scores(spec, rows)
-        last_axis = rows.shape[-1] if rows.ndim > 1 else 1
-        return _summarize_values(spec, rows.astype(np.float64).reshape(len(rows), -1), last_axis)
+        return [_summarize(spec, shared) for spec in specs]
 
 
-def _summarize_scores(spec: FeatureSpec, scores: Array) -> Floats:
+class _Shared:
+    """What several summaries of one tensor need, each computed when it is first asked for."""
+
+    def __init__(self, rows: Array) -> None:
+        self.flat = rows.reshape(len(rows), -1)
+        self.last_axis = rows.shape[-1] if rows.ndim > 1 else 1
+        self._probabilities: dict[bool, Floats] = {}
+
+    @cached_property
+    def floats(self) -> Floats:
+        return self.flat.astype(np.float64)
+
+    @cached_property
+    def mean(self) -> Floats:
+        return np.asarray(self.floats.mean(axis=1))
+
+    def probabilities(self, *, logits: bool) -> Floats:
+        if logits not in self._probabilities:
+            self._probabilities[logits] = _probabilities(self.flat, logits=logits)
+        return self._probabilities[logits]
+
+
+def _summarize(spec: FeatureSpec, shared: _Shared) -> Floats:
     if spec.summary is Summary.TOP1:
-        flat = scores.reshape(len(scores), -1)
-        return np.where(np.isnan(flat).any(axis=1), np.nan, flat.argmax(axis=1).astype(np.float64))
-    p = probabilities(scores, logits=spec.logits)
+        flat = shared.flat
+        best: Floats = flat.argmax(axis=1).astype(np.float64)
+        best[np.isnan(flat.max(axis=1))] = np.nan  # the greatest is NaN when any is
+        return best
     if spec.summary is Summary.CONFIDENCE:
-        return np.asarray(p.max(axis=1))
-    return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1))
-
-
-def _summarize_values(spec: FeatureSpec, flat: Floats, last_axis: int) -> Floats:
-    """Summarize ``flat`` (samples, elements); ``last_axis`` is the length of the tensor's last axis."""
+        return np.asarray(shared.probabilities(logits=spec.logits).max(axis=1))
+    if spec.summary is Summary.ENTROPY:
+        p = shared.probabilities(logits=spec.logits)
+        return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1))
     if spec.summary is Summary.MEAN:
-        return np.asarray(flat.mean(axis=1))
+        return shared.mean
     if spec.summary is Summary.STD:
-        return np.asarray(flat.std(axis=1))
+        return np.asarray(shared.floats.std(axis=1, mean=shared.mean[:, np.newaxis]))
     if spec.summary is Summary.SHARPNESS:
-        lines = flat.reshape(len(flat), -1, last_axis)
-        return np.asarray(np.abs(np.diff(lines, axis=2)).mean(axis=(1, 2))) if last_axis > 1 else np.zeros(len(flat))
+        if shared.last_axis < 2:
+            return np.zeros(len(shared.flat))
+        lines = shared.floats.reshape(len(shared.flat), -1, shared.last_axis)
+        return np.asarray(np.abs(np.diff(lines, axis=2)).mean(axis=(1, 2)))
     assert spec.column is not None  # FeatureSpec holds it together with COLUMN
-    return np.asarray(flat[:, spec.column]) if spec.column < flat.shape[1] else np.full(len(flat), np.nan)
+    if spec.column >= shared.flat.shape[1]:
+        return np.full(len(shared.flat), np.nan)
+    return np.asarray(shared.flat[:, spec.column].astype(np.float64))
 
 
 def count_values(spec: FeatureSpec, values: Floats) -> npt.NDArray[np.int64]:
