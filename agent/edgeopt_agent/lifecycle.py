@@ -222,7 +222,8 @@ def _offer(update: Update, happened: Happened, now: float) -> tuple[Update, tupl
     if desired is None or (not at_rest and update.pending and update.pending.job == desired.job):
         return update, ()
     if update.job == desired.job and update.state is not State.SUPERSEDED:
-        return update, ()  # rule 3
+        waited = update.pending is not None and update.pending.job == desired.job
+        return (replace(update, pending=None) if waited else update), ()  # rule 3
     if update.state in FINAL and not at_rest:
         return replace(update, pending=desired), ()
     if update.state in UNDER_WAY:

@@ -16,7 +16,6 @@ Blocking; the caller decides on which thread. It does not decide which slot is g
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,14 @@ from edgeopt_contract.bundle import MANIFEST_NAME, open_bundle, read_manifest
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError
 from edgeopt_contract.manifest import Capabilities, FileEntry, Manifest, Role, Variant
-from edgeopt_contract.storage import new_directory, storage_errors, sync_directory, write_durably
+from edgeopt_contract.storage import (
+    durable_file,
+    make_directory,
+    new_directory,
+    point_to,
+    storage_errors,
+    write_durably,
+)
 from edgeopt_contract.values import digest_of
 
 __all__ = ["BlockPlace", "Installed", "Slots"]
@@ -85,9 +91,17 @@ class Slots:
     def prepare(self) -> None:
         """Make the directory and remove what an interrupted run left behind. Raises :class:`StorageError`."""
         with storage_errors(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+            make_directory(self._root)
+            self._put_back()
             for leftover in self._root.glob(".*"):
                 shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+
+    def _put_back(self) -> None:
+        """Give a slot that was cut off between its two renames its old content again, for the blocks in it."""
+        for slot in SLOTS:
+            for old in self._root.glob(f".{slot}.*.old"):
+                if not (self._root / slot).exists():
+                    old.replace(self._root / slot)
 
     @property
     def pointed_to(self) -> str | None:
@@ -98,17 +112,8 @@ class Slots:
 
     def point_to(self, slot: str | None) -> None:
         """Move the pointer in one step; ``None`` takes it away. Raises :class:`StorageError`."""
-        pointer, temporary = self._root / _POINTER, self._root / f".{_POINTER}.tmp"
-        if slot == self.pointed_to:
-            return
-        with storage_errors(pointer):
-            if slot is None:
-                pointer.unlink(missing_ok=True)
-            else:
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(slot)
-                temporary.replace(pointer)
-            sync_directory(self._root)
+        if slot != self.pointed_to:
+            point_to(self._root / _POINTER, slot)
 
     def variant_for(self, digest: str, manifest: Manifest) -> Variant:
         """Return the variant of the bundle ``digest`` that this device runs. Raises :class:`BundleError`."""
@@ -171,15 +176,13 @@ class Slots:
 def _write_file(path: Path, entry: FileEntry, read: Callable[[Block], bytes]) -> None:
     """Write ``entry`` block by block, so that a large model never stands in memory as a whole."""
     whole = hashlib.sha256()
-    with path.open("wb") as file:
+    with durable_file(path) as file:
         for block in entry.blocks:
             data = read(block)
             if digest_of(data) != block.sha256:
                 raise BundleError(f"{entry.path}: the block {block.sha256[:12]} is damaged or missing")
             whole.update(data)
             file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     if whole.hexdigest() != entry.sha256:
         raise BundleError(
             f"{entry.path}: expected SHA-256 {entry.sha256[:12]}…, its blocks give {whole.hexdigest()[:12]}…: "

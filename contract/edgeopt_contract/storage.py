@@ -1,7 +1,8 @@
 """Writing to disk so that a power cut leaves either the old or the new content, never a mixture.
 
 The order is always: write to a temporary name, fsync it, rename it over the target, fsync the directory.
-An ``OSError`` leaves as :class:`StorageError` with the path and what to do. Example::
+An ``OSError`` leaves as :class:`StorageError` with the path and what to do. Everything that must survive a power cut
+is written here, but for databases, which see to it themselves. Example::
 
     write_atomically(Path("state.json"), b"{}")
 """
@@ -15,10 +16,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from edgeopt_contract.errors import StorageError
 
-__all__ = ["new_directory", "storage_advice", "storage_errors", "sync_directory", "write_atomically", "write_durably"]
+__all__ = [
+    "durable_file",
+    "make_directory",
+    "new_directory",
+    "point_to",
+    "storage_advice",
+    "storage_errors",
+    "sync_directory",
+    "write_atomically",
+    "write_durably",
+]
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and try again",
@@ -26,6 +38,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose another place or remount it",
     errno.EACCES: "permission denied: choose another place or change its owner",
     errno.EPERM: "permission denied: choose another place or change its owner",
+    errno.EIO: "the disk reports an error: look into the kernel's log (dmesg) and replace the disk or card",
 }
 
 
@@ -52,13 +65,42 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
-    """Write a new file and fsync it; the caller makes it visible by renaming its directory."""
+def make_directory(directory: Path) -> None:
+    """Make ``directory`` and those above it, if they are not there, so that a power cut does not take them."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
+
+
+@contextlib.contextmanager
+def durable_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Give a new file to write to, and fsync it at the end; the caller makes it visible by renaming its directory."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_durably(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
+    """Write a new file and fsync it; the caller makes it visible by renaming its directory."""
+    with durable_file(path, mode) as file:
+        file.write(data)
+
+
+def point_to(link: Path, target: str | None) -> None:
+    """Let the symbolic link ``link`` name ``target`` in one step; None takes it away. Raises :class:`StorageError`."""
+    temporary = link.with_name(f".{link.name}.tmp")
+    with storage_errors(link):
+        if target is None:
+            link.unlink(missing_ok=True)
+        else:
+            temporary.unlink(missing_ok=True)  # left over by a power cut
+            temporary.symlink_to(target)
+            temporary.replace(link)
+        sync_directory(link.parent)
 
 
 def write_atomically(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
@@ -84,7 +126,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     ``.<target>.``; never a mixture.
     """
     with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         temporary.chmod(0o755)

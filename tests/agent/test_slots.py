@@ -112,3 +112,25 @@ def test_pointer_that_names_no_slot_is_none(slots: Slots, tmp_path: Path) -> Non
     """A pointer somebody bent is not followed."""
     (tmp_path / "slots" / "current").symlink_to("../../elsewhere")
     assert slots.pointed_to is None
+
+
+def test_slot_that_was_cut_off_between_its_renames_gets_its_blocks_back(
+    slots: Slots, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The old content stands again, so that no block in it is fetched a second time, and no litter stays."""
+    fill(slots, "a", bundle)
+    root = tmp_path / "slots"
+    (root / "a").rename(root / ".a.x1y2.old")
+    (root / ".a.x1y2").mkdir()
+    slots.prepare()
+    assert slots.holds("a", bundle.digest)
+    assert ["a"] == [path.name for path in root.iterdir()]
+
+
+def test_old_slot_is_litter_once_the_new_one_stands(slots: Slots, bundle: Bundle, tmp_path: Path) -> None:
+    """After both renames the new content stays and the old one goes."""
+    fill(slots, "a", bundle)
+    (tmp_path / "slots" / ".a.x1y2.old").mkdir()
+    slots.prepare()
+    assert slots.holds("a", bundle.digest)
+    assert ["a"] == [path.name for path in (tmp_path / "slots").iterdir()]

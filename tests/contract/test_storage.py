@@ -16,7 +16,14 @@ import pytest
 
 from edgeopt_contract import storage
 from edgeopt_contract.errors import StorageError
-from edgeopt_contract.storage import new_directory, storage_errors, write_atomically, write_durably
+from edgeopt_contract.storage import (
+    make_directory,
+    new_directory,
+    point_to,
+    storage_errors,
+    write_atomically,
+    write_durably,
+)
 
 
 @pytest.fixture
@@ -94,6 +101,43 @@ def test_directory_appears_after_its_content_is_safe(tmp_path: Path, calls: list
     assert ["fsync a", f"fsync {inside}", f"rename {inside} slot", f"fsync {tmp_path.name}"] == calls
 
 
+def test_every_new_directory_is_synced_into_the_one_above(tmp_path: Path, calls: list[str]) -> None:
+    """A power cut takes none of them, and the second call has nothing to do."""
+    make_directory(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    expected = [f"fsync {tmp_path.name}", "fsync a"]
+    assert expected == calls
+    make_directory(tmp_path / "a" / "b")
+    assert expected == calls
+
+
+def test_link_moves_in_one_step(tmp_path: Path, calls: list[str]) -> None:
+    """The link is always there and always names something whole, also after a cut between its steps."""
+    link = tmp_path / "current"
+    point_to(link, "a")
+    (tmp_path / ".current.tmp").symlink_to("left over")
+    point_to(link, "b")
+    assert "b" == str(link.readlink())
+    assert ["rename .current.tmp current", f"fsync {tmp_path.name}"] * 2 == calls
+    point_to(link, None)
+    point_to(link, None)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_link_that_cannot_move_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error of the disk the old name stands, and the message says what to do."""
+    link = tmp_path / "current"
+    point_to(link, "a")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "symlink_to", fail)
+    with pytest.raises(StorageError, match="current: the disk is full"):
+        point_to(link, "b")
+    assert "a" == str(link.readlink())
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_old_content_stands_when_a_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """After an error the file is as it was, and no temporary file lies beside it."""
@@ -104,7 +148,7 @@ def test_old_content_stands_when_a_step_fails(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os if step == "fsync" else Path, step, fail)
-    with pytest.raises(StorageError, match=r"cannot write .*state\.json: Input/output error"):
+    with pytest.raises(StorageError, match=r"cannot write .*state\.json: the disk reports an error"):
         write_atomically(path, b"new")
     assert {"state.json": b"old"} == {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
 
@@ -198,7 +242,8 @@ def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: Path) -> N
         (errno.EDQUOT, "quota is used up"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
-        (errno.EIO, "Input/output error"),
+        (errno.EIO, "the disk reports an error: .*dmesg"),
+        (errno.ENOTDIR, "Not a directory"),
     ],
 )
 def test_errors_of_the_disk_say_what_to_do(number: int, advice: str) -> None:
