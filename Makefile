@@ -2,7 +2,7 @@
 # make check    what every commit must pass: lint, types, import boundaries, tests
 #
 # PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest,
-# BENCH_ARGS to the benchmark.
+# BENCH_ARGS to the benchmark, EMULATE_ARGS to the emulator; BOARDS names the boards that it runs.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,10 +11,11 @@ READY := $(VENV)/.edgeopt-ready
 MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint style format types imports check bench-optimizer diagrams clean
+.PHONY: help venv demo emulate test lint style format types imports check bench-optimizer diagrams clean
 
 help:
 	@echo "make demo             sets up .venv, then shows the product on a real model and six devices"
+	@echo "make emulate          a small fleet of emulated ARM boards to play with (BOARDS='raspberry-pi-4 jetson-nano')"
 	@echo "make test             the test suite; it says which tests were skipped and why"
 	@echo "make lint             style, types and imports, below"
 	@echo "make check            lint and test: what every commit must pass"
@@ -40,6 +41,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: venv
 	$(BIN)/python -m demo
+
+emulate: venv
+	$(BIN)/python -m devices.emulator run $(BOARDS:%=--board %) $(EMULATE_ARGS)
 
 test: venv
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -70,4 +74,4 @@ diagrams: venv
 	$(BIN)/python -m tools.state_diagrams
 
 clean:
-	rm -rf $(VENV) build dist demo-run
+	rm -rf $(VENV) build dist demo-run emulated-run

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from demo.system import System
 from devices.emulator.board import DATA, Board, Limits
@@ -28,7 +29,17 @@ from devices.emulator.conditions import Conditions
 from devices.emulator.image import Image
 from devices.emulator.link import Link, Network, network
 
-__all__ = ["EmulatedFleet", "emulated_fleet"]
+__all__ = ["EmulatedFleet", "Report", "emulated_fleet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report of an update; ``result`` of ``None``: it goes on."""
+
+    job: str
+    state: str
+    result: str | None
+    detail: str
 
 
 @dataclass
@@ -70,11 +81,19 @@ class EmulatedFleet:
 
     def gauges(self, name: str) -> dict[str, float]:
         """Return what a board's newest telemetry window says of the board itself; empty before the first."""
+        rows = self._stored("SELECT infrastructure FROM window WHERE device = ? ORDER BY id DESC LIMIT 1", name)
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def reports(self, name: str) -> list[Report]:
+        """Return all that a board has reported of its updates, in the order in which it came."""
+        rows = self._stored("SELECT job, state, result, detail FROM report WHERE device = ? ORDER BY id", name)
+        return [Report(*row) for row in rows]
+
+    def _stored(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        """Ask the server's database, for what its API does not tell."""
         database = f"file:{self.system.directory / 'fleet' / 'fleet.db'}?mode=ro"
-        newest = "SELECT infrastructure FROM window WHERE device = ? ORDER BY id DESC LIMIT 1"
         with closing(sqlite3.connect(database, uri=True)) as connection:
-            row = connection.execute(newest, (name,)).fetchone()
-        return {} if row is None else dict(json.loads(row[0]))
+            return connection.execute(query, values).fetchall()
 
 
 @contextmanager
