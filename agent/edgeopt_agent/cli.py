@@ -133,6 +133,9 @@ def renew(data: Path) -> None:
 @click.option("--resend", type=float, default=10.0, show_default=True, help="Seconds until a report is sent again.")
 def run(**options: Any) -> None:
     """Serve models, take updates, report; until SIGTERM."""
+    from edgeopt_agent.lean import keep_lean
+
+    keep_lean()  # before anything else is imported
     import asyncio
 
     from edgeopt_agent.app import run_agent

@@ -34,6 +34,7 @@ from edgeopt_contract.manifest import TensorSpec
 __all__ = ["Answer", "BusyError", "Client", "InferenceFailedError", "ModelInfo"]
 
 Array = npt.NDArray[Any]
+Body = bytes | Sequence[bytes | memoryview] | None
 _POLL_SECONDS = 0.1
 _JSON_BYTES = "Inference-Header-Content-Length"
 _DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
@@ -168,10 +169,9 @@ class Client:
             | ({} if timeout_seconds is None else {"timeout": max(1, round(timeout_seconds * 1e6))}),
         }
         text = json.dumps(head).encode()
-        body = b"".join([text, *(arrays[spec.name].data.cast("B") for spec in model.inputs)])
-        status, headers, data = self._exchange(
-            "POST", f"/v2/models/{quote(model.name, safe='')}/infer", body, {_JSON_BYTES: str(len(text))}
-        )
+        parts = [text, *(arrays[spec.name].data.cast("B") for spec in model.inputs)]
+        lengths = {_JSON_BYTES: str(len(text)), "Content-Length": str(sum(len(part) for part in parts))}
+        status, headers, data = self._exchange("POST", f"/v2/models/{quote(model.name, safe='')}/infer", parts, lengths)
         if status != HTTPStatus.OK:
             raise _error(status, headers, data)
         answer = _read_answer(data, int(headers.get(_JSON_BYTES.lower(), len(data))), is_batch=is_batch)
@@ -181,14 +181,14 @@ class Client:
 
     # --- the connection -------------------------------------------------------------------------------------------
 
-    def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _json(self, method: str, path: str, body: Body = None) -> Any:
         status, headers, data = self._exchange(method, path, body)
         if status != HTTPStatus.OK:
             raise _error(status, headers, data)
         return json.loads(data)
 
     def _exchange(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str], bytearray]:
         """Ask and read the answer; once more when a connection that was open has been dropped in the meantime."""
         was_open = self._connection.sock is not None
@@ -205,7 +205,7 @@ class Client:
             raise self._unreachable(error) from error
 
     def _exchange_once(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
+        self, method: str, path: str, body: Body, headers: Mapping[str, str] | None
     ) -> tuple[int, Mapping[str, str], bytearray]:
         if self._connection.sock is None and not self._can_reconnect:
             raise ConnectionError("it has gone")

@@ -27,7 +27,7 @@ from edgeopt_contract.errors import UsageError
 __all__ = ["HttpServer"]
 
 _LOCAL = "127.0.0.1"
-_SCRATCH_BYTES = 64 << 10
+_SCRATCH_BYTES = 16 << 10  # a head and the beginning of a body; more would be copied more often
 
 
 class HttpServer:

@@ -1,6 +1,7 @@
 """What this machine is and how it feels: capabilities for the birth message, gauges for the telemetry.
 
-It reads ``/proc``, ``/sys`` and package metadata; it does not import a runtime. Example::
+It reads ``/proc``, ``/sys`` and package metadata; it does not import a runtime. Package metadata are read in a child
+process (``python -m edgeopt_agent.machine``), for the modules that this takes would stay in memory. Example::
 
     read_capabilities().features                 # ('avx2', …)
     read_gauges(Path("/var/lib/edgeopt"))        # {'memory_bytes': …, 'disk_free_bytes': …, 'temperature_celsius': …}
@@ -12,13 +13,16 @@ import contextlib
 import os
 import platform
 import shutil
-from importlib import metadata
+import subprocess
+import sys
 from pathlib import Path
+
+import msgspec
 
 from edgeopt_contract.isa import isa_features, normalize_arch
 from edgeopt_contract.manifest import Capabilities
 
-__all__ = ["available_memory", "read_capabilities", "read_gauges", "resident_memory"]
+__all__ = ["available_memory", "read_capabilities", "read_capabilities_apart", "read_gauges", "resident_memory"]
 
 # By package, and others by their entry points (edgeopt_agent.runner.port).
 _RUNTIMES = {
@@ -38,6 +42,13 @@ def read_capabilities(proc: Path = Path("/proc")) -> Capabilities:
         cores=os.cpu_count() or 1,
         memory_bytes=_meminfo(proc).get("MemTotal", 0),
     )
+
+
+def read_capabilities_apart() -> Capabilities:
+    """Return :func:`read_capabilities` as a child process read it."""
+    command = [sys.executable, "-m", "edgeopt_agent.machine"]
+    told = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+    return msgspec.json.decode(told, type=Capabilities)
 
 
 def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> dict[str, float]:
@@ -65,6 +76,8 @@ def resident_memory(pid: int, proc: Path = Path("/proc")) -> int:
 
 
 def _runtimes() -> dict[str, str]:
+    from importlib import metadata
+
     found = {}
     for runtime, distributions in _RUNTIMES.items():
         for distribution in distributions:
@@ -93,3 +106,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+if __name__ == "__main__":
+    print(msgspec.json.encode(read_capabilities()).decode())
