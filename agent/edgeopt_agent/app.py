@@ -25,7 +25,7 @@ from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
 from edgeopt_agent.lock import only_agent_of
 from edgeopt_agent.log import log_event
-from edgeopt_agent.machine import read_capabilities
+from edgeopt_agent.machine import read_capabilities_apart
 from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
 from edgeopt_agent.outbox import Outbox
 from edgeopt_agent.renewal import Renewal
@@ -74,7 +74,7 @@ class Agent:
     def __init__(self, config: AgentConfig, identity: Identity) -> None:
         self._config = config
         self._identity = identity
-        self._capabilities = read_capabilities()
+        self._capabilities = read_capabilities_apart()
         random = Random()  # noqa: S311  # spreads load; nothing secret depends on it
         self._spool = Spool.open(config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit=config.spool_limit)
         journal = Journal(self._spool)
