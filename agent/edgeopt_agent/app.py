@@ -18,8 +18,10 @@ from edgeopt_agent.books import Books
 from edgeopt_agent.config import AgentConfig
 from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
 from edgeopt_agent.delivery_flow import Budget
+from edgeopt_agent.delivery_http import HttpCarrier
 from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
 from edgeopt_agent.health import HealthLimits
+from edgeopt_agent.http_download import HttpAccess
 from edgeopt_agent.identity import Identity, Wallet, load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
@@ -76,7 +78,9 @@ class Agent:
         self._identity = identity
         self._capabilities = read_capabilities_apart()
         random = Random()  # noqa: S311  # spreads load; nothing secret depends on it
-        self._spool = Spool.open(config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit=config.spool_limit)
+        self._spool = Spool.open(
+            config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit_bytes=config.spool_bytes
+        )
         journal = Journal(self._spool)
         self._boot = journal.count_boot()
         self._slots = Slots(config.data / "slots", self._capabilities)
@@ -177,5 +181,15 @@ def _link_options(config: AgentConfig, identity: Identity) -> LinkOptions:
 def _carriers(config: AgentConfig, link: Link, random: Random) -> list[Carrier]:
     """Return the ways by which blocks may come, the first one first."""
     budget = Budget(config.download_bytes_per_second)
-    options = MqttOptions(block_timeout_seconds=config.block_timeout_seconds)
-    return [MqttCarrier(link, options, budget, random)]
+    patience = config.http_after_seconds if config.delivery == "auto" else None
+    options = MqttOptions(block_timeout_seconds=config.block_timeout_seconds, give_up_seconds=patience)
+    mqtt = MqttCarrier(link, options, budget, random)
+    http = HttpCarrier(lambda: _http_access(config), budget)
+    ways: dict[str, list[Carrier]] = {"mqtt": [mqtt], "http": [http], "auto": [mqtt, http]}
+    return ways[config.delivery]
+
+
+def _http_access(config: AgentConfig) -> HttpAccess:
+    """Return how to download with the identity of this moment: a renewal changes the bearer."""
+    identity = load_identity(config.data)
+    return HttpAccess(server=identity.server, bearer=identity.access.bearer, ca=identity.access.ca)

@@ -69,8 +69,9 @@ class LinkOptions:
     wallet: CredentialSource
     reconnect_window_seconds: float
     stable_seconds: float = 10.0  # a connection that ends sooner counts as a failure
-    keepalive_seconds: int = 30
-    answer_seconds: float = 60.0  # for CONNACK and PUBACK, which may stand behind a block on a slow link
+    keepalive_seconds: int = 60
+    connect_seconds: float = 20.0  # until CONNACK
+    answer_seconds: float = 60.0  # until PUBACK, which may stand behind blocks on a slow link
     refresh_seconds: float = 300.0  # the desired state is asked for again: no broker is trusted to have delivered it
 
 
@@ -192,7 +193,8 @@ class Link:
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish with QoS 1. Raises :class:`UnreachableError` when the broker has not taken it."""
         session = self._live()
-        await session.call(session.client.publish(topic, payload, qos=1, retain=retain))
+        seconds = self._options.answer_seconds
+        await session.call(session.client.publish(topic, payload, qos=1, retain=retain, timeout=seconds))
 
     def reconnect(self) -> None:
         """End the present connection, if there is one, so that the next one uses the newest credentials."""
@@ -277,10 +279,11 @@ class Link:
 
     async def _tend(self, session: _Session, credentials: Credentials) -> None:
         """Be born, and ask for the desired state again now and then."""
-        device, publish = self._options.device, session.client.publish
+        device, status = self._options.device, self._listener.status(True)
         own = [(Topics.desired(device), 1), (Topics.ack(device), 1)]
         await session.call(_subscribe(session.client, own))
-        await session.call(publish(Topics.status(device), self._listener.status(True), qos=1, retain=True))
+        birth = session.client.publish(Topics.status(device), status, qos=1, retain=True, timeout=math.inf)
+        await session.call(birth)
         self._options.wallet.accepted(credentials)
         self._session = session
         self._connected.set()
@@ -303,7 +306,7 @@ class Link:
             clean_session=True,
             will=aiomqtt.Will(Topics.status(device), self._listener.status(False), qos=1, retain=True),
             keepalive=self._options.keepalive_seconds,
-            timeout=self._options.answer_seconds,
+            timeout=self._options.connect_seconds,
             socket_options=_SOCKET_OPTIONS,
             logger=refusal.logger,
         )

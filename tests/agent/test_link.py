@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -17,8 +19,10 @@ from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.messages import Status
 from edgeopt_contract.topics import Topics
 from tests.agent.conftest import DEVICE, Broker, FakeFleet, Signer, free_port, plain_identity, wait_until
+from tests.badlink.relay import PUBLISH, Relay, read_packet
 
 CONNACK = b"\x20\x02\x00\x00"
+CONNECT, SUBSCRIBE = 1, 8
 
 
 class Longest(Random):
@@ -65,10 +69,12 @@ class OneIdentity:
         """Nothing comes of it."""
 
 
-def link_to(port: int, heard: Heard, **options: object) -> Link:
-    """A link that waits only as long as ``sleep`` says."""
-    mqtt = MqttAccess(host="127.0.0.1", port=port, tls=False, password=str(options.pop("password", "secret")))
-    made = LinkOptions(device=DEVICE, wallet=OneIdentity(mqtt), reconnect_window_seconds=0.01)
+def link_to(
+    port: int, heard: Heard, *, host: str = "127.0.0.1", timing: Mapping[str, Any] | None = None, **options: object
+) -> Link:
+    """A link that waits only as long as ``sleep`` says; ``timing`` are options of the link."""
+    mqtt = MqttAccess(host=host, port=port, tls=False, password=str(options.pop("password", "secret")))
+    made = LinkOptions(device=DEVICE, wallet=OneIdentity(mqtt), **{"reconnect_window_seconds": 0.01, **(timing or {})})
     return Link(made, heard.listener, random=Random(1), **options)  # type: ignore[arg-type]  # passed on
 
 
@@ -133,7 +139,7 @@ async def test_lost_connection_fails_what_waits_and_comes_back(broker: Broker, l
     assert 2 == heard.connections
 
 
-async def pauses_of(link_port: int, count: int, heard: Heard) -> list[float]:
+async def pauses_of(link_port: int, count: int, heard: Heard, host: str = "127.0.0.1") -> list[float]:
     """Return the pauses before the first ``count`` connects."""
     pauses: list[float] = []
     enough = asyncio.Event()
@@ -144,7 +150,7 @@ async def pauses_of(link_port: int, count: int, heard: Heard) -> list[float]:
             enough.set()
             await asyncio.Event().wait()
 
-    link = link_to(link_port, heard, sleep=sleep)
+    link = link_to(link_port, heard, host=host, sleep=sleep)
     link._random = Longest()
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(20):
@@ -185,3 +191,98 @@ async def test_wrong_password_is_a_failure_like_any_other(broker: Broker, heard:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert 0 == heard.connections
+
+
+async def test_a_name_that_does_not_resolve_is_tried_again(heard: Heard) -> None:
+    """DNS that fails is an outage like any other, also for what is no name at all."""
+    for host in ("no-such-host.invalid", "a..b"):
+        assert [0.01, 0.2, 0.4] == await pauses_of(1883, 3, heard, host)
+
+
+class ScriptedBroker:
+    """Says what a test wants said: the CONNACK or not, and then the answers to SUBSCRIBE and PUBLISH, or silence."""
+
+    def __init__(self, *, welcomes: bool) -> None:
+        self.welcomes = welcomes
+        self.connects = 0
+        self.ended = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until the other side ends it."""
+        self.connects += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                packet = await read_packet(reader)
+                if packet.kind == CONNECT and self.welcomes:
+                    writer.write(CONNACK)
+                elif packet.kind == SUBSCRIBE:
+                    writer.write(b"\x90\x04" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01")
+                elif packet.kind == PUBLISH:
+                    writer.write(packet.acknowledgement or b"")
+        self.ended += 1
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted(heard: Heard, *, welcomes: bool, **timing: Any) -> AsyncIterator[ScriptedBroker]:
+    """A scripted broker with a link to it."""
+    broker = ScriptedBroker(welcomes=welcomes)
+    async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
+        task = asyncio.create_task(link_to(server.sockets[0].getsockname()[1], heard, timing=timing).run())
+        yield broker
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_half_open_connection_is_noticed(heard: Heard) -> None:
+    """A broker that answers no PINGREQ is left, and connected to again."""
+    async with scripted(heard, welcomes=True, keepalive_seconds=1) as broker:
+        await asyncio.to_thread(wait_until, "a second connection", lambda: heard.connections >= 2)
+        assert broker.ended >= 1
+
+
+async def test_connection_without_a_welcome_is_closed_before_the_next(heard: Heard) -> None:
+    """Its CONNACK could come late, and the broker would then throw out the connection that was made instead."""
+    async with scripted(heard, welcomes=False, connect_seconds=0.2) as broker:
+        await asyncio.to_thread(wait_until, "several attempts", lambda: broker.connects >= 3)
+        assert broker.connects - broker.ended <= 1
+    assert 0 == heard.connections
+
+
+async def test_desired_state_is_asked_for_again(fleet: FakeFleet, heard: Heard) -> None:
+    """What a broker did not deliver is only late."""
+    link = link_to(fleet.port, heard, timing={"refresh_seconds": 0.1})
+    await asyncio.to_thread(fleet.publish, Topics.desired(DEVICE), b"wish")
+    task = asyncio.create_task(link.run())
+    await asyncio.to_thread(wait_until, "the same again", lambda: len(heard.desired) >= 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert {b"wish"} == set(heard.desired)
+
+
+@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
+async def test_two_agents_with_one_identity_do_not_fight_at_full_speed(broker: Broker) -> None:
+    """Each throws the other out; the pauses grow, so the connects of three seconds are few."""
+    first, second = Heard(), Heard()
+    tasks = [asyncio.create_task(link_to(broker.port, heard).run()) for heard in (first, second)]
+    await asyncio.to_thread(wait_until, "a fight", lambda: first.connections + second.connections >= 4)
+    await asyncio.sleep(3)  # the experiment: this long they may fight
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert first.connections + second.connections < 40
+
+
+async def test_late_message_is_taken_and_not_asked_for_again(fleet: FakeFleet, heard: Heard) -> None:
+    """Patience ends while the block is on its way over a slow link: it is used, and was sent once."""
+    sha256, block = "ab" * 32, bytes(60_000)
+    await asyncio.to_thread(fleet.publish, Topics.block(sha256), block)
+    with Relay(fleet.port, bytes_per_second=100_000) as relay:
+        link = link_to(relay.port, heard)
+        task = asyncio.create_task(link.run())
+        await link.wait_until_connected()
+        assert block == (await link.fetch(Topics.block(sha256), 0.05)).payload
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert 1 == relay.blocks[sha256]

@@ -49,9 +49,13 @@ class Arrived:
     received: int
     seconds: float
     most_often: int  # how often the block was sent that was sent most often
+    connections: int
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s, needed {self.needed} bytes, got {self.received}, waste {self.waste:.2%}"
+        return (
+            f"{self.seconds:.1f} s, needed {self.needed} bytes, got {self.received}, waste {self.waste:.2%}, "
+            f"{self.connections} connections"
+        )
 
     @property
     def waste(self) -> float:
@@ -89,7 +93,8 @@ def travel(directory: Path, journey: Journey, *, patience_seconds: float) -> Arr
                 device.kill()
                 fleet.close()
                 broker.kill()
-            return Arrived(needed_bytes(bundle), relay.down_bytes, seconds, max(relay.blocks.values()))
+            most_often = max(relay.blocks.values())
+            return Arrived(needed_bytes(bundle), relay.down_bytes, seconds, most_often, relay.connections)
 
 
 def _suffer(line: Link, journey: Journey, device: Device, blocks: int) -> None:
