@@ -63,12 +63,13 @@ def run(boards: tuple[str, ...], link_words: str, bundle: Path | None, seconds: 
     unknown = sorted(set(boards) - set(board_names()))
     if unknown:
         raise UsageError(f"expected boards out of {', '.join(board_names())}, got {', '.join(unknown)}")
+    conditions, until = read_conditions(link_words.split()), None if seconds is None else duration(seconds)
     plan = Plan(
         directory=_fresh(directory.absolute()),
         boards=tuple(dict.fromkeys(boards)) or board_names(),
-        conditions=read_conditions(link_words.split()),
+        conditions=conditions,
         bundle=bundle and bundle.absolute(),
-        seconds=None if seconds is None else duration(seconds),
+        seconds=until,
     )
     _make_root()
     _become_privileged()
