@@ -124,6 +124,13 @@ class Delivery:
         return counts
 
     async def _bring(self, errand: Errand) -> None:
+        """Let one carrier after the other try, and see to it that the last block is safe."""
+        try:
+            await self._try_carriers(errand)
+        finally:
+            await errand.settle()
+
+    async def _try_carriers(self, errand: Errand) -> None:
         """Let one carrier after the other try, with growing pauses while none gets anywhere."""
         turn = attempt = 0
         while errand.missing:

@@ -63,6 +63,7 @@ class Errand:
     counts: DeliveryCounts
     entries: Sequence[FileEntry] = ()
     _missing: dict[str, Wanted] = field(init=False)
+    _syncing: asyncio.Task[None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._missing = {wanted.sha256: wanted for wanted in self.wanted}
@@ -77,15 +78,28 @@ class Errand:
         if not wanted.is_good(data):
             self.refuse(wanted, len(data))
             return False
-        await asyncio.to_thread(self.incoming.keep, wanted.sha256, data)
-        self.count(wanted, len(data))
+        await asyncio.to_thread(self.incoming.write, wanted.sha256, data)
+        await self.keep(wanted, len(data))
         return True
 
-    def count(self, wanted: Wanted, size: int) -> None:
-        """Note that ``wanted`` is on the disk."""
+    async def keep(self, wanted: Wanted, size: int) -> None:
+        """Count a block that is written and let it be synced while the next one comes.
+
+        Returns when the block before it is safe, so a power cut costs one block at most. Raises `StorageError`.
+        """
         if self._missing.pop(wanted.sha256, None) is not None:
             self.counts.fetched += 1
             self.counts.fetched_bytes += size
+        before = self._syncing
+        self._syncing = asyncio.create_task(asyncio.to_thread(self.incoming.sync, wanted.sha256))
+        if before is not None:
+            await before
+
+    async def settle(self) -> None:
+        """Return when the last block is safe, or nothing more is done to it. Raises :class:`StorageError`."""
+        last, self._syncing = self._syncing, None
+        if last is not None:
+            await last
 
     def refuse(self, wanted: Wanted, size: int) -> None:
         """Note that ``wanted`` came damaged."""

@@ -126,7 +126,7 @@ async def _complete(errand: Errand, block: Wanted, data: bytearray) -> None:
     """Keep a block whose last byte has come, or forget it when it is damaged."""
     if digest_of(memoryview(data)) == block.sha256:
         await asyncio.to_thread(errand.incoming.finish, block.sha256)
-        errand.count(block, block.size)
+        await errand.keep(block, block.size)
     else:
         errand.refuse(block, len(data))
         await asyncio.to_thread(errand.incoming.discard, block.sha256)

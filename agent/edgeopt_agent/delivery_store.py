@@ -4,7 +4,8 @@
 on which thread. It does not know what a bundle is. Example::
 
     incoming = Incoming(Path("/var/lib/edgeopt/incoming"))
-    incoming.keep(sha256, data)
+    incoming.write(sha256, data)
+    incoming.sync(sha256)
     incoming.read(sha256)
 """
 
@@ -16,7 +17,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from edgeopt_contract.storage import storage_errors, write_durably
+from edgeopt_contract.storage import storage_errors
 from edgeopt_contract.values import digest_of
 
 __all__ = ["Incoming"]
@@ -60,20 +61,28 @@ class Incoming:
             return None
         return data if digest_of(data) == sha256 else None
 
-    def keep(self, sha256: str, data: bytes) -> None:
-        """Keep a block that the caller has verified. Raises :class:`StorageError`; then it is not here.
+    def write(self, sha256: str, data: bytes) -> None:
+        """Write a block that the caller has verified. Raises :class:`StorageError`; then it is not here.
 
-        Written under its own name at once, so a kill costs nothing that has come: half a block is known by its hash.
-        The directory is not synced, for half the time: journaling file systems keep a new file's name with its bytes,
-        and on others a power cut costs blocks, never a wrong one.
+        Under its own name at once, so a kill costs nothing that has come: half a block is known by its hash.
         """
         path = self.directory / sha256
         with storage_errors(path):
             try:
-                write_durably(path, data)
+                path.write_bytes(data)
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
+
+    def sync(self, sha256: str) -> None:
+        """Make a block survive a power cut. Raises :class:`StorageError`.
+
+        The directory is not synced, for half the time: journaling file systems keep a new file's name with its bytes,
+        and on others a power cut costs blocks, never a wrong one.
+        """
+        path = self.directory / sha256
+        with storage_errors(path), path.open("rb") as file:
+            os.fsync(file.fileno())
 
     # --- a block that comes in pieces -----------------------------------------------------------------------------
 
@@ -90,11 +99,9 @@ class Incoming:
             file.write(piece)
 
     def finish(self, sha256: str) -> None:
-        """Let the part, whole and verified by the caller, be the block. Raises :class:`StorageError`."""
+        """Let the part, whole and verified by the caller, be the block; not yet synced. Raises `StorageError`."""
         path = self._part(sha256)
         with storage_errors(path):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
             path.replace(self.directory / sha256)
 
     def discard(self, sha256: str) -> None:

@@ -28,6 +28,7 @@ __all__ = ["HttpAccess", "HttpDownload", "Part"]
 _CONNECT_SECONDS = 20.0
 _SILENCE_SECONDS = 45.0  # TCP may need twice an outage of 14 s to go on after it
 _PIECE_BYTES = 64 * 1024
+_AHEAD_BYTES = 32 * 1024  # a kill costs what was received and not yet written
 _PROBLEM_BYTES = 4096
 _OK, _PARTIAL = 200, 206
 _PORTS = {"http": 80, "https": 443}
@@ -82,7 +83,7 @@ class HttpDownload:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 self._reader, self._writer = await asyncio.open_connection(
-                    url.hostname, url.port or _PORTS[url.scheme], ssl=context
+                    url.hostname, url.port or _PORTS[url.scheme], ssl=context, limit=_AHEAD_BYTES
                 )
         except (OSError, ValueError) as error:  # TimeoutError, ssl.SSLError and gaierror are OSErrors
             raise UnreachableError(f"no fleet answers at {self._access.server}: {error or 'time-out'}") from error

@@ -11,18 +11,17 @@ from random import Random
 
 import pytest
 
-from edgeopt_agent import delivery_store
 from edgeopt_agent.delivery import Carrier, Delivery, DeliveryCounts, DeliveryOptions
 from edgeopt_agent.delivery_errand import Errand
 from edgeopt_agent.delivery_flow import Budget
 from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
+from edgeopt_agent.delivery_store import Incoming
 from edgeopt_agent.link import Arrival
 from edgeopt_agent.slots import Slots
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import BundleError, MessageError, StorageError, UnreachableError
 from edgeopt_contract.manifest import Capabilities
-from edgeopt_contract.storage import write_durably
 from edgeopt_contract.values import digest_of
 from tests.agent.conftest import blocks_of, wait_until
 from tests.tiny import Recipe, tiny_bundle
@@ -212,15 +211,16 @@ async def test_full_disk_while_fetching_is_an_error_and_leaves_nothing(
 ) -> None:
     """ENOSPC in the middle ends the delivery instead of being asked for ever, and gives back what it took."""
     written: list[Path] = []
+    write_bytes = Path.write_bytes
 
-    def fills_up(path: Path, data: bytes) -> None:
+    def fills_up(path: Path, data: bytes) -> int:
         if len(written) == 3:
-            path.write_bytes(data[:100])
+            write_bytes(path, data[:100])
             raise OSError(errno.ENOSPC, "no space left on device")
-        write_durably(path, data)
         written.append(path)
+        return write_bytes(path, data)
 
-    monkeypatch.setattr(delivery_store, "write_durably", fills_up)
+    monkeypatch.setattr(Path, "write_bytes", fills_up)
     with pytest.raises(StorageError, match="disk is full"):
         await setup.delivery.fetch(setup.bundle.digest)
     assert 3 == len(written)
@@ -280,6 +280,20 @@ async def test_budget_paces_the_questions(setup: Setup) -> None:
     await setup.make(setup.carrier(budget=Recorded(1e6))).fetch(setup.bundle.digest)
     total = sum(len(data) for data in setup.source.blocks.values())
     assert pytest.approx((total - MAX_BLOCK_BYTES) / 1e6) == asked[-1]
+
+
+async def test_a_disk_that_fails_to_sync_is_an_error(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EIO of an fsync that runs beside the next block, also of the very last one, is not lost."""
+    sync, last = Incoming.sync, setup.bundle.manifest.files_for(setup.bundle.manifest.variants[0])[-1].blocks[-1]
+
+    def fails(incoming: Incoming, sha256: str) -> None:
+        if sha256 == last.sha256:
+            raise StorageError("cannot write: input/output error")
+        sync(incoming, sha256)
+
+    monkeypatch.setattr(Incoming, "sync", fails)
+    with pytest.raises(StorageError, match="input/output"):
+        await setup.delivery.fetch(setup.bundle.digest)
 
 
 async def test_manifest_that_cannot_be_used_is_refused(tmp_path: Path, capabilities: Capabilities) -> None:
