@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.int64]
 Placed = Sequence[tuple[FeatureSpec, int]]  # features, and where the cells of each begin
-_COMPARISONS_AT_ONCE = 1 << 18  # bytes of the greatest table of comparisons
+_MANY = 32  # samples from which a search for each feature is faster than a table of comparisons
 _OF_SCORES = (Summary.CONFIDENCE, Summary.ENTROPY, Summary.TOP1)
 _FEW = 100  # classes up to which a loop in Python is faster
 
@@ -103,18 +103,15 @@ class _Columns:
         self._sum_dtype = np.uint8 if longest < 256 else np.int64
         self._special = np.array([len(spec.edges) + 1 for spec in specs], dtype=np.int64)  # NaN, then +inf, -inf
         self._starts = np.array([start for _, start in placed], dtype=np.int64)
-        self._rows_at_once = max(1, _COMPARISONS_AT_ONCE // self._edges.size)
+        self._placed = placed
 
     def count(self, batch: Array, cells: Cells) -> None:
         """Add a batch. A single sample never meets a cell twice, so it needs no histogram."""
-        flat = batch.reshape(len(batch), -1)
-        for start in range(0, len(flat), self._rows_at_once):
-            places = self._places(self._pick(flat[start : start + self._rows_at_once]))
-            if len(places) == 1:
-                cells[places[0]] += 1
-            else:
-                unique, counts = np.unique(places, return_counts=True)
-                cells[unique] += counts
+        if len(batch) > _MANY:
+            _count_many(self._placed, batch, cells)
+            return
+        for places in self._places(self._pick(batch.reshape(len(batch), -1))):
+            cells[places] += 1
 
     def _pick(self, flat: Array) -> Floats:
         """Return the columns (samples, features); NaN for one that the tensor does not have."""
@@ -148,8 +145,7 @@ class _Whole:
     def count(self, batch: Array, cells: Cells) -> None:
         """Add a batch. For a few numbers Python is faster than NumPy."""
         if len(batch) > 1:
-            for (spec, start), values in zip(self._placed, summarize_all(self._specs, batch), strict=True):
-                cells[start : start + spec.cells] += count_values(spec, values)
+            _count_many(self._placed, batch, cells)
             return
         for (spec, start), value in zip(self._placed, self._summarize(batch), strict=True):
             cells[start + _place(spec, value)] += 1
@@ -161,6 +157,12 @@ class _Whole:
             if math.isfinite(sum(scores)):
                 return _summarize_scores(self._specs, scores)
         return [float(values[0]) for values in summarize_all(self._specs, batch)]
+
+
+def _count_many(placed: Placed, batch: Array, cells: Cells) -> None:
+    values = summarize_all([spec for spec, _ in placed], batch)
+    for (spec, start), column in zip(placed, values, strict=True):
+        cells[start : start + spec.cells] += count_values(spec, column)
 
 
 def _summarize_scores(specs: Sequence[FeatureSpec], scores: Sequence[float]) -> list[float]:

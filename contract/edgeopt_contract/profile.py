@@ -131,7 +131,7 @@ def _std(flat: Array, mean: Floats) -> Floats:
     for start in range(0, flat.shape[1], _AT_ONCE):
         off = flat[:, start : start + _AT_ONCE] - mean[:, np.newaxis]
         total += np.einsum("ij,ij->i", off, off)
-    return np.sqrt(total / flat.shape[1])
+    return np.asarray(np.sqrt(total / flat.shape[1]))
 
 
 def _sharpness(flat: Array, last_axis: int) -> Floats:
