@@ -16,6 +16,7 @@ import click
 
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
+from edgeopt_fleet.cli_keys import keys
 
 __all__ = ["group", "main"]
 
@@ -86,6 +87,7 @@ def init(directory: Path, http_port: int | None, mqtt_port: int | None, **option
     if config.broker == "mosquitto":
         click.echo(f"start the broker first: mosquitto -c {(home.broker / 'mosquitto.conf').absolute()}")
     click.echo(f"made a fleet in {directory}; now run: edgeopt-fleet serve {directory}")
+    click.echo("all signing keys are on this server, which is fine for trying out; else see: edgeopt-fleet keys --help")
     click.echo(f"for the operator's commands: export EDGEOPT_FLEET={home.operator.absolute()}")
 
 
@@ -107,6 +109,9 @@ def serve(directory: Path, *, verbose: bool) -> None:
     )
     logging.getLogger("edgeopt_fleet").setLevel(logging.INFO)
     asyncio.run(serve_fleet(Home(directory)))
+
+
+group.add_command(keys)
 
 
 def main() -> None:

@@ -22,14 +22,14 @@ from sqlmodel import Session, col, delete, select
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from edgeopt_contract.errors import MessageError
+from edgeopt_contract.storage import storage_errors
 from edgeopt_contract.tuf import ROLLBACK_LIMIT, BundleTarget
 from edgeopt_fleet.problems import ConflictError, InvalidError
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow, DraftRow
-from edgeopt_fleet.tuf.keys import load_signer
+from edgeopt_fleet.tuf.keys import load_signer, public_path
 from edgeopt_fleet.tuf.metadata import (
     DEFAULT_VALIDITY,
-    OFFLINE_ROLES,
     ROLES,
     Change,
     Validity,
@@ -176,9 +176,10 @@ class Repository:
         with self._database.transaction() as session:
             root = parse(Root, newest(session, Root.type))
             try:
-                draft = next_root(root, changes, now, self._validity)
+                draft = next_root(draft_of(session, Root.type) or root, changes, now, self._validity)
             except MessageError as error:
                 raise InvalidError(str(error)) from error
+            draft.signed.version = root.signed.version + 1  # one root for all changes that wait
             session.merge(DraftRow(role=Root.type, data=render(draft)))
             if any(change.role == Targets.type for change in changes):
                 targets = next_targets(parse(Targets, newest(session, Targets.type)), now, validity=self._validity)
@@ -188,6 +189,23 @@ class Repository:
             return [
                 standing_of(session, row.role, parse_role(row.role, row.data)) for row in session.exec(select(DraftRow))
             ]
+
+    def remove_unused_keys(self) -> list[str]:
+        """Remove private keys from this server that no role has any more; return their ids.
+
+        Keys that a draft names stay: it may come into force. Raises :class:`StorageError`.
+        """
+        with self._database.transaction() as session:
+            draft = draft_of(session, Root.type)
+            roots = [parse(Root, newest(session, Root.type)), *([draft] if draft is not None else [])]
+        used = {keyid for root in roots for role in root.signed.roles.values() for keyid in role.keyids}
+        unused = [keyid for keyid in self._signers() if keyid not in used]
+        for keyid in unused:
+            path = self._keys / f"{keyid}.pem"
+            with storage_errors(path):
+                path.unlink()
+                public_path(path).unlink(missing_ok=True)
+        return unused
 
     def discard_drafts(self) -> None:
         """Forget what waits for signatures."""
@@ -259,21 +277,20 @@ class Repository:
         signers = self._signers()
         root = parse(Root, newest(session, Root.type))
         targets = parse(Targets, newest(session, Targets.type))
-        drafts: dict[str, Metadata[Any]] = {}
-        for role in OFFLINE_ROLES:
-            draft = draft_of(session, role)
-            if draft is not None:
-                above = [root, draft] if role == Root.type else [root, drafts.get(Root.type, root)]
-                for one in above:
-                    sign(draft, _of_role(one, role, signers))
-                session.merge(DraftRow(role=role, data=render(draft)))
-                drafts[role] = draft
-        new_root, new_targets = drafts.get(Root.type), drafts.get(Targets.type)
+        new_root, new_targets = draft_of(session, Root.type), draft_of(session, Targets.type)
+        if new_root is not None:
+            for above in (root, new_root):
+                sign(new_root, _of_role(above, Root.type, signers))
+            session.merge(DraftRow(role=Root.type, data=render(new_root)))
+        if new_targets is not None:
+            sign(new_targets, _of_role(new_root or root, Targets.type, signers))
+            session.merge(DraftRow(role=Targets.type, data=render(new_targets)))
         if new_root is not None and is_signed(root, Root.type, new_root) and is_signed(new_root, Root.type, new_root):
             for candidate in (new_targets, targets):
                 if candidate is not None and is_signed(new_root, Targets.type, candidate):
                     return new_root, candidate
-        if new_targets is not None and is_signed(root, Targets.type, new_targets):
+        rekeyed = new_root is not None and new_root.signed.roles[Targets.type] != root.signed.roles[Targets.type]
+        if new_targets is not None and not rekeyed and is_signed(root, Targets.type, new_targets):
             return root, new_targets
         return root, targets
 

@@ -97,7 +97,7 @@ def standing_of(session: Session, role: str, metadata: Metadata[Any]) -> Standin
     draft = draft_of(session, Root.type)
     above = [root, metadata] if role == Root.type else [draft or root]
     counts = [signatures(one, role, metadata) for one in above]
-    signed, threshold = min(counts, key=lambda count: count[0] - count[1])
+    signed, threshold = min(counts, key=lambda count: (count[0] - count[1], -count[1]))
     in_force = parse_role(role, newest(session, role))
     return Standing(
         role=role,

@@ -80,6 +80,9 @@ def sign(  # noqa: PLR0913  # one parameter an option
         with connect(fleet) as client:
             signed = _Pen(loaded, yes=yes).sign(_desk(client.metadata_to_sign()), additions)
             answer = [client.put_metadata(role, text) for role, text in signed.items()]
+            left = client.metadata_to_sign()  # root and targets may have come into force together
+            for standing in answer:
+                standing["in_force"] = left.get(f"{standing.get('role')}_draft") is None
     if as_json:
         print_json(answer)
     elif output is None:
