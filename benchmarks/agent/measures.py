@@ -21,12 +21,12 @@ from statistics import median, quantiles
 import numpy as np
 import onnxruntime
 
-from benchmarks.agent.bundles import picture, profile
+from benchmarks.agent.bundles import picture
+from benchmarks.agent.monitoring import measure as measure_monitoring
 from benchmarks.agent.processes import added_memory, cpu_seconds, memory_of
 from benchmarks.agent.rig import Rig
 from edgeopt_agent.client import Client
 from edgeopt_contract.bundle import Bundle
-from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.topics import Topics
 from tests.agent.conftest import blocks_of, free_port, wait_until
 
@@ -94,17 +94,14 @@ def latency(rig: Rig, bundle: Bundle, requests: int) -> list[Row]:
 
 
 def monitoring(rounds: int) -> list[Row]:
-    """Time the counting of one inference of 64 features, as the runner does it."""
-    counter = ProfileCounter(profile(columns=_FEATURES - 3).features)
-    random = np.random.default_rng(0)
-    rows = [({"x": random.random((1, _FEATURES))}, {"p": random.random((1, 10))}) for _ in range(64)]
-    times = []
-    for index in range(rounds + 200):
-        given, answered = rows[index % len(rows)]
-        times.append(_timed(lambda given=given, answered=answered: counter.observe(given, answered)))  # type: ignore[misc]
-    cuts = quantiles(times[200:], n=100)
-    name = f"counting {_FEATURES} features of an inference"
-    return [Row(f"{name}: 99th percentile", 1e6 * cuts[98], "µs", 50.0, f"median: {1e6 * cuts[49]:.1f} µs")]
+    """Time the counting of one inference, as the runner does it."""
+    rows = []
+    for cost in measure_monitoring(rounds):
+        limit = 50.0 if cost.features == _FEATURES else None
+        name = f"counting an inference, {cost.profile}, {cost.features} features: 99th percentile"
+        beside = f"median: {cost.median_us:.1f} µs, by the clock {cost.clock_p99_us:.1f} µs"
+        rows.append(Row(name, cost.p99_us, "µs", limit, beside))
+    return rows
 
 
 def delivery(rig: Rig, bundles: list[Bundle], scratch: Path) -> list[Row]:

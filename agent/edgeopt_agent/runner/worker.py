@@ -10,16 +10,14 @@ Example::
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeopt_agent.counts import FEATURES, LATENCY, NONFINITE, ROWS, RUNS, map_cells
+from edgeopt_agent.counts import FEATURES, map_cells
 from edgeopt_agent.runner.arrays import Array, Batch, fit_inputs, tensor_of
 from edgeopt_agent.runner.frames import (
     Answer,
@@ -37,10 +35,11 @@ from edgeopt_agent.runner.frames import (
 )
 from edgeopt_agent.runner.port import Model, Order, open_model
 from edgeopt_agent.runner.selftest import compare, read_golden
+from edgeopt_agent.runner.tally import Tally
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.errors import BundleError, DataError, MessageError
-from edgeopt_contract.features import LATENCY_EDGES_US, ReferenceProfile
+from edgeopt_contract.features import ReferenceProfile
 from edgeopt_contract.manifest import TensorSpec
 from edgeopt_contract.values import digest_of
 
@@ -55,9 +54,7 @@ class _Loaded:
     model: Model
     inputs: tuple[TensorSpec, ...]
     golden: tuple[Path, str]  # file and variant
-    finite: frozenset[str]  # outputs that the golden ones say are never NaN or infinite
-    cells: npt.NDArray[np.int64]
-    counter: ProfileCounter
+    tally: Tally
 
 
 class Worker:
@@ -93,7 +90,7 @@ class Worker:
         place = (Path(request.golden), request.variant)
         golden = read_golden(*place)
         finite = frozenset(name for name, array in golden.outputs.items() if np.isfinite(array).all())
-        self._loaded = _Loaded(model, request.inputs, place, finite, cells, counter)
+        self._loaded = _Loaded(model, request.inputs, place, Tally(cells, counter, finite))
         return Loaded(digest_of(data), model.inputs, model.outputs)
 
 
@@ -102,9 +99,7 @@ def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Te
     rows = list(_run(loaded, batch))
     outputs = _joined([outputs for outputs, _ in rows])
     times = [microseconds for _, microseconds in rows]
-    finite = [outputs[name] for name in loaded.finite if name in outputs]
-    nonfinite = _rows_not_finite(finite, batch.rows)
-    _count(loaded, batch, outputs, times, nonfinite)
+    nonfinite = loaded.tally.count(batch, outputs, times)
     answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
     return Answer(heads_of(answers), sum(times), nonfinite), answers
 
@@ -128,7 +123,7 @@ def _run(loaded: _Loaded, batch: Batch) -> Iterator[tuple[dict[str, Array], floa
         start = perf_counter()
         outputs = loaded.model.run(inputs)
         yield outputs, (perf_counter() - start) * 1e6
-        loaded.cells[RUNS] += 1
+        loaded.tally.ran()
 
 
 def _joined(rows: list[dict[str, Array]]) -> dict[str, Array]:
@@ -138,24 +133,6 @@ def _joined(rows: list[dict[str, Array]]) -> dict[str, Array]:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     except ValueError as error:
         raise DataError(f"the outputs change their shape from sample to sample; send them singly: {error}") from error
-
-
-def _count(loaded: _Loaded, batch: Batch, outputs: dict[str, Array], microseconds: list[float], nonfinite: int) -> None:
-    cells = loaded.cells
-    loaded.counter.observe(batch.arrays, outputs)
-    for time in microseconds:
-        cells[LATENCY + bisect_right(LATENCY_EDGES_US, time)] += 1
-    cells[NONFINITE] += nonfinite
-    cells[ROWS] += batch.rows  # last: what is not counted here did not happen
-
-
-def _rows_not_finite(outputs: Sequence[Array], rows: int) -> int:
-    """Return how many of ``rows`` have NaN or infinity in any output."""
-    bad = np.zeros(rows, dtype=np.bool_)
-    for array in outputs:
-        if array.dtype.kind == "f" and len(array) == rows and not np.isfinite(array).all():
-            bad |= ~np.isfinite(array.reshape(rows, -1)).all(axis=1)
-    return int(bad.sum())
 
 
 def _failed(error: Exception) -> Failed:

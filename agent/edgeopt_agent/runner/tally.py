@@ -1,0 +1,56 @@
+"""Counting what was answered into the cells that outlive this process; the agent reads them.
+
+Example::
+
+    tally = Tally(cells, counter, finite=frozenset({"p"}))
+    tally.ran()                                          # after each run of the model
+    tally.count(batch, outputs, microseconds=[412.0])    # after the whole request
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt_agent.counts import LATENCY, NONFINITE, ROWS, RUNS
+from edgeopt_agent.runner.arrays import Array, Batch
+from edgeopt_contract.counting import ProfileCounter
+from edgeopt_contract.features import LATENCY_EDGES_US
+
+__all__ = ["Tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The cells of one bundle; ``finite`` are the outputs that the golden ones say are never NaN or infinite."""
+
+    cells: npt.NDArray[np.int64]
+    counter: ProfileCounter
+    finite: frozenset[str]
+
+    def ran(self) -> None:
+        """Give a sign of life."""
+        self.cells[RUNS] += 1
+
+    def count(self, batch: Batch, outputs: Mapping[str, Array], microseconds: Sequence[float]) -> int:
+        """Count a request, whole; return how many samples have NaN or infinity where they should not."""
+        nonfinite = self._nonfinite(outputs, batch.rows)
+        self.counter.observe(batch.arrays, outputs)
+        for time in microseconds:
+            self.cells[LATENCY + bisect_right(LATENCY_EDGES_US, time)] += 1
+        if nonfinite:
+            self.cells[NONFINITE] += nonfinite
+        self.cells[ROWS] += batch.rows  # last: what is not counted here did not happen
+        return nonfinite
+
+    def _nonfinite(self, outputs: Mapping[str, Array], rows: int) -> int:
+        bad: set[int] = set()
+        for name, array in outputs.items():
+            if name in self.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+                finite = np.isfinite(array.reshape(rows, -1)).all(axis=1)
+                bad.update(np.flatnonzero(~finite).tolist())
+        return len(bad)
