@@ -11,7 +11,7 @@ READY := $(VENV)/.edgeopt-ready
 MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo emulate test lint style format types imports check bench-optimizer diagrams clean
+.PHONY: help venv demo emulate test lint style format types imports check bench-optimizer bench-agent diagrams clean
 
 help:
 	@echo "make demo             sets up .venv, then shows the product on a real model and six devices"
@@ -23,6 +23,7 @@ help:
 	@echo "make types            mypy, strict"
 	@echo "make imports          import boundaries (import-linter)"
 	@echo "make format           put the code into shape"
+	@echo "make bench-agent      what the agent adds to a device: a table, and agent.json in build/"
 	@echo "make bench-optimizer  edgeopt beside its peers: a table, comparison.json and comparison.svg in build/"
 	@echo "make diagrams         generate docs/states.md anew from the transition tables"
 	@echo "make clean            remove .venv and what was built"
@@ -69,6 +70,10 @@ check: lint test
 bench-optimizer: venv
 	mkdir -p build
 	$(BIN)/python -m benchmarks.optimizer.compare --output build/comparison.json --plot build/comparison.svg $(BENCH_ARGS)
+
+bench-agent: venv
+	mkdir -p build
+	$(BIN)/python -m benchmarks.agent --output build/agent.json $(BENCH_ARGS)
 
 diagrams: venv
 	$(BIN)/python -m tools.state_diagrams
