@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -169,15 +170,19 @@ class System:
         """``GET /api/v1/<path>`` as the operator."""
         access = json.loads(self.operator_file.read_text())
         answer = httpx.get(
-            f"{access['url']}/api/v1/{path}", headers={"Authorization": f"Bearer {access['key']}"}, timeout=10
+            f"{access['url']}/api/v1/{path}",
+            headers={"Authorization": f"Bearer {access['key']}"},
+            timeout=10,
+            verify=_trust(access),
         )
         answer.raise_for_status()
         return answer.json()
 
     def _fleet_is_ready(self) -> bool:
         with contextlib.suppress(OSError, httpx.HTTPError):
-            url = json.loads(self.operator_file.read_text())["url"]
-            return bool(httpx.get(f"{url}/healthz", timeout=2).json()["broker"] == "connected")
+            access = json.loads(self.operator_file.read_text())
+            answer = httpx.get(f"{access['url']}/healthz", timeout=2, verify=_trust(access))
+            return bool(answer.json()["broker"] == "connected")
         return False
 
     # --- devices --------------------------------------------------------------------------------------------------
@@ -229,3 +234,8 @@ class System:
             return None
 
         return wait_until(f"rollout {name} to be {' or '.join(states)}", probe, seconds, every=0.2)
+
+
+def _trust(access: Mapping[str, str]) -> ssl.SSLContext:
+    """Return whom to believe over HTTPS: the CA that operator.json names, or the system's."""
+    return ssl.create_default_context(cadata=access.get("ca"))
