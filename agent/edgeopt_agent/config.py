@@ -41,7 +41,7 @@ class AgentConfig:
     resend_seconds: float = 10.0
     crash_limit: int = 3
     queue_limit: int = 16
-    spool_limit: int = 10_000
+    spool_bytes: int = 3 << 20
     disk_reserve_bytes: int = 16 << 20
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Sends what the spool holds until the fleet acknowledges it.
 
-At most ``_WINDOW`` of the oldest messages are on their way, so that no broker's queue overflows; they are sent again
+At most ``AHEAD`` of the oldest messages are on their way, so that no broker's queue overflows; they are sent again
 after each reconnect, and when no acknowledgement came for a while. Example::
 
     outbox = Outbox(spool, link, "cam-1", resend_seconds=10)
@@ -16,15 +16,13 @@ import time
 
 from edgeopt_agent.link import Link
 from edgeopt_agent.log import log_event
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.spool import AHEAD, Spool
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError, StorageError, UnreachableError
 from edgeopt_contract.messages import Ack
 from edgeopt_contract.topics import DeviceTopic
 
 __all__ = ["Outbox"]
-
-_WINDOW = 64
 
 
 class Outbox:
@@ -57,7 +55,7 @@ class Outbox:
     def receive_ack(self, payload: bytes) -> None:
         """Forget what the fleet has committed. A malformed ack is logged and changes nothing."""
         try:
-            forgotten = self._spool.acknowledge(decode(Ack, payload))
+            forgotten = self._spool.acknowledge(decode(Ack, payload), time.time())
         except (MessageError, StorageError) as error:
             log_event("ack_refused", level=logging.WARNING, reason=error)
             return
@@ -86,7 +84,7 @@ class Outbox:
 
     async def _send_waiting(self) -> None:
         """Send what was not sent, or sent too long ago: acknowledgements of later numbers say nothing of a gap."""
-        waiting = self._spool.unacknowledged(_WINDOW)
+        waiting = self._spool.unacknowledged(AHEAD)
         sent_at = {message.number: self._sent_at.get(message.number) for message in waiting}
         self._sent_at = {number: at for number, at in sent_at.items() if at is not None}
         for message in waiting:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edgeopt_agent.spool import Spool
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import encode
 from edgeopt_contract.topics import Topics
@@ -451,12 +452,11 @@ def _names(directory: Path) -> list[str]:
 
 
 def _unacknowledged_rows(device: Device) -> int:
-    import sqlite3
-
-    with sqlite3.connect(device.data / "agent.db") as connection:
-        rows = connection.execute("SELECT payload FROM messages WHERE channel = 'telemetry'").fetchall()
-    connection.close()
-    return sum(json.loads(payload)["rows"] for (payload,) in rows)
+    spool = Spool.look_into(device.data / "agent.db")
+    assert spool is not None
+    messages = spool.unacknowledged(1000)
+    spool.close()
+    return sum(json.loads(message.payload).get("rows", 0) for message in messages)
 
 
 def _session_counts(fleet: FakeFleet) -> dict[int, int]:

@@ -130,13 +130,13 @@ async def test_requests_are_refused_at_once_while_the_runner_is_away(bench: Benc
 
 async def test_window_stays_open_while_the_spool_is_full(bench: Bench) -> None:
     """No count is lost when nothing can be sent: the window grows longer instead."""
-    bench.spool._limit = 1
     await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
+    limit, bench.spool._limit_bytes = bench.spool._limit_bytes, 0
     await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
     assert [1] == [window.rows for window in bench.windows()]
-    bench.spool._limit = 10
+    bench.spool._limit_bytes = limit
     await bench.serving.infer(tensors(ROW))
     bench.serving.close_window()
     assert [1, 2] == [window.rows for window in bench.windows()]

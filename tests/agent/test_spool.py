@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.spool import Spool, SpoolTotals
+from edgeopt_agent.spool import AHEAD, Spool, SpoolTotals
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError, StorageError
 from edgeopt_contract.messages import Ack, DeviceState, Reported, Telemetry
@@ -38,13 +39,19 @@ def report(session: int, number: int) -> Reported:
 
 
 def append(spool: Spool, *builders: object) -> list[int]:
-    """Append each in its own transaction."""
-    numbers = []
+    """Append each in its own transaction; return the numbers that were given out meanwhile."""
+    before = spool.totals().last_number
     for build in builders:
         with spool.transaction():
             channel = Channel.REPORTED if build is report else Channel.TELEMETRY
-            numbers.append(spool.append(channel, build))  # type: ignore[arg-type]  # a builder
-    return numbers
+            spool.append(channel, build)  # type: ignore[arg-type]  # a builder
+    return list(range(before + 1, spool.totals().last_number + 1))
+
+
+def totals(**fields: int) -> SpoolTotals:
+    """Totals, zero where nothing is said."""
+    zero = {"last_number": 0, "unacknowledged": 0, "acknowledged_at": 0, "rows": 0, "errors": 0}
+    return SpoolTotals(**{"session": 1} | zero | fields)
 
 
 @pytest.fixture
@@ -57,12 +64,13 @@ def test_numbers_run_over_both_kinds_and_go_on_after_a_restart(path: Path) -> No
     """1, 2, 3 … over reports and telemetry; a restart keeps the session and the count, even if all was acknowledged."""
     spool = Spool.open(path, now_ms=1000)
     assert [1, 2, 3] == append(spool, telemetry(), report, telemetry())
-    assert 3 == spool.acknowledge(Ack(session=1000, upto=3))
+    assert 3 == spool.acknowledge(Ack(session=1000, upto=3), now=55.5)
     spool.close()
 
     again = Spool.open(path, now_ms=2000)
     assert [4] == append(again, telemetry())
-    assert SpoolTotals(session=1000, last_number=4, unacknowledged=1, rows=9, errors=3) == again.totals()
+    expected = totals(session=1000, last_number=4, unacknowledged=1, acknowledged_at=55, rows=9, errors=3)
+    assert expected == again.totals()
     again.close()
 
 
@@ -121,7 +129,7 @@ def test_interrupted_transaction_leaves_no_trace(path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         break_halfway()
-    assert SpoolTotals(session=1, last_number=0, unacknowledged=0, rows=0, errors=0) == spool.totals()
+    assert totals() == spool.totals()
     spool.close()
 
 
@@ -135,13 +143,61 @@ def test_message_beyond_the_contract_uses_no_number(path: Path) -> None:
 
 
 def test_full_spool_says_so_and_still_takes_reports(path: Path) -> None:
-    """Telemetry waits in its window while the spool is full; a state change is never refused."""
-    spool = Spool.open(path, now_ms=1, limit=2)
-    append(spool, telemetry(), telemetry())
-    assert spool.is_full
-    assert [3] == append(spool, report)
-    spool.acknowledge(Ack(session=1, upto=2))
+    """Where no windows can be put together telemetry waits in its window; a state change is never refused."""
+    spool = Spool.open(path, now_ms=1)
+    spool._limit_bytes = spool._used_bytes()
     assert not spool.is_full
+    append(spool, *(telemetry(cells={f"x{i}": tuple(range(500))}) for i in range(AHEAD + 4)))
+    assert spool.is_full
+    assert [AHEAD + 1] == append(spool, report)
+    spool._limit_bytes = spool._used_bytes() - 1
+    spool.acknowledge(Ack(session=1, upto=AHEAD))
+    assert not spool.is_full
+    spool.close()
+
+
+def test_windows_beyond_those_under_way_get_their_numbers_when_it_is_their_turn(path: Path) -> None:
+    """What may have been sent has a number; the rest waits without, in order, and reports go before it."""
+    spool = Spool.open(path, now_ms=1)
+    builders = [telemetry(rows=rows) for rows in range(AHEAD + 3)]
+    assert list(range(1, AHEAD + 1)) == append(spool, *builders)
+    assert [AHEAD + 1] == append(spool, report)
+    assert AHEAD + 4 == spool.totals().unacknowledged
+
+    spool.acknowledge(Ack(session=1, upto=2, beyond=(5,)))
+
+    sent = [decode(Telemetry, m.payload) for m in spool.unacknowledged(100) if m.channel is Channel.TELEMETRY]
+    assert [AHEAD + 2, AHEAD + 3] == [window.number for window in sent[-2:]]
+    assert [2, 3, *range(5, AHEAD + 2)] == [window.rows for window in sent]  # one waits still: the report is under way
+    assert AHEAD + 1 == spool.totals().unacknowledged
+    spool.close()
+
+
+def test_number_and_bytes_stay_what_they_were(path: Path) -> None:
+    """What may be on its way is the same after any number of windows that are put together behind it."""
+    spool = Spool.open(path, now_ms=1)
+    append(spool, report, *(telemetry(start=60 * i, end=60 * i + 60) for i in range(AHEAD)))
+    before = spool.unacknowledged(100)
+    spool._limit_bytes = 0
+    append(spool, *(telemetry(start=6000 + 600 * i, end=6600 + 600 * i) for i in range(20)))
+    assert before == spool.unacknowledged(100)
+    assert 1 == len(spool._waiting)
+    assert 3 * (AHEAD + 20) == spool.totals().rows
+    spool.close()
+
+
+def test_file_shrinks_when_the_fleet_has_everything(path: Path) -> None:
+    """A month's windows do not take their place on the disk for ever."""
+    spool = Spool.open(path, now_ms=1)
+    for start in range(150):
+        append(spool, telemetry(start=start, end=start, cells={"x": tuple(os.urandom(4000))}))
+    spool._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    large = path.stat().st_size
+    while waiting := spool.unacknowledged(100):
+        spool.acknowledge(Ack(session=1, upto=waiting[-1].number))
+    spool._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert 500_000 < large
+    assert path.stat().st_size < 100_000
     spool.close()
 
 
