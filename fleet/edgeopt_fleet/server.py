@@ -161,12 +161,7 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
             is_connected=lambda: link.connected,
             broker=broker,
             authority=authority,
-            reach=Reach(
-                mqtt_host=config.mqtt_host,
-                mqtt_port=config.mqtt_port,
-                mqtt_tls=not config.plain,
-                certificate_seconds=config.certificate_days * 86400,
-            ),
+            reach=_reach(config),
             metadata=metadata,
             clock=time.time,
         )
@@ -189,6 +184,15 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
         await _serve_web(web, listener, config)
         for task in background:
             task.cancel()
+
+
+def _reach(config: FleetConfig) -> Reach:
+    return Reach(
+        mqtt_host=config.mqtt_host,
+        mqtt_port=config.mqtt_port,
+        mqtt_tls=not config.plain,
+        certificate_seconds=config.certificate_days * 86400,
+    )
 
 
 def _broker(

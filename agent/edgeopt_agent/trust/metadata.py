@@ -95,8 +95,8 @@ class Client:
         self._updater = Updater(
             str(work), _BASE, fetcher=_Offered(offered), config=_CONFIG, bootstrap=trusted[_ROOT].encode()
         )
-        # python-tuf takes the time from the system; there is no other way to give it ours (a test holds it).
-        self._updater._trusted_set.reference_time = dt.datetime.fromtimestamp(now, dt.UTC)  # noqa: SLF001
+        reference = dt.datetime.fromtimestamp(now, dt.UTC)
+        self._updater._trusted_set.reference_time = reference  # noqa: SLF001  # python-tuf takes no time as an argument
 
     def __enter__(self) -> Self:
         return self

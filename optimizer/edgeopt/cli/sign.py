@@ -9,7 +9,6 @@ The keys stay on this machine. Without a DIR it signs what waits for signatures.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +195,5 @@ def _load_key(path: Path) -> OfflineKey:
 
     passphrase = None
     if is_encrypted(path):
-        ask: Callable[[], str] = lambda: click.prompt(f"Passphrase of {path}", hide_input=True, err=True)  # noqa: E731
-        passphrase = os.environ.get(_VARIABLE) or ask()
+        passphrase = os.environ.get(_VARIABLE) or click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
     return OfflineKey.load(path, passphrase)
