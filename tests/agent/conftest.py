@@ -308,14 +308,22 @@ class Device:
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
     def runners(self) -> list[int]:
-        """Return the process ids of the agent's runners."""
+        """Return the process ids of the agent's runners; its sources and short-lived children are not among them."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        return [int(child) for child in children if b"edgeopt_agent.runner" in command_of(child)]
 
     def logged(self, text: str) -> bool:
         """Say whether ``text`` stands in the log."""
         return text in self.log.read_text()
+
+
+def command_of(pid: str) -> bytes:
+    """Return the command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def plain_identity(signer: Signer, port: int, host: str = "127.0.0.1") -> Identity:
