@@ -11,13 +11,9 @@ on the disk before the fleet hears of it, and the fleet gives the same answer fo
 from __future__ import annotations
 
 import base64
-import contextlib
-import dataclasses
-import fcntl
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,11 +21,14 @@ from edgeopt_agent.fleet_http import FleetHttp, fingerprint_of
 from edgeopt_agent.identity import (
     PRIVATE,
     Identity,
+    alone,
     forget_renewal,
     keep_identity,
     keep_renewal,
+    key_name,
     load_identity,
     load_renewal,
+    renewal_key,
 )
 from edgeopt_agent.keystore import KeyStore, PemKeys
 from edgeopt_contract.commands import run_command
@@ -37,7 +36,6 @@ from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, EnrolToken, 
 from edgeopt_contract.errors import UnreachableError, UsageError
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.storage import storage_errors, write_atomically
-from edgeopt_contract.values import digest_of
 
 __all__ = ["Order", "enrol", "main", "renew"]
 
@@ -62,14 +60,14 @@ def enrol(order: Order, data: Path, *, replace: bool = False, keys: KeyStore | N
     """
     with storage_errors(data):
         data.mkdir(parents=True, exist_ok=True)
-    with _alone(data):
+    with alone(data):
         if (data / "device.json").exists() and not replace:
             return _present(order, data)
         probe = data / ".writable"
         write_atomically(probe, b"x" * Identity.MAX_BYTES, PRIVATE)
         probe.unlink()
         fleet = FleetHttp.pinned(order.server, order.token.fingerprint)
-        name = _key_name(f"enrolment {order.token.secret}")
+        name = key_name(f"enrolment {order.token.secret}")
         csr = (keys or PemKeys(data)).request(name, order.device)
         request = EnrolRequest(
             token=order.token.secret,
@@ -91,14 +89,14 @@ def renew(data: Path, *, now: float, keys: KeyStore | None = None) -> Identity:
     took over, the same comes back. Raises :class:`UsageError` when the fleet refuses (the certificate was revoked, or
     renewed with another key before), :class:`UnreachableError`, :class:`StorageError`.
     """
-    with _alone(data):
+    with alone(data):
         present, store = load_identity(data), keys or PemKeys(data)
         pending = load_renewal(data)
         if pending is not None and now < pending.access.valid_until:
             return pending
         access = present.access
         fleet = FleetHttp.trusting(present.server, access.ca)
-        name = _key_name(f"renewal of {access.serial}")
+        name = renewal_key(present)
         csr = store.request(name, access.device)
         signature = store.sign(present.key, RenewRequest.signed_bytes(access.device, access.serial, csr))
         request = RenewRequest(
@@ -151,23 +149,6 @@ def _present(order: Order, data: Path) -> Identity:
             f"{data} holds the identity of {present.device} already; give another --data, or --replace to give it up"
         )
     return present
-
-
-def _key_name(purpose: str) -> str:
-    """Return the name of the key for ``purpose``: the same again when it is asked for again."""
-    return digest_of(purpose.encode())[:12]
-
-
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Let one process at a time change the identity; the kernel frees the lock however the process ends."""
-    with storage_errors(data):
-        descriptor = os.open(data / "identity.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class FleetHttp:
         Raises :class:`UsageError` when it has another one, :class:`UnreachableError` when no fleet answers.
         """
         server = _checked(server)
-        anyone = ssl.create_default_context()
+        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anyone.check_hostname = False
         anyone.verify_mode = ssl.CERT_NONE  # nothing is sent, and what comes is compared with the fingerprint
         raw = _ask(urllib.request.Request(f"{server}/api/v1/ca"), server, anyone, _MAX_CA_BYTES)  # noqa: S310  # checked

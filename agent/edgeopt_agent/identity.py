@@ -13,9 +13,12 @@ nobody and imports no cryptography: that is :mod:`edgeopt_agent.enrolment`, in a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,20 +28,25 @@ from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolResponse, MqttAccess
 from edgeopt_contract.errors import MessageError, StorageError, UsageError
 from edgeopt_contract.storage import storage_errors, sync_directory, write_atomically
+from edgeopt_contract.values import digest_of
 
 __all__ = [
     "PRIVATE",
     "Credentials",
     "Identity",
     "Wallet",
+    "alone",
     "certificate_file",
     "forget_renewal",
     "keep_identity",
     "keep_renewal",
     "key_file",
+    "key_name",
     "load_identity",
     "load_renewal",
     "promote",
+    "renewal_key",
+    "tidy",
     "tls_context",
 ]
 
@@ -101,14 +109,16 @@ class Wallet:
         """Note that the broker let ``credentials`` in; a disk that fails is logged and tried again next time."""
         self._choices = 0
         renewed = load_renewal(self._data)
-        if renewed is None or renewed != credentials.identity:
-            return
         try:
-            promote(self._data)
+            with alone(self._data, wait=False) as mine:
+                if not mine:
+                    return  # a renewal is under way; the next connection finds it done
+                if renewed is not None and renewed == credentials.identity:
+                    promote(self._data)
+                    log_event("identity_renewed", until=renewed.access.valid_until, serial=renewed.access.serial[:12])
+                tidy(self._data)
         except StorageError as error:
             log_event("identity_not_kept", level=logging.ERROR, reason=error)
-        else:
-            log_event("identity_renewed", valid_until=renewed.access.valid_until, serial=renewed.access.serial[:12])
 
 
 def key_file(data: Path, name: str) -> Path:
@@ -146,7 +156,7 @@ def load_renewal(data: Path) -> Identity | None:
 def keep_identity(data: Path, identity: Identity) -> None:
     """Make ``identity`` the one that counts, and remove what belongs to others. Raises :class:`StorageError`."""
     _keep(data, identity, _CURRENT)
-    _remove_others(data, identity)
+    tidy(data)
 
 
 def keep_renewal(data: Path, identity: Identity) -> None:
@@ -162,11 +172,52 @@ def forget_renewal(data: Path) -> None:
 
 
 def promote(data: Path) -> None:
-    """Let the renewed identity take the place of the old one, whose key is removed. Raises :class:`StorageError`."""
+    """Let the renewed identity take the place of the old one. Raises :class:`StorageError`."""
     with storage_errors(data / _CURRENT):
         (data / _RENEWAL).replace(data / _CURRENT)
         sync_directory(data)
-    _remove_others(data, load_identity(data))
+
+
+def tidy(data: Path) -> None:
+    """Remove keys and certificates that nothing needs any more; call it :func:`alone`. Raises :class:`StorageError`.
+
+    The key of a renewal that was interrupted is kept: the fleet may know it already.
+    """
+    present, renewed = load_identity(data), load_renewal(data)
+    names = {present.key, renewal_key(present), *([] if renewed is None else [renewed.key])}
+    kept = {path for name in names for path in (key_file(data, name), certificate_file(data, name))}
+    with storage_errors(data):
+        for path in {*data.glob("device-*.key"), *data.glob("device-*.pem"), *data.glob(".device-*.tmp")} - kept:
+            path.unlink(missing_ok=True)
+
+
+def key_name(purpose: str) -> str:
+    """Return the name of the key for ``purpose``: the same again when it is asked for again."""
+    return digest_of(purpose.encode())[:12]
+
+
+def renewal_key(present: Identity) -> str:
+    """Return the name of the key that comes after ``present``."""
+    return key_name(f"renewal of {present.access.serial}")
+
+
+@contextlib.contextmanager
+def alone(data: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Let one process at a time change the identity; the kernel frees the lock however a process ends.
+
+    Gives whether this is the one: with ``wait`` always, without it perhaps not. Raises :class:`StorageError`.
+    """
+    with storage_errors(data):
+        descriptor = os.open(data / "identity.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    try:
+        mine = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            mine = False
+        yield mine
+    finally:
+        os.close(descriptor)
 
 
 def tls_context(data: Path, identity: Identity) -> ssl.SSLContext:
@@ -195,10 +246,3 @@ def _keep(data: Path, identity: Identity, name: str) -> None:
     write_atomically(certificate_file(data, identity.key), identity.access.certificate.encode(), PRIVATE)
     tls_context(data, identity)
     write_atomically(data / name, encode(identity), PRIVATE)
-
-
-def _remove_others(data: Path, identity: Identity) -> None:
-    kept = {key_file(data, identity.key), certificate_file(data, identity.key)}
-    with storage_errors(data):
-        for path in {*data.glob("device-*.key"), *data.glob("device-*.pem"), *data.glob(".device-*.tmp")} - kept:
-            path.unlink(missing_ok=True)

@@ -80,6 +80,7 @@ use_identity_as_username true
 # one device cannot take the session of another
 use_username_as_clientid true
 allow_anonymous false
+pid_file {directory / "mosquitto.pid"}
 acl_file {directory / "mosquitto.acl"}
 persistence true
 persistence_location {directory}/

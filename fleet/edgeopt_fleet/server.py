@@ -187,6 +187,7 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
 
 
 def _reach(config: FleetConfig) -> Reach:
+    """Return what devices are told about the broker."""
     return Reach(
         mqtt_host=config.mqtt_host,
         mqtt_port=config.mqtt_port,

@@ -14,6 +14,7 @@ import pytest
 from edgeopt_agent.identity import (
     Identity,
     Wallet,
+    alone,
     certificate_file,
     forget_renewal,
     keep_identity,
@@ -21,6 +22,7 @@ from edgeopt_agent.identity import (
     key_file,
     load_identity,
     load_renewal,
+    renewal_key,
     tls_context,
 )
 from edgeopt_contract.codec import encode
@@ -95,11 +97,12 @@ def test_a_certificate_for_another_key_is_not_kept(authority: DeviceAuthority, d
 
 def test_a_renewed_identity_takes_over_once_it_was_let_in(authority: DeviceAuthority, data: Path) -> None:
     """Until then every other connection uses the old one, so a bad renewal keeps no device offline."""
-    old, new = make(authority, data, OLD), make(authority, data, NEW)
+    old = make(authority, data, OLD)
     keep_identity(data, old)
     wallet = Wallet(data)
     assert old == wallet.choose().identity
     wallet.accepted(wallet.choose())
+    new = make(authority, data, NEW)
     keep_renewal(data, new)
     assert [new, old, new, old] == [wallet.choose().identity for _ in range(4)]
     wallet.accepted(replace(wallet.choose(), identity=old))
@@ -109,7 +112,21 @@ def test_a_renewed_identity_takes_over_once_it_was_let_in(authority: DeviceAutho
     wallet.accepted(chosen)
     assert new == load_identity(data)
     assert load_renewal(data) is None
-    assert [f"device-{NEW}.key", f"device-{NEW}.pem", "device.json"] == names(data)
+    assert [f"device-{NEW}.key", f"device-{NEW}.pem", "device.json", "identity.lock"] == names(data)
+
+
+def test_leftovers_go_but_the_key_of_an_interrupted_renewal_stays(authority: DeviceAuthority, data: Path) -> None:
+    """What a kill left behind goes at the next connection, unless another process changes the identity just then."""
+    present = make(authority, data, OLD)
+    keep_identity(data, present)
+    for name in (NEW, renewal_key(present)):
+        key_file(data, name).write_bytes(DeviceKey().pem())
+    wallet = Wallet(data)
+    with alone(data):  # another process renews
+        wallet.accepted(wallet.choose())
+        assert key_file(data, NEW).exists()
+    wallet.accepted(wallet.choose())
+    assert (False, True, True) == tuple(key_file(data, name).exists() for name in (NEW, renewal_key(present), OLD))
 
 
 def test_a_damaged_renewal_is_as_good_as_none(authority: DeviceAuthority, data: Path) -> None:
@@ -164,7 +181,7 @@ def test_the_agent_imports_no_cryptography() -> None:
     import subprocess
 
     code = (
-        "import sys, edgeopt_agent.identity, edgeopt_agent.renewal, edgeopt_agent.link, edgeopt_agent.refusals;"
+        "import sys, edgeopt_agent.identity, edgeopt_agent.renewal, edgeopt_agent.refusals;"
         "heavy = {'cryptography', 'urllib.request', 'http.client', 'numpy'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
