@@ -178,7 +178,8 @@ class _Course:
             state=_state_in_words(board.on, device),
             model=((device or {}).get("running") or "none")[:12],
             temperature=f"{board.celsius:g} / {'nothing' if reported is None else f'{reported:g}'}",
-            link=f"{_link_in_words(link.change())}, {down.bytes >> 10} KiB down, {up.bytes >> 10} up",
+            link=_link_in_words(link.change()),
+            traffic=f"{down.bytes >> 10} KiB down, {up.bytes >> 10} up",
         )
 
 

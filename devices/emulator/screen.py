@@ -16,7 +16,7 @@ import termios
 import tty
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +35,10 @@ _BACKSPACE = {"\x7f", "\b"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One board: all in words. ``model`` is the digest of what it serves, ``temperature`` is set and reported."""
+    """One board: all in words. ``model`` is the digest of what it serves, ``temperature`` is set and reported.
+
+    ``traffic`` changes all the time and is news to nobody.
+    """
 
     board: str
     kind: str
@@ -43,6 +46,7 @@ class Row:
     model: str
     temperature: str
     link: str
+    traffic: str
 
 
 class Screen:
@@ -81,8 +85,9 @@ class Screen:
     def show(self, rows: Sequence[Row]) -> None:
         """Show the boards; without a terminal only what has changed."""
         if self._live is None:
+            known = [replace(row, traffic="") for row in self._rows]
             for row in rows:
-                if row not in self._rows:
+                if replace(row, traffic="") not in known:
                     self._console.print("  ".join(astuple(row)), soft_wrap=True)
         self._rows = rows
         self._refresh()
@@ -106,7 +111,7 @@ class Screen:
 
     def _view(self) -> Group:
         table = Table(title="emulated boards", title_justify="left")
-        for column in ("board", "kind", "state", "model", "°C set / reported", "link"):
+        for column in ("board", "kind", "state", "model", "°C set / reported", "link", "traffic"):
             table.add_column(column)
         for row in self._rows:
             table.add_row(*astuple(row))

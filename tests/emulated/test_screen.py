@@ -4,13 +4,14 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from devices.emulator.screen import Row, Screen
 
-_ROW = Row("pi", "Raspberry Pi (-cpu cortex-a72)", "online, confirmed", "0123456789ab", "48 / 48", "3G")
+_ROW = Row("pi", "Raspberry Pi (-cpu cortex-a72)", "online, confirmed", "0123456789ab", "48 / 48", "3G", "5 KiB down")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_without_a_terminal_only_changes_are_printed(typing: int) -> None:
     printed = io.StringIO()
     with Screen(Console(file=printed)) as screen:
         screen.show([_ROW])
-        screen.show([_ROW])
+        screen.show([replace(_ROW, traffic="6 KiB down")])
         screen.say("pi has lost its power")
     os.close(typing)
     assert ["0123456789ab" in line for line in printed.getvalue().splitlines()] == [True, False]
