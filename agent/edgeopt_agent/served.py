@@ -46,7 +46,7 @@ class BusyError(NotServingError):
 
 
 class RestartingError(NotServingError):
-    """The runner crashed and is being started again."""
+    """The runner is away and will be back: it crashed, or an update needs its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,7 @@ class Served:
         self._waiting = 0
         self._rows = counts.cell(ROWS)
         self._recovery: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._random = Random()  # noqa: S311  # spreads restarts; nothing secret depends on it
 
     @property
@@ -107,7 +108,8 @@ class Served:
         Raises :class:`BusyError` or :class:`RestartingError` at once, and what the runner raised. A caller that is
         cancelled leaves its request running: the runner is not ended for it.
         """
-        self._refuse_while_away()
+        if self.is_paused or not self.is_ready:
+            raise self._refusal()
         if self._waiting >= self._options.queue_limit:
             raise BusyError(f"{self._waiting} requests wait already; send fewer at a time")
         self._waiting += 1
@@ -152,11 +154,12 @@ class Served:
                 await asyncio.sleep(0)
 
     async def pause(self, reason: str) -> None:
-        """End the runner for a while; requests are refused with ``reason``."""
-        self.is_ready, self.is_paused, self._away = False, True, reason
-        self._on_change(self)
+        """End the runner for a while; requests that come from now on are refused with ``reason``."""
+        self.is_paused, self._away = True, reason
         await self.drain()
-        await self._runner.stop()
+        self.is_ready = False
+        self._on_change(self)
+        await self._end()
 
     def resume(self) -> None:
         """Start the runner again, in the background, after :meth:`pause`."""
@@ -166,8 +169,10 @@ class Served:
     async def stop(self) -> None:
         """End the runner."""
         self.is_ready, self._away = False, "it was ended"
-        if self._recovery is not None:
-            await end_tasks([self._recovery])
+        await self._end()
+
+    async def _end(self) -> None:
+        await end_tasks([task for task in (self._recovery, self._guard) if task is not None])
         await self._runner.stop()
 
     async def _load(self) -> None:
@@ -195,9 +200,12 @@ class Served:
             return [*tested.problems, f"too slow: expected a golden input within {limit:g} µs, got {median:.0f} µs"]
         return tested.problems
 
+    def _refusal(self) -> RestartingError:
+        return RestartingError(f"{self.installed.manifest.name} cannot answer now: {self._away}; try again later")
+
     def _refuse_while_away(self) -> None:
         if not self.is_ready:
-            raise RestartingError(f"{self.installed.manifest.name} cannot answer now: {self._away}; try again later")
+            raise self._refusal()
 
     def _rows_of(self, tensors: Sequence[Tensor]) -> int:
         """Return how many samples a request has: a tensor with one axis more than the signature is a batch."""
@@ -221,7 +229,15 @@ class Served:
 
     def _set_ready(self) -> None:
         self.is_ready = True
+        self._guard = asyncio.create_task(self._notice_end())
         self._on_change(self)
+
+    async def _notice_end(self) -> None:
+        """Start the runner again when it dies while nobody asks; a request under way notices by itself."""
+        error = await self._runner.ended()
+        async with self._lock:
+            if self.is_ready and self._runner.pid is None:
+                self._crashed(error)
 
     def _answered(self, rows: int, nonfinite: int) -> None:
         before = self.health.fault

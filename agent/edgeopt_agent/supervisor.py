@@ -117,6 +117,13 @@ class RunnerProcess:
             raise await self._crash(_NONSENSE)
         return reply
 
+    async def ended(self) -> RunnerCrashError:
+        """Return when the process that runs now has ended, with how it ended."""
+        process = self._process
+        if process is None:
+            return RunnerCrashError("the runner crashed: it is not running")
+        return RunnerCrashError(f"the runner crashed: {_ENDED} ({_how(await process.wait())})")
+
     async def stop(self) -> None:
         """End the process: politely by closing its input, then by killing it."""
         process, self._process = self._process, None
@@ -192,8 +199,7 @@ class RunnerProcess:
         except TimeoutError:
             _kill(process)
             code = await process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return RunnerCrashError(f"the runner crashed: {what} ({how})")
+        return RunnerCrashError(f"the runner crashed: {what} ({_how(code)})")
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
@@ -242,6 +248,10 @@ class _Watch:
         if left is not None and left < self._options.reserve_bytes < resident:
             return f"it took {resident // _MIB} MiB of memory, the machine has only {left // _MIB} MiB left"
         return ""
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from edgeopt_agent.counts import boot_id
 from edgeopt_agent.served import NotServingError, RestartingError
 from edgeopt_agent.serving import Inference
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions
+from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import BundleError, DataError
 from edgeopt_contract.manifest import Capabilities
 from tests.agent.bench import ROW, Bench, array, tensors
@@ -126,6 +128,84 @@ async def test_requests_are_refused_at_once_while_the_runner_is_away(bench: Benc
         await bench.serving.wait_until_serving()
     await bench.serving.infer(tensors(ROW))
     assert served.runner_pid not in (None, old)
+
+
+async def test_runner_that_dies_while_nobody_asks_is_replaced(bench: Bench) -> None:
+    """No request is spent on finding out."""
+    served = bench.serving.current
+    assert served is not None
+    assert served.runner_pid is not None
+    os.kill(served.runner_pid, signal.SIGSEGV)
+    async with asyncio.timeout(20):
+        while served.health.crashes_in_all == 0:  # noqa: ASYNC110  # there is no event for what a test looks at
+            await asyncio.sleep(0.002)
+        await bench.serving.wait_until_serving()
+    await bench.serving.infer(tensors(ROW))
+    assert (1, 0, 1) == bench.serving.since_switch()
+
+
+async def test_daily_self_test_tells_what_is_wrong(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A good bundle passes; one whose outputs changed is a fault."""
+    caplog.set_level("INFO", "edgeopt_agent")
+    await bench.serving.start(installed := bench.install("b", Recipe(version="2")))
+    daily = asyncio.create_task(bench.serving.test_daily(0.05))
+    async with asyncio.timeout(20):
+        while caplog.text.count("event=self_test ") < 2:  # noqa: ASYNC110  # a log line gives no event
+            await asyncio.sleep(0.002)
+    assert [] == bench.faults
+    other = tiny_bundle(bench.root / "other", Recipe(golden_error=True))
+    (installed.directory / "golden.npz").write_bytes((other.directory / "golden.npz").read_bytes())
+    async with asyncio.timeout(20):
+        while not bench.faults:  # noqa: ASYNC110  # there is no event for what a test looks at
+            await asyncio.sleep(0.002)
+    await end_tasks([daily])
+    assert "daily self-test: p: expected a mean difference" in bench.faults[0]
+
+
+async def test_restarted_runner_is_tested_before_it_answers(bench: Bench) -> None:
+    """A runner that comes back with other outputs answers nobody, and is a fault after some tries."""
+    installed = bench.install("b", Recipe(version="2"))
+    await bench.serving.start(installed)
+    other = tiny_bundle(bench.root / "other", Recipe(golden_error=True))
+    (installed.directory / "golden.npz").write_bytes((other.directory / "golden.npz").read_bytes())
+    assert bench.serving.current is not None
+    assert bench.serving.current.runner_pid is not None
+    os.kill(bench.serving.current.runner_pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while not bench.faults:
+            with contextlib.suppress(RunnerCrashError, RestartingError):
+                await bench.serving.infer(tensors(ROW))
+                pytest.fail("it answered")
+            await asyncio.sleep(0.002)
+    assert "self-test after a restart" in bench.faults[0]
+
+
+async def test_device_without_room_for_two_stops_the_old_runner_first(
+    tmp_path: Path, capabilities: Capabilities
+) -> None:
+    """Requests that wait are answered, later ones are refused with the reason; a bad candidate gives the place back."""
+    bench = Bench(tmp_path, capabilities, RunnerOptions(), one_runner=True)
+    await bench.serving.start(bench.install("a", Recipe(version="1")))
+    old = bench.serving.running
+    waiting = [asyncio.create_task(bench.serving.infer(tensors(ROW))) for _ in range(20)]
+    await asyncio.sleep(0)
+    candidate = await bench.serving.load_candidate(bench.install("b", Recipe(version="2", golden_error=True)))
+    assert {old} == {inference.bundle for inference in await asyncio.gather(*waiting)}
+    assert bench.serving.current is not None
+    assert bench.serving.current.runner_pid is None
+    with pytest.raises(RestartingError, match="no memory for two models"):
+        await bench.serving.infer(tensors(ROW))
+    assert await candidate.self_test()
+    assert await bench.serving.go_back("a")
+    async with asyncio.timeout(20):
+        await bench.serving.wait_until_serving()
+    assert old == (await bench.serving.infer(tensors(ROW))).bundle
+
+    await bench.serving.load_candidate(bench.install("b", Recipe(version="3")))
+    await bench.serving.promote()
+    await bench.serving.commit()
+    assert old != (await bench.serving.infer(tensors(ROW))).bundle
+    await bench.stop()
 
 
 async def test_window_stays_open_while_the_spool_is_full(bench: Bench) -> None:
