@@ -66,8 +66,10 @@ def batch(source: Path, target: Path, data: Path, **options: Any) -> None:
         kept = sum(one.kept for one in done)
         click.echo(f"{len(done) - kept - len(failed)} answered, {kept} kept, {len(failed)} failed; see {target}")
     if failed:
-        listed = "\n".join(f"  {one.file}: {one.error}" for one in failed[:_SHOWN_FAILURES])
-        raise DataError(f"{len(failed)} of {len(done)} files got no answer:\n{listed}")
+        listed = [f"  {one.file}: {one.error}" for one in failed[:_SHOWN_FAILURES]]
+        if len(failed) > _SHOWN_FAILURES:
+            listed.append(f"  and {len(failed) - _SHOWN_FAILURES} more: see {target / 'summary.json'}")
+        raise DataError("\n".join([f"{len(failed)} of {len(done)} files got no answer:", *listed]))
 
 
 def _installed(data: Path) -> Installed:

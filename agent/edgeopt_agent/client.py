@@ -169,7 +169,7 @@ class Client:
             | ({} if timeout_seconds is None else {"timeout": max(1, round(timeout_seconds * 1e6))}),
         }
         text = json.dumps(head).encode()
-        parts = [text, *(arrays[spec.name].data.cast("B") for spec in model.inputs)]
+        parts: list[bytes | memoryview] = [text, *(arrays[spec.name].data.cast("B") for spec in model.inputs)]
         lengths = {_JSON_BYTES: str(len(text)), "Content-Length": str(sum(len(part) for part in parts))}
         status, headers, data = self._exchange("POST", f"/v2/models/{quote(model.name, safe='')}/infer", parts, lengths)
         if status != HTTPStatus.OK:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,13 +100,37 @@ def client(port: int) -> Iterator[Client]:
         yield client
 
 
+class Triton:
+    """Somebody else's client on a thread of its own, which it does not leave: gevent's rule."""
+
+    def __init__(self, port: int) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._port = port
+        self._client: Any = None
+
+    async def __call__(self, work: Callable[[Any], Any]) -> Any:
+        """Return what ``work`` makes of the client."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+
+    def _work(self, work: Callable[[Any], Any]) -> Any:
+        import tritonclient.http
+
+        self._client = self._client or tritonclient.http.InferenceServerClient(f"127.0.0.1:{self._port}", concurrency=1)
+        return work(self._client)
+
+    async def close(self) -> None:
+        """Close the client and end the thread."""
+        await self(lambda client: client.close())
+        self._thread.shutdown()
+
+
 @pytest.fixture
-async def triton(port: int) -> Any:
-    """Somebody else's client, used on a thread."""
-    tritonclient = pytest.importorskip("tritonclient.http")
-    client = tritonclient.InferenceServerClient(f"127.0.0.1:{port}", concurrency=1)
-    yield client
-    await asyncio.to_thread(client.close)
+async def triton(port: int) -> AsyncIterator[Triton]:
+    """Somebody else's client."""
+    pytest.importorskip("tritonclient.http")
+    triton = Triton(port)
+    yield triton
+    await triton.close()
 
 
 async def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -316,16 +342,16 @@ async def test_deadline_frees_the_place(port: int, api: InferenceApi, serving: F
 # --- somebody else's client -----------------------------------------------------------------------------------------
 
 
-async def test_triton_client_sees_what_is_served(triton: Any) -> None:
+async def test_triton_client_sees_what_is_served(triton: Triton) -> None:
     """Health, metadata and index through tritonclient."""
-    assert await asyncio.to_thread(triton.is_server_live)
-    assert await asyncio.to_thread(triton.is_server_ready)
+    assert await triton(lambda client: client.is_server_live())
+    assert await triton(lambda client: client.is_server_ready())
     for version in ("", "1"):
-        assert await asyncio.to_thread(triton.is_model_ready, "my model", version)
-    metadata = await asyncio.to_thread(triton.get_model_metadata, "my model")
+        assert await triton(lambda client, version=version: client.is_model_ready("my model", version))
+    metadata = await triton(lambda client: client.get_model_metadata("my model"))
     assert {"name": "x", "datatype": "FP32", "shape": [-1, 4]} == metadata["inputs"][0]
-    assert "binary_tensor_data" in (await asyncio.to_thread(triton.get_server_metadata))["extensions"]
-    index = await asyncio.to_thread(triton.get_model_repository_index)
+    assert "binary_tensor_data" in (await triton(lambda client: client.get_server_metadata()))["extensions"]
+    index = await triton(lambda client: client.get_model_repository_index())
     assert [("my model", "1", "READY")] == [(m["name"], m["version"], m["state"]) for m in index]
 
 
@@ -333,7 +359,7 @@ async def test_triton_client_sees_what_is_served(triton: Any) -> None:
 @pytest.mark.parametrize("binary_out", [True, False, None])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 async def test_triton_client_is_answered(
-    triton: Any, binary_in: bool, binary_out: bool | None, compression: str | None  # noqa: FBT001  # a table
+    triton: Triton, binary_in: bool, binary_out: bool | None, compression: str | None  # noqa: FBT001  # a table
 ) -> None:  # fmt: skip
     """Binary and JSON, in and out, packed or not, with a batch dimension; without named outputs all come as bytes."""
     import tritonclient.http as tritonhttp
@@ -342,8 +368,8 @@ async def test_triton_client_is_answered(
     given = tritonhttp.InferInput("x", [3, 4], "FP32").set_data_from_numpy(rows, binary_data=binary_in)
     wanted = None if binary_out is None else [tritonhttp.InferRequestedOutput("p", binary_data=binary_out)]
     options = {"request_compression_algorithm": compression, "response_compression_algorithm": compression}
-    answer = await asyncio.to_thread(
-        lambda: triton.infer("my model", [given], outputs=wanted, request_id="q", timeout=5_000_000, **options)
+    answer = await triton(
+        lambda client: client.infer("my model", [given], outputs=wanted, request_id="q", timeout=5_000_000, **options)
     )
     np.testing.assert_array_equal(2 * rows, answer.as_numpy("p"))
     assert ("q", "1") == (answer.get_response()["id"], answer.get_response()["model_version"])
@@ -351,7 +377,12 @@ async def test_triton_client_is_answered(
 
 @pytest.mark.parametrize("dtype", sorted(set(DATATYPES) - {"bool", "bfloat16"}))
 @pytest.mark.parametrize("binary", [True, False])
-async def test_triton_client_sends_every_datatype(triton: Any, serving: FakeServing, dtype: str, binary: bool) -> None:  # noqa: FBT001
+async def test_triton_client_sends_every_datatype(
+    triton: Triton,
+    serving: FakeServing,
+    dtype: str,
+    binary: bool,  # noqa: FBT001  # a table
+) -> None:
     """Each dtype goes there and back."""
     import tritonclient.http as tritonhttp
     from tritonclient.utils import np_to_triton_dtype
@@ -362,19 +393,19 @@ async def test_triton_client_sends_every_datatype(triton: Any, serving: FakeServ
         rows, binary_data=binary
     )
     wanted = [tritonhttp.InferRequestedOutput("p", binary_data=binary)]
-    answer = await asyncio.to_thread(lambda: triton.infer("my model", [given], outputs=wanted))
+    answer = await triton(lambda client: client.infer("my model", [given], outputs=wanted))
     assert np.dtype(dtype) == answer.as_numpy("p").dtype
     np.testing.assert_array_equal(2 * rows, answer.as_numpy("p"))
 
 
-async def test_triton_client_understands_a_refusal(triton: Any) -> None:
+async def test_triton_client_understands_a_refusal(triton: Triton) -> None:
     """Status and reason arrive as its own exception."""
     import tritonclient.http as tritonhttp
     from tritonclient.utils import InferenceServerException
 
     given = tritonhttp.InferInput("x", [1, 3], "FP32").set_data_from_numpy(np.ones((1, 3), np.float32))
     with pytest.raises(InferenceServerException, match="expected the shape") as caught:
-        await asyncio.to_thread(lambda: triton.infer("my model", [given]))
+        await triton(lambda client: client.infer("my model", [given]))
     assert "400" == caught.value.status()
 
 
@@ -474,3 +505,13 @@ async def test_client_over_a_unix_socket(api: InferenceApi, tmp_path: Path) -> N
     with Client(f"unix:{tmp_path / 's'}") as client:
         assert "1" == (await asyncio.to_thread(client.infer, np.ones(4))).version
     await server.close()
+
+
+async def test_the_guides_example_runs(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """What people copy from docs/guides/device.md works as it stands there, but for the port."""
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "device.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert "127.0.0.1:8080" in example
+    code = compile(example.replace(":8080", f":{port}"), "device.md", "exec")
+    await asyncio.to_thread(exec, code, {})
+    assert "1 {'p': (4,)}\n" == capsys.readouterr().out
