@@ -1,7 +1,8 @@
 """Bad links for tests and programs: network namespaces, and a process between them that delays and loses packets.
 
 The *near* end is where servers run, the *far* end where a device does; each is a network namespace with a loopback of
-its own, and nothing of it is left when the ``with`` block ends or this process dies. Random losses follow the seed;
+its own. Nothing of it is left when the ``with`` block ends; when this process dies meanwhile, what runs at the ends is
+killed. Random losses follow the seed;
 when packets come follows the machine. Nothing is sent outside. Example::
 
     with link(delay_ms=200, loss=0.05, rate_bits=384_000) as line:         # or link(**asdict(PRESETS["3G"]))
@@ -103,6 +104,11 @@ class Network:
         """Add a link with a new namespace at its far end. Raises :class:`UsageError` for a name that is taken."""
         return Link(self, name, self.near, self._end(self.ask({"attach": name, "conditions": asdict(conditions)})))
 
+    def end(self) -> None:
+        """Say that the links are not needed any more; what still runs at their ends is left alone."""
+        if self._process.poll() is None:
+            self.ask({"end": True})
+
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request to the process that is the links, as :mod:`devices.emulator.wire` describes them."""
         assert self._process.stdin is not None  # it was started with pipes
@@ -138,7 +144,11 @@ def network(*, seed: int = 0) -> Iterator[Network]:
         command, cwd=_CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     with process:  # closes its standard input, upon which it ends
-        yield Network(process)
+        made = Network(process)
+        try:
+            yield made
+        finally:
+            made.end()
 
 
 def link(*, seed: int = 0, **conditions: float | bool) -> AbstractContextManager[Link]:

@@ -1,8 +1,9 @@
 """The process that is the links: packets from a TUN device in one namespace to one in another, late or never.
 
 One namespace is *near* (the servers'), each attached one is *far* (a device's) and reaches only the near one. Requests
-are JSON, one a line, on standard input; each is answered by a line on standard output. It ends, and with it the links
-and what nobody else holds of the namespaces, when standard input does: with the process that started it. Example::
+are JSON, one a line, on standard input; each is answered by a line on standard output. It ends with standard input. If
+that ends without a request to end, the process that started it has died: then everything that runs in the namespaces is
+killed, so that nothing outlives a test that was. Example::
 
     $ python -m devices.emulator.wire 7
     {"namespace": 3, "address": "10.77.0.1"}
@@ -14,18 +15,23 @@ and what nobody else holds of the namespaces, when standard input does: with the
     {}
     {"count": "pi4"}
     {"up": {"packets": 9, "bytes": 5403, "lost": 2}, "down": {"packets": 7, "bytes": 3201, "lost": 0}}
+    {"end": true}
+    {}
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -91,6 +97,7 @@ class Wire:
         self._by_address: dict[bytes, _Link] = {}
         self._flights: list[_Flight] = []
         self._number = 0
+        self.asked_to_end = False
         self._poll = select.poll()
         self._poll.register(self._near_tun, select.POLLIN)
 
@@ -120,8 +127,20 @@ class Wire:
                 return {}
             case {"count": str(name)} if name in self._links:
                 return {way: self._count(getattr(self._links[name], way)) for way in ("up", "down")}
+            case {"end": True}:
+                self.asked_to_end = True
+                return {}
         known = ", ".join(self._links) or "none"
-        raise UsageError(f"expected attach, change, outage or count of a link ({known} attached), got {request!r}")
+        raise UsageError(f"expected attach, change, outage, count (of {known}) or end, got {request!r}")
+
+    def kill_inhabitants(self) -> None:
+        """SIGKILL every process in one of the namespaces."""
+        namespaces = {os.fstat(fd).st_ino for fd in (self.near, *(link.namespace for link in self._links.values()))}
+        for process in Path("/proc").glob("[0-9]*"):
+            # gone meanwhile, or somebody else's
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                if (process / "ns" / "net").stat().st_ino in namespaces:
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def _attach(self, name: str, conditions: Conditions) -> dict[str, Any]:
         if len(self._links) >= _MOST_LINKS:
@@ -223,6 +242,8 @@ def main(arguments: list[str]) -> None:
     wire = Wire(int(arguments[0]))
     _say({"namespace": wire.near, "address": f"{_NETWORK}.1"})
     wire.run(_Requests(wire))
+    if not wire.asked_to_end:
+        wire.kill_inhabitants()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from demo.system import wait_until
+from devices.emulator.arm_root import arm_root
 from devices.emulator.board import Board, Limits
 from devices.emulator.conditions import PRESETS
 from devices.emulator.fleet import EmulatedFleet, Report, emulated_fleet
-from devices.emulator.image import board_image
+from devices.emulator.image import board_image, no_boards
 from devices.emulator.memory_group import no_memory_groups
-from devices.emulator.namespaces import missing
+from devices.emulator.namespaces import missing, privileged_prefix
 from edgeopt_contract.errors import UnreachableError, UsageError
 
 _FIGURES = pytest.StashKey[list[str]]()
@@ -116,15 +117,19 @@ def _quantize(directory: Path) -> subprocess.Popen[bytes]:
 @pytest.fixture(scope="session")
 def boards(tmp_path_factory: pytest.TempPathFactory, figure: Callable[[str], None]) -> Iterator[Boards]:
     """Start three boards that are online and confirmed on an int8 bundle of edgeopt's, or skip with the reason."""
-    reason = missing()
+    reason = missing() or no_boards()
+    if reason is None and privileged_prefix():
+        reason = f"without root, boards need the whole of pytest under '{' '.join(privileged_prefix())}'"
     if reason is not None:
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("emulated")
     try:
-        with board_image(print) as image, emulated_fleet(folder, image, "--tick-seconds", "0.2") as fleet:
-            yield _started(Boards(fleet, folder / "digits"), figure)
+        with arm_root(print):
+            pass
     except (UsageError, UnreachableError) as error:
-        pytest.skip(f"boards cannot be emulated here: {error}")
+        pytest.skip(f"the boards' arm64 system cannot be made here: {error}")
+    folder = tmp_path_factory.mktemp("emulated")
+    with board_image(print) as image, emulated_fleet(folder, image, "--tick-seconds", "0.2") as fleet:
+        yield _started(Boards(fleet, folder / "digits"), figure)
 
 
 def _started(boards: Boards, figure: Callable[[str], None]) -> Boards:

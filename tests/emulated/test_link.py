@@ -46,6 +46,14 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def _wait_for_a_sleep(pids: list[int]) -> None:
+    """Wait until processes have become 'sleep', and so are where they belong."""
+    deadline = time.monotonic() + 10
+    while not all(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _called(line: Link, count: int = 1, size: int = 1) -> float:
     """Send ``size`` bytes there and back ``count`` times from the far end; return the seconds with connecting."""
     command = line.far.command(sys.executable, "-c", _CALL, line.near.address, str(count), str(size))
@@ -155,20 +163,34 @@ def test_wrong_requests_are_answered_and_harm_nothing() -> None:
 
 
 def test_nothing_is_left_when_the_program_is_killed() -> None:
-    """After SIGKILL of the program that made a link, the link's process ends, and with it the namespaces."""
+    """After SIGKILL of the program that made a link, what it started at both ends dies, and the link's process ends."""
     program = (
-        "import time\nfrom devices.emulator.link import link\n"
-        "with link() as line:\n print(line.near.pid, flush=True)\n time.sleep(600)\n"
+        "import subprocess, time\nfrom devices.emulator.link import link\n"
+        "with link() as line:\n"
+        " ends = [subprocess.Popen(end.command('sleep', '600')) for end in (line.near, line.far)]\n"
+        " print(line.near.pid, *(process.pid for process in ends), flush=True)\n time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        wire = int(process.stdout.readline())
-        assert _runs(wire)
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert [True, True, True] == [_runs(pid) for pid in pids]
+        _wait_for_a_sleep(pids[1:])
         process.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while _runs(wire) and time.monotonic() < deadline:
+        while any(map(_runs, pids)) and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert not _runs(wire)
+    assert [False, False, False] == [_runs(pid) for pid in pids]
+
+
+def test_what_runs_at_an_end_survives_an_orderly_end() -> None:
+    """The end of the block ends the link and nobody's processes: who started them stops them."""
+    with link() as line:
+        process = subprocess.Popen(line.far.command("sleep", "600"))
+        _wait_for_a_sleep([process.pid])
+    assert _runs(line.near.pid) is False
+    assert None is process.poll()
+    process.kill()
+    process.wait()
 
 
 def test_presets_are_ready_to_use() -> None:
