@@ -71,7 +71,7 @@ class LinkOptions:
     stable_seconds: float = 10.0  # a connection that ends sooner counts as a failure
     keepalive_seconds: int = 60
     connect_seconds: float = 20.0  # until CONNACK
-    answer_seconds: float = 60.0  # until PUBACK, which may stand behind blocks on a slow link
+    answer_seconds: float = 120.0  # until SUBACK and the like, which may stand behind a block on a link of 9 kbit/s
     refresh_seconds: float = 300.0  # the desired state is asked for again: no broker is trusted to have delivered it
 
 
@@ -98,8 +98,9 @@ class Arrival:
 class _Session:
     """One connection, from its CONNACK to its end; what waits for an answer ends with it."""
 
-    def __init__(self, client: aiomqtt.Client) -> None:
+    def __init__(self, client: aiomqtt.Client, answer_seconds: float) -> None:
         self.client = client
+        self._answer_seconds = answer_seconds
         self._lost = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
         self._unsubscribing: set[asyncio.Task[None]] = set()
@@ -107,13 +108,17 @@ class _Session:
     async def call(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns; raises :class:`UnreachableError` as soon as the connection is lost.
 
-        aiomqtt itself would wait for an answer that no longer can come.
+        aiomqtt itself would wait for an answer that no longer can come. A broker that keeps the connection and does not
+        answer is left.
         """
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({task, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+            await self.wait(task, self._answer_seconds)
             if task.done():
                 return task.result()
+            if not self._lost.done():
+                self.leave()
+                raise UnreachableError(f"the broker gave no answer in {self._answer_seconds:g} s")
             raise UnreachableError("the connection was lost")
         except aiomqtt.MqttError as error:
             raise UnreachableError(str(error)) from error
@@ -193,8 +198,7 @@ class Link:
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish with QoS 1. Raises :class:`UnreachableError` when the broker has not taken it."""
         session = self._live()
-        seconds = self._options.answer_seconds
-        await session.call(session.client.publish(topic, payload, qos=1, retain=retain, timeout=seconds))
+        await session.call(session.client.publish(topic, payload, qos=1, retain=retain, timeout=math.inf))
 
     def reconnect(self) -> None:
         """End the present connection, if there is one, so that the next one uses the newest credentials."""
@@ -234,7 +238,7 @@ class Link:
                 await session.call(session.client.unsubscribe(topic, timeout=math.inf))
                 subscribed = False
             if not future.done():
-                raise UnreachableError(f"the broker has nothing on {topic}: nothing came in {patience_seconds:.1f} s")
+                raise UnreachableError(f"the broker has nothing: nothing came in {patience_seconds:.1f} s")
             payload, arrived_at = future.result()
             return Arrival(payload=payload, asked_at=asked_at, answered_at=answered_at, arrived_at=arrived_at)
         except UnreachableError as error:
@@ -257,7 +261,7 @@ class Link:
         except BaseException:
             _abandon(client)
             raise
-        session = _Session(client)
+        session = _Session(client, self._options.answer_seconds)
         parts = (session.left(), self._hear(client), self._tend(session, credentials))
         work = [asyncio.create_task(part) for part in parts]
         try:

@@ -200,10 +200,11 @@ async def test_a_name_that_does_not_resolve_is_tried_again(heard: Heard) -> None
 
 
 class ScriptedBroker:
-    """Says what a test wants said: the CONNACK or not, and then the answers to SUBSCRIBE and PUBLISH, or silence."""
+    """Welcomes or not, acknowledges or not, and never answers a PINGREQ."""
 
-    def __init__(self, *, welcomes: bool) -> None:
+    def __init__(self, *, welcomes: bool, acknowledges: bool) -> None:
         self.welcomes = welcomes
+        self.acknowledges = acknowledges
         self.connects = 0
         self.ended = 0
         self.port = 0
@@ -218,16 +219,18 @@ class ScriptedBroker:
                     writer.write(CONNACK)
                 elif packet.kind == SUBSCRIBE:
                     writer.write(b"\x90\x04" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01")
-                elif packet.kind == PUBLISH:
+                elif packet.kind == PUBLISH and self.acknowledges:
                     writer.write(packet.acknowledgement or b"")
         self.ended += 1
         writer.close()
 
 
 @contextlib.asynccontextmanager
-async def scripted(heard: Heard, *, welcomes: bool, **timing: Any) -> AsyncIterator[ScriptedBroker]:
+async def scripted(
+    heard: Heard, *, welcomes: bool = True, acknowledges: bool = True, **timing: Any
+) -> AsyncIterator[ScriptedBroker]:
     """A scripted broker with a link to it."""
-    broker = ScriptedBroker(welcomes=welcomes)
+    broker = ScriptedBroker(welcomes=welcomes, acknowledges=acknowledges)
     async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
         task = asyncio.create_task(link_to(server.sockets[0].getsockname()[1], heard, timing=timing).run())
         yield broker
@@ -237,7 +240,7 @@ async def scripted(heard: Heard, *, welcomes: bool, **timing: Any) -> AsyncItera
 
 async def test_half_open_connection_is_noticed(heard: Heard) -> None:
     """A broker that answers no PINGREQ is left, and connected to again."""
-    async with scripted(heard, welcomes=True, keepalive_seconds=1) as broker:
+    async with scripted(heard, keepalive_seconds=1) as broker:
         await asyncio.to_thread(wait_until, "a second connection", lambda: heard.connections >= 2)
         assert broker.ended >= 1
 
@@ -247,6 +250,13 @@ async def test_connection_without_a_welcome_is_closed_before_the_next(heard: Hea
     async with scripted(heard, welcomes=False, connect_seconds=0.2) as broker:
         await asyncio.to_thread(wait_until, "several attempts", lambda: broker.connects >= 3)
         assert broker.connects - broker.ended <= 1
+    assert 0 == heard.connections
+
+
+async def test_broker_that_acknowledges_nothing_is_left(heard: Heard) -> None:
+    """A birth without PUBACK ends the connection after a while, instead of a device that waits for ever."""
+    async with scripted(heard, acknowledges=False, answer_seconds=0.2) as broker:
+        await asyncio.to_thread(wait_until, "several attempts", lambda: broker.connects >= 3)
     assert 0 == heard.connections
 
 

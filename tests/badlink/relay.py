@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 PUBLISH, PUBACK = 3, 4
+_HELD_SECONDS = 0.2
 _BUFFER_BYTES = 16 * 1024  # small, so that what was handed over is not more than what is under way
 
 
@@ -93,6 +94,11 @@ class Meddler:
             return [], None
         self.counts["passed on"] += 1
         return [packet.raw, *after], None
+
+    def release(self, direction: str) -> bytes:
+        """Return what was held back for an exchange with a message that did not come."""
+        held = self._held.pop(direction, None)
+        return b"" if held is None else held.raw
 
 
 class Relay:
@@ -203,6 +209,8 @@ class Relay:
                 back.write(answer)
             for message in messages:
                 await self._send(direction, onward, message)
+            if isinstance(self._meddler, Meddler) and not messages:
+                self._loop.call_later(_HELD_SECONDS, _release, self._meddler, direction, onward)
 
     async def _send(self, direction: str, writer: asyncio.StreamWriter, message: bytes) -> None:
         for start in range(0, len(message), _BUFFER_BYTES):
@@ -213,3 +221,9 @@ class Relay:
                 self.down_bytes += len(piece)
                 if self.bytes_per_second is not None:
                     await asyncio.sleep(len(piece) / self.bytes_per_second)
+
+
+def _release(meddler: Meddler, direction: str, onward: asyncio.StreamWriter) -> None:
+    """Send what was held back, unless another message took it along."""
+    if held := meddler.release(direction):
+        onward.write(held)
