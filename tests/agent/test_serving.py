@@ -288,6 +288,8 @@ async def test_counts_of_another_boot_are_not_told(tmp_path: Path, capabilities:
     path.write_bytes(path.read_bytes().replace(boot_id().encode(), b"another".ljust(len(boot_id()))))
 
     second = Bench(tmp_path, capabilities, RunnerOptions())
+    second.serving.close_window()
+    assert [] == second.windows()
     await second.serving.start(second.slots.open("a"))
     await second.stop()
     assert [0] == [window.rows for window in second.seen]
