@@ -17,11 +17,14 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
+from aiomqtt.exceptions import MqttConnectError
+
 from edgeopt_contract.errors import UnreachableError
 
 __all__ = ["Refusal"]
 
 _ALERT = re.compile(r"alert ([a-z ]+)")
+_NOT_LET_IN = {4, 5, 134, 135}  # CONNACK: bad user name or password, not authorized; in MQTT 3.1.1 and as paho has them
 _MEANINGS = {
     "certificate expired": "this device's certificate has expired; it is being renewed",
     "certificate revoked": "this device's certificate was revoked; only a new token lets it back in",
@@ -47,7 +50,7 @@ class Refusal(logging.Handler):
             self._heard.set_result(text)
 
     async def or_done(self, connecting: Coroutine[Any, Any, Any]) -> None:
-        """Await ``connecting``. Raises :class:`UnreachableError` as soon as the broker has refused the certificate."""
+        """Await ``connecting``. Raises :class:`UnreachableError` as soon as the broker has refused this device."""
         task = asyncio.ensure_future(connecting)
         either: set[asyncio.Future[Any]] = {task, self._heard}
         try:
@@ -59,5 +62,11 @@ class Refusal(logging.Handler):
             match = _ALERT.search(text)
             alert = "" if match is None else match[1].strip()
             raise UnreachableError(_MEANINGS.get(alert, f"the broker ended the TLS connection: {text}"))
+        except MqttConnectError as error:  # the broker's own word, in CONNACK
+            if getattr(error.rc, "value", error.rc) not in _NOT_LET_IN:
+                raise
+            raise UnreachableError(
+                f"the broker does not let this device in ({error}): it was revoked, or enrolled at another fleet"
+            ) from error
         finally:
             task.cancel()

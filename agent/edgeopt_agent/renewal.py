@@ -1,7 +1,6 @@
-"""When the identity is renewed, and starting the short-lived process that does it.
+"""Keeps the identity valid: starts the short-lived process that renews it whenever it is time.
 
-At about two thirds of the certificate's life, spread so that devices that were enrolled together do not come together;
-at once when it has expired already, for a device that was off for months may still renew with its old key. Example::
+When that is, :mod:`edgeopt_agent.validity` says; whether the new identity takes over, the broker. Example::
 
     renewal = Renewal(data, random, reconnect=link.reconnect)
     group.create_task(renewal.run())
@@ -14,41 +13,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.identity import load_identity, load_renewal
 from edgeopt_agent.log import log_event
+from edgeopt_agent.validity import Validity
 
-__all__ = ["Renewal", "Validity", "renewal_due", "retry_after"]
+__all__ = ["Renewal"]
 
 _LONGEST_SLEEP_SECONDS = 3600.0  # the clock may be set meanwhile
 _TIMEOUT_SECONDS = 120.0  # an emulated or busy small board takes seconds to import cryptography
-_LONGEST_RETRY_SECONDS = 6 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """From when to when a certificate is valid, in seconds since 1970."""
-
-    begin: int
-    end: int
-
-
-def renewal_due(validity: Validity, share: float) -> float:
-    """Return when to renew: after two thirds of the life and ``share`` (0 to 1) of another twelfth."""
-    life = validity.end - validity.begin
-    return validity.begin + life * (2 / 3 + share / 12)
-
-
-def retry_after(failures: int, validity: Validity, random: Random) -> float:
-    """Return seconds to wait after ``failures`` in a row: full jitter, within limits that suit the life."""
-    life = validity.end - validity.begin
-    return full_jitter(
-        failures, base_seconds=min(60.0, life / 200), cap_seconds=min(_LONGEST_RETRY_SECONDS, life / 24), random=random
-    )
 
 
 class Renewal:
@@ -74,17 +50,23 @@ class Renewal:
         while True:
             access = load_identity(self._data).access
             validity = Validity(access.valid_from, access.valid_until)
-            wait = renewal_due(validity, share) - self._clock()
+            wait = validity.due(share) - self._clock()
             if wait > 0:
                 await asyncio.sleep(min(wait, _LONGEST_SLEEP_SECONDS))
                 continue
             if self._is_there() or await self._renew():
                 self._failures = 0
                 self._reconnect()  # the broker decides whether the new identity takes over
-                await asyncio.sleep(min(_LONGEST_SLEEP_SECONDS, (validity.end - validity.begin) / 24))
+                await asyncio.sleep(validity.patience)
             else:
                 self._failures += 1
-                await asyncio.sleep(retry_after(self._failures, validity, self._random))
+                await asyncio.sleep(self._pause(validity))
+
+    def _pause(self, validity: Validity) -> float:
+        """Return seconds to wait after a failure."""
+        return full_jitter(
+            self._failures, base_seconds=validity.retry_base, cap_seconds=validity.retry_cap, random=self._random
+        )
 
     def _is_there(self) -> bool:
         """Say whether a renewed identity waits for the broker to let it in."""
