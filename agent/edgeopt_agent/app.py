@@ -39,6 +39,7 @@ from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerOptions
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust.checker import Trust, TrustOptions
+from edgeopt_agent.trust.sources import HttpMetadata, MetadataSource, MqttMetadata
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
 from edgeopt_contract.messages import Status
@@ -95,7 +96,8 @@ class Agent:
         carriers = _carriers(config, self._link, random)
         options = DeliveryOptions(incoming=config.data / "incoming", disk_reserve_bytes=config.disk_reserve_bytes)
         delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
-        trust = Trust(self._link, TrustOptions(directory=config.data / "trust", root=identity.access.root), random)
+        trusting = TrustOptions(directory=config.data / "trust", root=identity.access.root)
+        trust = Trust(_metadata_sources(config, self._link), trusting, random)
         parts = Parts(journal, self.serving, self._slots, delivery, trust)
         self.updater = Updater(parts, self._update_changed)
 
@@ -186,6 +188,13 @@ def _carriers(config: AgentConfig, link: Link, random: Random) -> list[Carrier]:
     mqtt = MqttCarrier(link, options, budget, random)
     http = HttpCarrier(lambda: _http_access(config), budget)
     ways: dict[str, list[Carrier]] = {"mqtt": [mqtt], "http": [http], "auto": [mqtt, http]}
+    return ways[config.delivery]
+
+
+def _metadata_sources(config: AgentConfig, link: Link) -> list[MetadataSource]:
+    """Return the ways by which metadata may come, the first one first."""
+    mqtt, http = MqttMetadata(link), HttpMetadata(lambda: _http_access(config))
+    ways: dict[str, list[MetadataSource]] = {"mqtt": [mqtt], "http": [http], "auto": [mqtt, http]}
     return ways[config.delivery]
 
 

@@ -2,6 +2,7 @@
 
 - :mod:`edgeopt_agent.trust.checker` is the agent's side: it fetches the fleet's metadata, asks the child, and waits
   for newer metadata where the answer is "not yet".
+- :mod:`edgeopt_agent.trust.sources` are the ways by which metadata come: MQTT and HTTP.
 - ``python -m edgeopt_agent.trust`` is the child: it alone imports ``tuf`` and ``cryptography``, and its memory goes
   back to the device when it has answered.
 - :mod:`edgeopt_agent.trust.metadata` drives python-tuf; :mod:`~edgeopt_agent.trust.floor` and
@@ -10,6 +11,6 @@
 
 Importing this package imports none of that. Example::
 
-    trust = Trust(source, TrustOptions(directory=data / "trust", root=root_text))
-    target = await trust.check(desired, running=digest, on_wait=print)    # raises SignatureError
+    trust = Trust([MqttMetadata(link)], TrustOptions(directory=data / "trust", root=root_text), Random())
+    target = await trust.check(bundle, running=digest)    # raises SignatureError
 """

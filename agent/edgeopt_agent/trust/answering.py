@@ -128,6 +128,6 @@ def _reason(error: Exception, now: float) -> str:
     kind = next((text for known, text in _KINDS if isinstance(error, known)), "not valid")
     text = f"the fleet's metadata are refused: {kind} ({error})"
     if isinstance(error, ExpiredMetadataError):
-        day = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        day = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%d")
         text += f"; it is {day} for this device: is its clock right, and does the fleet server run?"
     return text

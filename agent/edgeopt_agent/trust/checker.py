@@ -2,7 +2,7 @@
 
 Neither ``tuf`` nor ``cryptography`` is imported here. Example::
 
-    trust = Trust(link, TrustOptions(directory=data / "trust", root=identity.root), Random())
+    trust = Trust([MqttMetadata(link)], TrustOptions(directory=data / "trust", root=identity.root), Random())
     target = await trust.check(bundle, running=None, on_wait=report)     # raises SignatureError, StorageError
 """
 
@@ -13,34 +13,22 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 from edgeopt_agent.backoff import full_jitter
-from edgeopt_agent.link import Arrival
 from edgeopt_agent.log import log_event
 from edgeopt_agent.trust.floor import Reading
 from edgeopt_agent.trust.question import Answer, Outcome, Question, decode_answer, encode_question
+from edgeopt_agent.trust.sources import MetadataSource
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError, UnreachableError
-from edgeopt_contract.topics import Topics
 from edgeopt_contract.tuf import BundleTarget, TufMetadata
 
-__all__ = ["MetadataSource", "Trust", "TrustOptions", "read_clocks"]
+__all__ = ["Trust", "TrustOptions", "read_clocks"]
 
-
-class MetadataSource(Protocol):
-    """Where the metadata come from; :class:`edgeopt_agent.link.Link` is one."""
-
-    async def wait_until_connected(self) -> None:
-        """Return when there is a connection."""
-        ...
-
-    async def fetch(self, topic: str, patience_seconds: float) -> Arrival:
-        """Return what is published on ``topic``, or raise :class:`UnreachableError`."""
-        ...
+_REASONS = 8  # an attacker who thinks of ever new ones does not fill the spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +37,6 @@ class TrustOptions:
 
     directory: Path
     root: str
-    fetch_seconds: float = 10.0
     child_seconds: float = 150.0
     patience_seconds: float = 3600.0
     retry_base_seconds: float = 0.5
@@ -61,12 +48,12 @@ class Trust:
 
     def __init__(
         self,
-        source: MetadataSource,
+        sources: Sequence[MetadataSource],
         options: TrustOptions,
         random: Random,
         clocks: Callable[[], Reading] | None = None,
     ) -> None:
-        self._source = source
+        self._sources = tuple(sources)
         self._options = options
         self._random = random
         self._clocks = clocks or read_clocks
@@ -79,10 +66,10 @@ class Trust:
         While newer metadata could change the answer it waits, and tells ``on_wait`` every new reason once. Raises
         :class:`SignatureError` for a bundle that must not be installed, :class:`StorageError`.
         """
-        options, reason, attempt = self._options, "", 0
+        options, told, attempt = self._options, set[str](), 0
         end = time.monotonic() + options.patience_seconds
         while True:
-            answer = await self._ask(bundle, running, await self._obtain())
+            answer = await self._ask(bundle, running, await self._obtain(attempt))
             if answer.target is not None:
                 return answer.target
             if answer.outcome is Outcome.REFUSED:
@@ -91,11 +78,11 @@ class Trust:
                 raise StorageError(answer.reason)
             if time.monotonic() >= end:
                 raise SignatureError(f"waited {options.patience_seconds:g} s for other metadata: {answer.reason}")
-            if answer.reason != reason:
-                reason = answer.reason
-                log_event("not_yet_trusted", level=logging.WARNING, bundle=bundle[:12], reason=reason)
+            if answer.reason not in told and len(told) < _REASONS:
+                told.add(answer.reason)
+                log_event("not_yet_trusted", level=logging.WARNING, bundle=bundle[:12], reason=answer.reason)
                 if on_wait is not None:
-                    await on_wait(reason)
+                    await on_wait(answer.reason)
             await self._pause(attempt, end)
             attempt += 1
 
@@ -109,15 +96,17 @@ class Trust:
         )
         await asyncio.sleep(min(delay, max(0.0, end - time.monotonic())))
 
-    async def _obtain(self) -> bytes:
-        """Return what is published now, or nothing: then the child goes by what it verified before."""
-        try:
-            async with asyncio.timeout(self._options.fetch_seconds):
-                await self._source.wait_until_connected()
-            return (await self._source.fetch(Topics.TUF, self._options.fetch_seconds)).payload
-        except (TimeoutError, UnreachableError) as error:
-            log_event("metadata_unanswered", level=logging.WARNING, reason=str(error) or "no connection")
-            return b""
+    async def _obtain(self, attempt: int) -> bytes:
+        """Return what is published now, or nothing: then the child goes by what it verified before.
+
+        The ways take turns: one that is withheld or forged does not stand between a device and the other.
+        """
+        for turn in range(len(self._sources)):
+            try:
+                return await self._sources[(attempt + turn) % len(self._sources)].obtain()
+            except UnreachableError as error:
+                log_event("metadata_unanswered", level=logging.WARNING, reason=error)
+        return b""
 
     async def _ask(self, bundle: str, running: str | None, metadata: bytes) -> Answer:
         if len(metadata) > TufMetadata.MAX_BYTES:
