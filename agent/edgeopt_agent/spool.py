@@ -152,18 +152,18 @@ class Spool:
         does not keep the contract's limits; then no number is used. ``build`` of a window may be asked for a number
         that it does not get.
         """
-        session = int(self.meta("session"))
-        if channel is Channel.REPORTED:
-            number = int(self.meta("last_number")) + 1
-            self._keep(number, channel, encode(build(session, number)))
+        session, number = int(self.meta("session")), int(self.meta("last_number")) + 1
+        if channel is Channel.REPORTED or (not self._waiting and self._numbered() < AHEAD):
+            message = build(session, number)
+            self._keep(number, channel, encode(message))
         else:
-            window = build(session, GREATEST_NUMBER)
-            assert isinstance(window, Telemetry)  # the channel says so
-            encode(window)
-            self.set_meta("rows", int(self.meta("rows")) + window.rows)
-            self.set_meta("errors", int(self.meta("errors")) + window.errors)
-            self._waiting.put(pack(window))
-            self._number_waiting()
+            message = build(session, GREATEST_NUMBER)
+            assert isinstance(message, Telemetry)  # the channel says so
+            encode(message)  # it must fit whatever number it gets
+            self._waiting.put(pack(message))
+        if isinstance(message, Telemetry):
+            self.set_meta("rows", int(self.meta("rows")) + message.rows)
+            self.set_meta("errors", int(self.meta("errors")) + message.errors)
         while self._used_bytes() > self._limit_bytes and self._waiting.coarsen(session):
             pass
 
@@ -193,9 +193,8 @@ class Spool:
 
     def _number_waiting(self) -> None:
         """Give numbers to windows that wait, as many as may be under way."""
-        (numbered,) = self._connection.execute("SELECT COUNT(*) FROM messages").fetchone()
         session, number = int(self.meta("session")), int(self.meta("last_number"))
-        for _ in range(AHEAD - numbered):
+        for _ in range(AHEAD - self._numbered()):
             window = self._waiting.take()
             if window is None:
                 return
@@ -203,9 +202,14 @@ class Spool:
             self._keep(number, Channel.TELEMETRY, encode(unpack(window, session=session, number=number)))
 
     def _keep(self, number: int, channel: Channel, payload: bytes) -> None:
-        kept = min(payload, zlib.compress(payload, 9), key=len)
+        kept = min(payload, zlib.compress(payload), key=len)
         self._connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (number, str(channel), kept))
         self.set_meta("last_number", number)
+
+    def _numbered(self) -> int:
+        """Return how many messages with a number wait."""
+        (count,) = self._connection.execute("SELECT COUNT(*) FROM messages").fetchone()
+        return int(count)
 
     def _used_bytes(self) -> int:
         """Return how much of the file holds something."""
@@ -226,12 +230,11 @@ class Spool:
     def totals(self) -> SpoolTotals:
         """Return what was numbered so far and how much of it waits."""
         with database_errors(self._path):
-            (numbered,) = self._connection.execute("SELECT COUNT(*) FROM messages").fetchone()
-            waiting = len(self._waiting)
+            waiting = self._numbered() + len(self._waiting)
         return SpoolTotals(
             session=int(self.meta("session")),
             last_number=int(self.meta("last_number")),
-            unacknowledged=int(numbered) + waiting,
+            unacknowledged=waiting,
             acknowledged_at=int(self.meta("acknowledged_at")),
             rows=int(self.meta("rows")),
             errors=int(self.meta("errors")),

@@ -137,7 +137,8 @@ class Telemetry:
     def __post_init__(self) -> None:
         _check_number(self.session, self.number)
         check_digest(self.bundle)
-        if min(self.rows, self.errors, *self.latency, *(n for cells in self.cells.values() for n in cells), 0) < 0:
+        counts = ((self.rows, self.errors), self.latency, *self.cells.values())
+        if min(min(part, default=0) for part in counts) < 0:
             raise ValueError("expected counts of zero or more")
         if self.end < self.start:
             raise ValueError("expected a window that ends after it starts")
