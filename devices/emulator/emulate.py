@@ -65,8 +65,8 @@ def emulate(plan: Plan, console: Console) -> None:
 
 def _operator_line(fleet: EmulatedFleet) -> str:
     """Return how another terminal speaks to the server, which is in a network of its own."""
-    file = fleet.system.operator_file
-    return " ".join(fleet.network.near.command("env", f"EDGEOPT_FLEET={file}", "edgeopt", "devices"))
+    file, edgeopt = fleet.system.operator_file, Path(sys.executable).parent / "edgeopt"
+    return " ".join(fleet.network.near.command("env", f"EDGEOPT_FLEET={file}", str(edgeopt), "devices"))
 
 
 @contextlib.contextmanager

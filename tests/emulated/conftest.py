@@ -174,5 +174,5 @@ def _times(boards: Boards, what: str, reached: Callable[[str], bool]) -> dict[st
                 times[name] = time.monotonic() - boards.since[name]
         return len(times) == len(BOARDS)
 
-    wait_until(f"all boards {what}", probe, 120)
+    wait_until(f"all boards {what}", probe, 240)
     return times

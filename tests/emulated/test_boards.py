@@ -16,7 +16,7 @@ from devices.emulator.memory_group import no_memory_groups
 from tests.emulated.conftest import BOARDS, SMALL, Boards
 from tests.tiny import Recipe, tiny_bundle
 
-pytestmark = [pytest.mark.emulated, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.emulated, pytest.mark.timeout(600)]
 
 _DOTPROD = {"a53": False, "a72": False, "a76": True}
 _HUNGRY_FLOATS = 300_000_000  # 1.2 GB
@@ -139,7 +139,7 @@ def _ended(boards: Boards, rollout: str, name: str) -> Report:
         assert boards[name].on, boards[name].log.read_text()[-3000:]
         return boards.result(rollout, name)
 
-    return wait_until(f"{name} to end {rollout}", result, 120)
+    return wait_until(f"{name} to end {rollout}", result, 240)
 
 
 def _wait_for_digits(boards: Boards) -> None:
