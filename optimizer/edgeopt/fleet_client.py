@@ -54,13 +54,13 @@ class FleetAccess:
         if not self.key.isascii() or not self.key.isprintable():
             raise ValueError("expected a key of printable ASCII characters")
         try:
-            self.tls_context()
+            self.trusted()
         except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"expected ca to be a certificate in PEM: {error}") from error
 
-    def tls_context(self) -> ssl.SSLContext:
-        """Return whom to believe over HTTPS."""
-        return ssl.create_default_context(cadata=self.ca or None)
+    def trusted(self) -> ssl.SSLContext | bool:
+        """Return whom to believe over HTTPS, as httpx takes it; true: the system's authorities."""
+        return ssl.create_default_context(cadata=self.ca) if self.ca else True
 
 
 def load_access(path: Path) -> FleetAccess:
@@ -92,7 +92,7 @@ class FleetClient:
             headers={"Authorization": f"Bearer {access.key}"},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
-            verify=access.tls_context() if access.ca else True,
+            verify=access.trusted(),
             trust_env=False,  # a proxy meant for the internet does not lead to a fleet in the same room
         )
 

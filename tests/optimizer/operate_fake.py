@@ -150,8 +150,11 @@ class FakeFleet:
 
     def _devices(self, _method: str, rest: str, query: dict[str, str], _plain: Any) -> Answer:
         if rest:
-            found = [device for device in self.devices if device["id"] == rest]
-            return (200, found[0]) if found else problem(404, f"there is no device {rest}")
+            name, _, order = rest.partition("/")
+            found = [device for device in self.devices if device["id"] == name]
+            if found and order == "revoke":
+                found[0] |= {"online": False, "revoked_at": 1_795_300_200}
+            return (200, found[0]) if found else problem(404, f"there is no device {name}")
         key, _, value = query.get("tag", "").partition("=")
         matching = [device for device in self.devices if not key or device["tags"].get(key) == value]
         start = int(query.get("cursor", 0))

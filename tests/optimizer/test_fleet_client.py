@@ -61,6 +61,7 @@ class TestAccess:
             "",
             "[]",
             '{"url": "http://x"}',
+            '{"url": "https://x", "key": "k", "ca": "no certificate"}',
             '{"url": 5, "key": "k"}',
             '{"url": "fleet.example", "key": "k"}',
             '{"url": "ftp://x", "key": "k"}',

@@ -131,6 +131,16 @@ class TestDevices:
         fleet.devices[0]["moon_phase"] = "full"
         assert 0 == run("devices")[0]
 
+    def test_a_device_is_revoked_and_shown_as_such(self, run: Run, fleet: FakeFleet) -> None:
+        """Edgeopt devices revoke: it says what happened, and when stands on the device's page; an unknown one is 2."""
+        assert (0, "cam-1 is revoked and cut off\n") == run("devices", "revoke", "cam-1")[:2]
+        assert ("POST", "devices/cam-1/revoke", None) == fleet.requests[-1]
+        out = run("devices", "show", "cam-1")[1]
+        assert "revoked" in out
+        assert "2026-11-21" in out
+        assert 1_795_300_200 == json.loads(run("devices", "revoke", "cam-1", "--json")[1])["revoked_at"]
+        assert 2 == run("devices", "revoke", "cam-9")[0]
+
 
 class TestCohorts:
     """edgeopt cohort."""
