@@ -94,6 +94,19 @@ def devices_show(device: str, fleet: Path | None, *, as_json: bool) -> None:
     show(device_page(read(DeviceView, answer)))
 
 
+@devices.command("revoke", epilog=example("edgeopt devices revoke cam-7"))
+@click.argument("device", metavar="ID")
+@fleet_options
+def devices_revoke(device: str, fleet: Path | None, *, as_json: bool) -> None:
+    """Take a device's identity away: it is cut off at once. A new token lets it, or another in its place, back in."""
+    with connect(fleet) as client:
+        answer = client.revoke_device(device)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"{device} is revoked and cut off")
+
+
 @click.group(cls=ListByDefault, epilog=example("edgeopt cohort create oslo --tag site=oslo"))
 def cohort() -> None:
     """Save filters over tags under a name, as targets of rollouts."""

@@ -77,6 +77,7 @@ class DeviceView:
     agent_version: str | None = None
     capabilities: CapabilitiesView | None = None
     enrolled_at: float | None = None
+    revoked_at: float | None = None
     last_seen: float | None = None
     update: UpdateView | None = None
     telemetry: CountsView = field(default_factory=CountsView)

@@ -116,6 +116,7 @@ def device_page(device: DeviceView) -> Table:
         ("processor", plain(" ".join((can.arch, *can.features)) if can else "-")),
         ("runtimes", plain(" ".join(f"{k} {v}" for k, v in can.runtimes.items()) if can else "-")),
         ("enrolled", _time(device.enrolled_at)),
+        *([] if device.revoked_at is None else [("revoked", _time(device.revoked_at))]),
         ("last seen", _time(device.last_seen)),
         ("reported", Text(f"{device.telemetry.windows} windows, {device.telemetry.rows} rows, "
                           f"{device.telemetry.errors} errors")),
