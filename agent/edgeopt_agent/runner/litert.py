@@ -1,4 +1,4 @@
-"""LiteRT on the CPU. Importing this module imports the runtime.
+"""LiteRT on the CPU.
 
 Where a tensor of the model is an 8-bit number with a scale, floats go in and come out, as for every other runtime.
 Whole numbers of 64 bits, of which the converter makes 32, are made smaller if they fit. Example::
@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from edgeopt_agent.runner.arrays import Array
 from edgeopt_agent.runner.port import Order
-from edgeopt_contract.errors import DataError, ModelError
+from edgeopt_contract.errors import DataError, MissingExtraError, ModelError
 
 __all__ = ["open_model"]
 
@@ -44,7 +43,11 @@ class _Session:
 
 
 def open_model(order: Order) -> _Session:
-    """Load a ``.tflite`` model; raises what LiteRT raises."""
+    """Load a ``.tflite`` model; raises what LiteRT raises, or :class:`MissingExtraError`."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingExtraError("ai_edge_litert", "litert") from error
     interpreter = Interpreter(model_content=order.data, num_threads=order.threads)
     interpreter.allocate_tensors()
     return _Session(interpreter)

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU. Importing this module imports the runtime.
+"""OpenVINO on the CPU.
 
 It computes in float32 also where a CPU offers bfloat16: what was certified must be what runs. Some int8 networks make
 it write beyond its memory; that takes this process down and nothing else. Example::
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import openvino
 
 from edgeopt_agent.runner.arrays import Array
 from edgeopt_agent.runner.port import Order
+from edgeopt_contract.errors import MissingExtraError
 
 __all__ = ["open_model"]
 
@@ -34,7 +34,11 @@ class _Session:
 
 
 def open_model(order: Order) -> _Session:
-    """Compile an ONNX model for one sample at a time; raises what OpenVINO raises."""
+    """Compile an ONNX model for one sample at a time; raises what OpenVINO raises, or :class:`MissingExtraError`."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino") from error
     core = openvino.Core()
     graph = core.read_model(order.data)
     shapes = {}
