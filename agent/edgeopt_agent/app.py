@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from random import Random
@@ -27,7 +28,8 @@ from edgeopt_agent.journal import Journal
 from edgeopt_agent.link import Link, LinkOptions, Listener
 from edgeopt_agent.lock import only_agent_of
 from edgeopt_agent.log import log_event
-from edgeopt_agent.machine import read_capabilities_apart
+from edgeopt_agent.machine import read_capabilities_apart, read_facts
+from edgeopt_agent.notify import Notifier
 from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
 from edgeopt_agent.outbox import Outbox
 from edgeopt_agent.renewal import Renewal
@@ -77,7 +79,8 @@ class Agent:
     def __init__(self, config: AgentConfig, identity: Identity) -> None:
         self._config = config
         self._identity = identity
-        self._capabilities = read_capabilities_apart()
+        self._capabilities, self._facts = read_capabilities_apart(), read_facts()
+        self._notifier = Notifier(os.environ)
         random = Random()  # noqa: S311  # spreads load; nothing secret depends on it
         self._spool = Spool.open(
             config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit_bytes=config.spool_bytes
@@ -113,10 +116,12 @@ class Agent:
                     group.create_task(self._outbox.run()),
                     group.create_task(self.updater.run()),
                     group.create_task(self._close_windows()),
+                    group.create_task(self._notifier.run()),
                     group.create_task(self.serving.test_daily(self._config.self_test_seconds)),
                     *(group.create_task(source.run(self.serving)) for source in sources),
                 ]
                 await ended.wait()
+                self._notifier.tell("STOPPING=1")
                 self.updater.ends_on_purpose()
                 await self._link.say_goodbye()
                 await end_tasks(tasks)
@@ -155,6 +160,7 @@ class Agent:
             agent_version=AGENT_VERSION,
             running=self.serving.running,
             capabilities=self._capabilities,
+            machine=self._facts,
         )
         return encode(status)
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeopt_agent.counts import Counts, Layout, boot_id
+from edgeopt_agent.gauges import read_gauges
 from edgeopt_agent.log import log_event
-from edgeopt_agent.machine import read_gauges
 from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
 from edgeopt_agent.slots import Installed
 from edgeopt_agent.spool import Spool

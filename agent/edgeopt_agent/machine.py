@@ -1,10 +1,10 @@
-"""What this machine is and how it feels: capabilities for the birth message, gauges for the telemetry.
+"""What this machine is: capabilities and facts for the birth message. How it feels: :mod:`edgeopt_agent.gauges`.
 
 It reads ``/proc``, ``/sys`` and package metadata; it does not import a runtime. Package metadata are read in a child
 process (``python -m edgeopt_agent.machine``), for the modules that this takes would stay in memory. Example::
 
     read_capabilities().features                 # ('avx2', …)
-    read_gauges(Path("/var/lib/edgeopt"))        # {'memory_bytes': …, 'disk_free_bytes': …, 'temperature_celsius': …}
+    read_facts()["model"]                        # 'Raspberry Pi 4 Model B Rev 1.4'
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ import msgspec
 from edgeopt_contract.isa import isa_features, normalize_arch
 from edgeopt_contract.manifest import Capabilities
 
-__all__ = ["available_memory", "read_capabilities", "read_capabilities_apart", "read_gauges", "resident_memory"]
+__all__ = ["available_memory", "read_capabilities", "read_capabilities_apart", "read_facts", "resident_memory"]
 
 # By package, and others by their entry points (edgeopt_agent.runner.port).
 _RUNTIMES = {
@@ -31,6 +31,7 @@ _RUNTIMES = {
     "openvino": ("openvino",),
 }
 _ENTRY_POINTS = "edgeopt_agent.runtimes"
+_LONGEST_FACT = 120
 
 
 def read_capabilities(proc: Path = Path("/proc")) -> Capabilities:
@@ -51,17 +52,20 @@ def read_capabilities_apart() -> Capabilities:
     return msgspec.json.decode(told, type=Capabilities)
 
 
-def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> dict[str, float]:
-    """Return available memory, free disk below ``data`` and, where there is a sensor, the highest temperature."""
-    gauges = {"disk_free_bytes": float(shutil.disk_usage(data).free)}
-    available = available_memory(proc)
-    if available is not None:
-        gauges["memory_bytes"] = float(available)
-    temperatures = [_read(zone) for zone in (sys / "class" / "thermal").glob("thermal_zone*/temp")]
-    readings = [int(text) / 1000 for text in (t.strip() for t in temperatures) if text.lstrip("-").isdigit()]
-    if readings:
-        gauges["temperature_celsius"] = max(readings)
-    return gauges
+def read_facts(proc: Path = Path("/proc"), sys: Path = Path("/sys"), etc: Path = Path("/etc")) -> dict[str, str]:
+    """Return what this machine is in words: model, kernel, system, Python; what is unknown is left out.
+
+    The model is what the board's device tree says, or a PC's firmware.
+    """
+    model = _read(sys / "firmware" / "devicetree" / "base" / "model") or _read(sys / "class/dmi/id/product_name")
+    release = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read(etc / "os-release"), re.MULTILINE)
+    facts = {
+        "model": model.strip("\0 \n"),
+        "kernel": _read(proc / "sys" / "kernel" / "osrelease").strip(),
+        "system": release[1] if release else "",
+        "python": platform.python_version(),
+    }
+    return {name: value[:_LONGEST_FACT] for name, value in facts.items() if value}
 
 
 def available_memory(proc: Path = Path("/proc")) -> int | None:

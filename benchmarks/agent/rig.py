@@ -23,7 +23,7 @@ from tests.agent.conftest import Broker, FakeFleet, wait_until, write_identity
 
 __all__ = ["Rig"]
 
-_LISTENS = re.compile(r"event=http_listening port=(\d+)")
+_LISTENS = re.compile(r'"event":"http_listening","port":(\d+)')
 
 
 @dataclass

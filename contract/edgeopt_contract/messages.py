@@ -146,7 +146,10 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Device to fleet, retained: birth (``online``) and, as the will, death. ``boot`` counts agent starts."""
+    """Device to fleet, retained: birth (``online``) and, as the will, death. ``boot`` counts agent starts.
+
+    ``machine`` says in words what the device is: ``model``, ``kernel``, ``system``, ``python``, as far as it knows.
+    """
 
     SCHEMA: ClassVar[int] = 1
     MAX_BYTES: ClassVar[int] = 16 * _KIB
@@ -157,6 +160,7 @@ class Status:
     agent_version: str
     running: str | None
     capabilities: Capabilities
+    machine: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -269,7 +269,7 @@ def test_damaged_block_is_asked_for_again(fleet: FakeFleet, device: Device, tmp_
     fleet.publish(Topics.block(victim), b"not what the topic says")
     device.start()
     fleet.desire(bundle)
-    wait_until("the damage to be seen", lambda: device.logged("event=block_damaged"))
+    wait_until("the damage to be seen", lambda: device.logged('"event":"block_damaged"'))
 
     fleet.publish(Topics.block(victim), blocks[victim])
 
@@ -425,7 +425,7 @@ def test_broker_that_is_down_is_waited_for(broker: Broker, fleet: FakeFleet, dev
     bundle = tiny_bundle(tmp_path / "1")
     broker.kill()
     device.start()
-    wait_until("the failure in the log", lambda: device.log.exists() and device.logged("event=link_lost"))
+    wait_until("the failure in the log", lambda: device.log.exists() and device.logged('"event":"link_lost"'))
     broker.start()
     fleet.publish_bundle(bundle)
     fleet.desire(bundle)
@@ -466,8 +466,8 @@ def _session_counts(fleet: FakeFleet) -> dict[int, int]:
 
 def _http_port(device: Device) -> int | None:
     for line in device.log.read_text().splitlines():
-        if "event=http_listening" in line:
-            return int(line.rpartition("port=")[2])
+        if '"event":"http_listening"' in line:
+            return int(json.loads(line)["port"])
     return None
 
 

@@ -150,7 +150,7 @@ async def test_daily_self_test_tells_what_is_wrong(bench: Bench, caplog: pytest.
     await bench.serving.start(installed := bench.install("b", Recipe(version="2")))
     daily = asyncio.create_task(bench.serving.test_daily(0.05))
     async with asyncio.timeout(20):
-        while caplog.text.count("event=self_test ") < 2:  # noqa: ASYNC110  # a log line gives no event
+        while caplog.text.count('"event":"self_test"') < 2:  # noqa: ASYNC110  # a log line gives no event
             await asyncio.sleep(0.002)
     assert [] == bench.faults
     other = tiny_bundle(bench.root / "other", Recipe(golden_error=True))

@@ -136,7 +136,7 @@ def test_a_revoked_device_is_out_within_seconds_and_a_new_token_lets_it_back_in(
     keys = [path.read_text() for path in system.directory.rglob("*.key") if "PRIVATE" in path.read_text()]
     assert "revoked" in system.edgeopt("devices", "revoke", "cam-1")
     log = system.directory / "cam-1.log"
-    wait_until("the agent to notice", lambda: "event=link_lost" in log.read_text(), 10)
+    wait_until("the agent to notice", lambda: '"event":"link_lost"' in log.read_text(), 10)
     wait_until("the agent to be refused", lambda: "Not authorized" in log.read_text(), 20)
     assert "revoked" in _error(system, "renew", "--data", str(system.home_of("cam-1")))
     assert system.get("devices/cam-2")["online"]
@@ -169,7 +169,7 @@ def test_an_agent_renews_by_itself_and_a_device_that_was_off_comes_back(tmp_path
         wait_until("the certificate to expire", lambda: time.time() > first.access.valid_until + 1, 40, every=0.5)
         system.start_agent("cam-1", *ORDER_OPTIONS)
         log = system.directory / "cam-1.log"
-        wait_until("two renewals", lambda: log.read_text().count("event=identity_renewed") >= 2, 60)
+        wait_until("two renewals", lambda: log.read_text().count('"event":"identity_renewed"') >= 2, 60)
         assert load_identity(data).key != first.key
         assert load_identity(data).access.root == first.access.root
         wait_until("the device to be online", lambda: system.get("devices/cam-1")["online"], 30)
