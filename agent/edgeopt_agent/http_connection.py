@@ -291,7 +291,7 @@ class Connection(asyncio.BufferedProtocol):
             self._http.send(h11.Response(status_code=response.status, headers=head, reason=phrase)) or b""
         ]
         for part in response.parts:
-            parts += self._http.send_with_data_passthrough(h11.Data(data=part)) or []  # type: ignore[arg-type]
+            parts += self._http.send_with_data_passthrough(h11.Data(data=part)) or []  # type: ignore[arg-type]  # h11 passes on what is like bytes
         self._http.send(h11.EndOfMessage())
         self._write(parts)
 
