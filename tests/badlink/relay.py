@@ -24,6 +24,7 @@ from typing import Self
 
 PUBLISH, PUBACK = 3, 4
 _HELD_SECONDS = 0.2
+_PACKETS_BYTES = 4 * 1024  # what a slow link delivers at once
 _BUFFER_BYTES = 16 * 1024  # small, so that what was handed over is not more than what is under way
 
 
@@ -112,6 +113,7 @@ class Relay:
         bytes_per_second: float | None = None,
         meddler: Callable[[str, Packet], tuple[Sequence[bytes], bytes | None]] | None = None,
         speaks_mqtt: bool = True,
+        only: bytes = b"",
         congestion: str = "",
         buffer_bytes: int = _BUFFER_BYTES,
     ) -> None:
@@ -120,12 +122,14 @@ class Relay:
         self.bytes_per_second = bytes_per_second
         self._meddler = meddler
         self._speaks_mqtt = speaks_mqtt
+        self._only = only  # count the connections that begin with this
         self._congestion = congestion
         self._buffer_bytes = buffer_bytes
         self.down_bytes = 0
         self.connections = 0
         self.blocks: Counter[str] = Counter()  # by hash: how often the device was sent it
         self.port = 0
+        self._uncounted: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
@@ -199,6 +203,8 @@ class Relay:
             if not self._speaks_mqtt:
                 if not (piece := await reader.read(_BUFFER_BYTES)):
                     return
+                if direction == "up" and not piece.startswith(self._only):
+                    self._uncounted.add(back)
                 await self._send(direction, onward, piece)
                 continue
             packet = await read_packet(reader)
@@ -213,14 +219,15 @@ class Relay:
                 self._loop.call_later(_HELD_SECONDS, _release, self._meddler, direction, onward)
 
     async def _send(self, direction: str, writer: asyncio.StreamWriter, message: bytes) -> None:
-        for start in range(0, len(message), _BUFFER_BYTES):
-            piece = message[start : start + _BUFFER_BYTES]
+        size = _BUFFER_BYTES if self.bytes_per_second is None else _PACKETS_BYTES
+        for start in range(0, len(message), size):
+            piece = message[start : start + size]
             writer.write(piece)
             await writer.drain()
-            if direction == "down":
+            if direction == "down" and writer not in self._uncounted:
                 self.down_bytes += len(piece)
-                if self.bytes_per_second is not None:
-                    await asyncio.sleep(len(piece) / self.bytes_per_second)
+            if direction == "down" and self.bytes_per_second is not None:
+                await asyncio.sleep(len(piece) / self.bytes_per_second)
 
 
 def _release(meddler: Meddler, direction: str, onward: asyncio.StreamWriter) -> None:
