@@ -93,6 +93,11 @@ class Slots:
         with storage_errors(self._root):
             make_directory(self._root)
             self._put_back()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what could not be removed when it became litter. Raises :class:`StorageError`."""
+        with storage_errors(self._root):
             for leftover in self._root.glob(".*"):
                 shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
 

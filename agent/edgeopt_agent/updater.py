@@ -312,6 +312,7 @@ class Updater:
 
     async def _commit(self, _: Update) -> Happened:
         await self._parts.serving.commit()
+        await asyncio.to_thread(self._parts.slots.tidy)
         await asyncio.to_thread(self._parts.delivery.clear)
         return Happened(Event.SETTLED, serving=self._parts.serving.running is not None)
 
