@@ -7,13 +7,15 @@ Example::
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from edgeopt_agent.identity import load_identity
 from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import Update
+from edgeopt_agent.lifecycle import State, Update, switch_wait_seconds
 from edgeopt_agent.spool import Spool
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.errors import BundleError
@@ -49,6 +51,8 @@ def describe_status(status: dict[str, Any]) -> str:
     if update:
         result = f", {update['result']}" if update["result"] else ""
         detail = f": {update['detail']}" if update["detail"] else ""
+        if update["switches_in_seconds"]:
+            detail = f": may switch in {timedelta(seconds=update['switches_in_seconds'])}"
         lines.append(f"update   {update['job']}: {update['state']}{result}{detail}")
     if spool:
         lines.append(
@@ -77,4 +81,13 @@ def _update(update: Update) -> dict[str, Any] | None:
         "result": str(update.result) if update.result else None,
         "detail": update.detail,
         "at": int(update.at),
+        "switches_in_seconds": _switches_in(update),
     }
+
+
+def _switches_in(update: Update) -> int | None:
+    """Return how long a staged update still waits for its window; None when it does not wait."""
+    if update.desired is None or update.state is not State.STAGED:
+        return None
+    now = time.time()
+    return round(switch_wait_seconds(update.desired, now, time.localtime(now).tm_gmtoff))
