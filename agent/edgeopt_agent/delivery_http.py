@@ -110,7 +110,7 @@ class HttpCarrier:
                     taken = rest[: block.size - len(current)]
                     rest = rest[len(taken) :]
                     current += taken
-                    await asyncio.to_thread(errand.incoming.append, block.sha256, taken)
+                    errand.incoming.append(block.sha256, taken)  # a few KiB into the page cache: a thread costs more
                     if len(current) == block.size:
                         await _complete(errand, block, current)
                         current = bytearray()
