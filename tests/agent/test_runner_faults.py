@@ -103,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         patch.setenv("PYTHONPATH", f"{root / 'packages'}:{Path.cwd()}")
         device.start()
     try:
-        found = wait_until("the port", lambda: re.search(r"http_listening port=(\d+)", device.log.read_text()))
+        found = wait_until("the port", lambda: re.search(r"http_listening\W+port\W+(\d+)", device.log.read_text()))
         good = tiny_bundle(root / "good", Recipe(version="good", sharpness=2.0))
         yield Field(fleet, device, root, int(found[1]), good)
         device.stop()
