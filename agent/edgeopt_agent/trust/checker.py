@@ -76,13 +76,13 @@ class Trust:
                 raise SignatureError(answer.reason)
             if answer.outcome is Outcome.FAILED:
                 raise StorageError(answer.reason)
-            if time.monotonic() >= end:
-                raise SignatureError(f"waited {options.patience_seconds:g} s for other metadata: {answer.reason}")
             if answer.reason not in told and len(told) < _REASONS:
                 told.add(answer.reason)
                 log_event("not_yet_trusted", level=logging.WARNING, bundle=bundle[:12], reason=answer.reason)
                 if on_wait is not None:
                     await on_wait(answer.reason)
+            if time.monotonic() >= end:
+                raise SignatureError(f"waited {options.patience_seconds:g} s for other metadata: {answer.reason}")
             await self._pause(attempt, end)
             attempt += 1
 
