@@ -27,7 +27,7 @@ def test_killed_every_200_ms_while_it_downloads(
 ) -> None:
     """Each kill costs at most one block, however fast the machine is; the share follows from its speed.
 
-    Below 2 % from about 15 MB/s on; HTTP wastes less at any speed (``test_http_goes_on_where_each_kill_stopped_it``).
+    Below 2 % from about 15 MB/s on; HTTP wastes a few KiB a kill (``test_http_goes_on_where_each_kill_stopped_it``).
     """
     bundle = tiny_bundle(tmp_path / "bundle", Recipe(padding_bytes=24_000_000))
     fleet.publish_bundle(bundle)
