@@ -1,6 +1,7 @@
-"""The command ``edgeopt-agent``: ``enroll``, ``renew``, ``run``, ``batch``, ``status``, ``rollback``. Parses arguments.
+"""The command ``edgeopt-agent``: ``enroll``, ``renew``, ``run``, ``batch``, ``status``, ``doctor``, ``rollback``.
 
-Exit codes: 0 good, 1 disk or unexpected, 2 bad input, 5 no fleet answers (``enroll`` only: ``run`` waits for a broker).
+It parses arguments. Exit codes: 0 good, 1 disk or unexpected, 2 bad input, 5 no fleet answers (``enroll`` only: ``run``
+waits for a broker).
 Example::
 
     edgeopt-agent enroll --server https://fleet.example --token … --device cam-1 --data /var/lib/edgeopt
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgeopt_agent import AGENT_VERSION
 from edgeopt_agent.cli_batch import batch
+from edgeopt_agent.cli_look import doctor, status
+from edgeopt_agent.cli_run import run
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
 
@@ -37,12 +39,6 @@ _ENROLL_EXAMPLE = _example(
 )
 _RENEW_EXAMPLE = _example(
     "edgeopt-agent renew --data /var/lib/edgeopt",
-)
-_RUN_EXAMPLE = _example(
-    "edgeopt-agent run --data /var/lib/edgeopt --source camera:frames --interval 0.1 --http 8080",
-)
-_STATUS_EXAMPLE = _example(
-    "edgeopt-agent status --data /var/lib/edgeopt --json",
 )
 _ROLLBACK_EXAMPLE = _example(
     "edgeopt-agent rollback --data /var/lib/edgeopt",
@@ -111,75 +107,6 @@ def renew(data: Path) -> None:
     click.echo(f"{renewed.device} has a certificate until {until} UTC")
 
 
-@cli.command(epilog=_RUN_EXAMPLE)
-@_DATA
-@click.option("--source", "sources", multiple=True, help="module:factory, folder:PATH or http[:PORT]; repeatable.")
-@click.option("--http", "http_port", type=click.IntRange(0, 65535), help="Short for --source http:PORT; 0 is any.")
-@click.option("--interval", type=float, default=0.0, help="Seconds between two items of an iterable source.")
-@click.option("--repeat", is_flag=True, help="Start an iterable source again when it ends.")
-@click.option("--window", type=float, default=60.0, show_default=True, help="Seconds of one telemetry window.")
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
-@click.option("--nice", type=click.IntRange(0, 19), default=0, show_default=True, help="Nice level of the runner.")
-@click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Memory of one runner.")
-@click.option("--one-runner", is_flag=True, help="There is no memory for two: an update ends the old runner first.")
-@click.option("--latency-limit", type=float, metavar="MS", help="A bundle slower than this while it bakes is at fault.")
-@click.option("--self-test", type=float, default=86_400.0, show_default=True, help="Seconds between two self-tests.")
-@click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")
-@click.option("--block-timeout", type=float, default=10.0, show_default=True, help="Seconds until a block is re-asked.")
-@click.option("--delivery", default="auto", show_default=True, help="How blocks come: auto, mqtt or http.")
-@click.option("--http-after", type=float, default=60.0, show_default=True, help="auto: seconds without MQTT's blocks.")
-@click.option("--max-download-rate", type=float, metavar="KIB", help="KiB a second that a download may take.")
-@click.option("--refresh", type=float, default=300.0, show_default=True, help="Seconds until the desired is re-asked.")
-@click.option("--resend", type=float, default=10.0, show_default=True, help="Seconds until a report is sent again.")
-def run(**options: Any) -> None:
-    """Serve models, take updates, report; until SIGTERM."""
-    from edgeopt_agent.lean import keep_lean
-
-    keep_lean()  # before anything else is imported
-    import asyncio
-
-    from edgeopt_agent.app import run_agent
-    from edgeopt_agent.config import AgentConfig
-    from edgeopt_agent.log import configure_logging
-
-    http, memory_mib, rate_kib = options["http_port"], options["memory_limit"], options["max_download_rate"]
-    config = AgentConfig(
-        data=options["data"],
-        sources=(*options["sources"], *(() if http is None else (f"http:{http}",))),
-        interval_seconds=options["interval"],
-        repeat=options["repeat"],
-        window_seconds=options["window"],
-        threads=options["threads"],
-        nice=options["nice"],
-        runner_memory_bytes=memory_mib and memory_mib << 20,
-        one_runner=options["one_runner"],
-        latency_limit_us=None if options["latency_limit"] is None else 1000 * options["latency_limit"],
-        self_test_seconds=options["self_test"],
-        infer_timeout_seconds=options["infer_timeout"],
-        block_timeout_seconds=options["block_timeout"],
-        delivery=options["delivery"],
-        http_after_seconds=options["http_after"],
-        download_bytes_per_second=None if rate_kib is None else rate_kib * 1024,
-        refresh_seconds=options["refresh"],
-        resend_seconds=options["resend"],
-    )
-    configure_logging()
-    asyncio.run(run_agent(config))
-
-
-@cli.command(epilog=_STATUS_EXAMPLE)
-@_DATA
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(data: Path, *, as_json: bool) -> None:
-    """Show what this device runs and what it has still to tell; works without a network."""
-    import json
-
-    from edgeopt_agent.status import describe_status, read_status
-
-    shown = read_status(data)
-    click.echo(json.dumps(shown) if as_json else describe_status(shown))
-
-
 @cli.command(epilog=_ROLLBACK_EXAMPLE)
 @_DATA
 def rollback(data: Path) -> None:
@@ -191,6 +118,9 @@ def rollback(data: Path) -> None:
 
 
 cli.add_command(batch)
+cli.add_command(run)
+cli.add_command(status)
+cli.add_command(doctor)
 
 
 def _read_tags(tags: tuple[str, ...]) -> dict[str, str]:

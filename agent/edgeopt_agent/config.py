@@ -22,6 +22,7 @@ class AgentConfig:
     """What ``edgeopt-agent run`` was told. Raises :class:`UsageError` for a value that cannot be."""
 
     data: Path
+    log_file: Path | None = None
     sources: tuple[str, ...] = ()
     interval_seconds: float = 0.0
     repeat: bool = False

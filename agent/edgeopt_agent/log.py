@@ -16,7 +16,6 @@ import math
 import re
 import sys
 import time
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from edgeopt_agent.repetition import Repetition
@@ -41,6 +40,8 @@ def configure_logging(file: Path | None = None) -> None:
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
+        from logging.handlers import RotatingFileHandler  # many modules, which stay in memory
+
         with storage_errors(file):
             handlers.append(RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8"))
     logging.basicConfig(handlers=handlers, level=logging.ERROR, force=True)

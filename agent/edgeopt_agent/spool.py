@@ -227,6 +227,12 @@ class Spool:
         (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
         return int(value)
 
+    def damage(self) -> str:
+        """Return what SQLite finds wrong with the file; empty when it is whole."""
+        with database_errors(self._path):
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        return "" if found == "ok" else str(found)
+
     def totals(self) -> SpoolTotals:
         """Return what was numbered so far and how much of it waits."""
         with database_errors(self._path):

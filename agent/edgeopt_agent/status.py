@@ -9,28 +9,41 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from edgeopt_agent.identity import load_identity
+from edgeopt_agent.gauges import read_gauges
+from edgeopt_agent.identity import Identity, load_identity
 from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import State, Update, switch_wait_seconds
+from edgeopt_agent.lifecycle import Update, switch_wait_seconds
+from edgeopt_agent.lock import agent_of
 from edgeopt_agent.spool import Spool
+from edgeopt_agent.transitions import State
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.errors import BundleError
 from edgeopt_contract.values import digest_of
 
-__all__ = ["describe_status", "read_status"]
+__all__ = ["ago", "describe_status", "read_status"]
+
+_OWN_MEMORY = ("agent_bytes", "runner_bytes")  # of this process here, not of the agent
 
 
 def read_status(data: Path) -> dict[str, Any]:
-    """Return device, running bundle, last update and spool totals.
+    """Return device, agent, running bundle, last update, spool totals, the certificate's end, and gauges.
 
-    Raises :class:`~edgeopt_contract.errors.UsageError` when ``data`` is not that of an enrolled device.
+    Times are seconds since 1970. Raises :class:`~edgeopt_contract.errors.UsageError` when ``data`` is not that of an
+    enrolled device.
     """
     identity = load_identity(data)
-    status: dict[str, Any] = {"device": identity.device, "running": _running(data), "update": None, "spool": None}
+    status: dict[str, Any] = {
+        "device": identity.device,
+        "agent": agent_of(data),
+        "running": _running(data),
+        "update": None,
+        "spool": None,
+        "certificate_until": _certificate_until(identity),
+        "gauges": {name: value for name, value in read_gauges(data).items() if name not in _OWN_MEMORY},
+    }
     spool = Spool.look_into(data / "agent.db")
     if spool is not None:
         try:
@@ -41,39 +54,76 @@ def read_status(data: Path) -> dict[str, Any]:
     return status
 
 
-def describe_status(status: dict[str, Any]) -> str:
+def describe_status(status: dict[str, Any], now: float) -> str:
     """Return ``status`` as lines for people."""
-    running, update, spool = status["running"], status["update"], status["spool"]
-    lines = [f"device   {status['device']}"]
-    lines.append(
-        f"runs     {running['name']} {running['version']} ({running['bundle'][:12]})" if running else "runs     -"
-    )
-    if update:
-        result = f", {update['result']}" if update["result"] else ""
-        detail = f": {update['detail']}" if update["detail"] else ""
-        if update["switches_in_seconds"]:
-            detail = f": may switch in {timedelta(seconds=update['switches_in_seconds'])}"
-        lines.append(f"update   {update['job']}: {update['state']}{result}{detail}")
-    if spool:
-        lines.append(
-            f"spool    {spool['last_number']} messages numbered, {spool['unacknowledged']} wait; "
-            f"{spool['rows']} inferences, {spool['errors']} errors"
-        )
+    running, agent = status["running"], status["agent"]
+    lines = [
+        f"device       {status['device']}, {f'agent runs (process {agent})' if agent else 'no agent runs'}",
+        "runs         -"
+        if running is None
+        else f"runs         {running['name']} {running['version']} ({running['bundle'][:12]}), "
+        f"since {ago(running['since'], now)}",
+    ]
+    lines += _describe_update(status["update"], now) if status["update"] else []
+    lines += _describe_spool(status["spool"], now) if status["spool"] else []
+    if status["certificate_until"] is not None:
+        days = (status["certificate_until"] - now) / 86_400
+        lines.append(f"certificate  {f'{days:.0f} days left' if days >= 0 else f'expired {-days:.0f} days ago'}")
+    gauges = status["gauges"]
+    felt = [f"{gauges['disk_free_bytes'] / 1e6:.0f} MB of disk free"]
+    felt += [f"{gauges['memory_bytes'] / 1e6:.0f} MB of memory free"] if "memory_bytes" in gauges else []
+    felt += [f"{gauges['temperature_celsius']:.0f} °C"] if "temperature_celsius" in gauges else []
+    felt += ["throttled"] if gauges.get("throttled") else []
+    lines.append(f"machine      {', '.join(felt)}")
     return "\n".join(lines)
 
 
-def _running(data: Path) -> dict[str, str] | None:
-    """Return what the pointer names."""
+def ago(at: float, now: float) -> str:
+    """Return how long ``at`` lies back, in the unit that suits it."""
+    seconds = max(0.0, now - at)
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} seconds ago"
+
+
+def _describe_update(update: dict[str, Any], now: float) -> list[str]:
+    result = f", {update['result']}" if update["result"] else ""
+    detail = f": {update['detail']}" if update["detail"] else ""
+    lines = [f"update       {update['job']}: {update['state']}{result}{detail}, {ago(update['at'], now)}"]
+    if update["switch_wait_seconds"]:
+        lines.append(f"             may switch in {update['switch_wait_seconds']:.0f} seconds")
+    return lines
+
+
+def _describe_spool(spool: dict[str, Any], now: float) -> list[str]:
+    heard = f"last heard of {ago(spool['acknowledged_at'], now)}" if spool["acknowledged_at"] else "never heard of"
+    return [
+        f"fleet        {heard}; {spool['unacknowledged']} messages wait",
+        f"counted      {spool['rows']} inferences, {spool['errors']} errors",
+    ]
+
+
+def _running(data: Path) -> dict[str, Any] | None:
+    """Return what the pointer names, and when it was moved there."""
+    pointer = data / "slots" / "current"
     try:
-        manifest, raw = read_manifest(data / "slots" / "current")
-    except BundleError:
+        manifest, raw = read_manifest(pointer)
+        since = int(pointer.lstat().st_mtime)
+    except (BundleError, OSError):
         return None
-    return {"bundle": digest_of(raw), "name": manifest.name, "version": manifest.version}
+    return {"bundle": digest_of(raw), "name": manifest.name, "version": manifest.version, "since": since}
+
+
+def _certificate_until(identity: Identity) -> int | None:
+    return identity.access.valid_until if identity.access.mqtt.tls else None
 
 
 def _update(update: Update) -> dict[str, Any] | None:
     if update.desired is None:
         return None
+    waits = update.state is State.STAGED
+    now = time.time()
     return {
         "job": update.job,
         "bundle": update.desired.bundle,
@@ -81,13 +131,5 @@ def _update(update: Update) -> dict[str, Any] | None:
         "result": str(update.result) if update.result else None,
         "detail": update.detail,
         "at": int(update.at),
-        "switches_in_seconds": _switches_in(update),
+        "switch_wait_seconds": switch_wait_seconds(update.desired, now, time.localtime(now).tm_gmtoff) if waits else 0,
     }
-
-
-def _switches_in(update: Update) -> int | None:
-    """Return how long a staged update still waits for its window; None when it does not wait."""
-    if update.desired is None or update.state is not State.STAGED:
-        return None
-    now = time.time()
-    return round(switch_wait_seconds(update.desired, now, time.localtime(now).tm_gmtoff))

@@ -72,7 +72,11 @@ def test_update_reaches_confirmed(fleet: FakeFleet, device: Device, tmp_path: Pa
 def test_status_says_what_the_files_say(fleet: FakeFleet, device: Device, old: Bundle) -> None:
     """``status --json`` agrees with what was reported, with the agent running and after a clean stop."""
     wait_for_rows(fleet, old)
-    assert {"bundle": old.digest, "name": "tiny", "version": "1"} == device.status()["running"]
+    running = device.status()["running"]
+    assert running.pop("since") > 0
+    assert {"bundle": old.digest, "name": "tiny", "version": "1"} == running
+    assert device.process is not None
+    assert device.process.pid == device.status()["agent"]
 
     assert 0 == device.stop()
 

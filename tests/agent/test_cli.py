@@ -94,9 +94,20 @@ def test_status_before_and_after_the_first_run(tmp_path: Path, signer: Signer) -
     """An enrolled device without a run has no spool yet; afterwards its totals are there."""
     data = tmp_path / "device"
     write_identity(data, signer, 1)
-    empty = {"device": "cam-1", "running": None, "update": None, "spool": None}
-    assert empty == json.loads(agent("status", "--data", str(data), "--json").stdout)
+    empty = {
+        "device": "cam-1",
+        "agent": None,
+        "running": None,
+        "update": None,
+        "spool": None,
+        "certificate_until": None,
+    }
+    shown = json.loads(agent("status", "--data", str(data), "--json").stdout)
+    assert empty == {name: shown[name] for name in empty}
+    assert shown["gauges"]["disk_free_bytes"] > 0
     Spool.open(data / "agent.db", now_ms=5).close()
-    totals = {"session": 5, "last_number": 0, "unacknowledged": 0, "rows": 0, "errors": 0}
-    assert empty | {"spool": totals} == json.loads(agent("status", "--data", str(data), "--json").stdout)
-    assert "0 messages numbered" in agent("status", "--data", str(data)).stdout
+    totals = {"session": 5, "last_number": 0, "unacknowledged": 0, "acknowledged_at": 0, "rows": 0, "errors": 0}
+    assert totals == json.loads(agent("status", "--data", str(data), "--json").stdout)["spool"]
+    text = agent("status", "--data", str(data)).stdout
+    assert "0 messages wait" in text
+    assert "never heard of" in text
