@@ -43,6 +43,7 @@ class Books:
         self._directory = data / "counts"
         self._now = now
         self._boot = boot_id()
+        self._keeps = True
         self._in_use: dict[str, Counts] = {}
         self._retired: dict[str, Counts] = {}
         self._marks = _read_marks(spool)
@@ -79,8 +80,13 @@ class Books:
                 log_event("cells_dropped", level=logging.ERROR, reason=error)
                 self._append(counts, window, with_cells=False)
         except StorageError as error:
-            log_event("window_not_kept", level=logging.ERROR, reason=error)
+            if self._keeps:  # said once: a disk may be full for weeks
+                log_event("window_not_kept", level=logging.ERROR, reason=error)
+            self._keeps = False
             return False
+        if not self._keeps:
+            log_event("windows_kept_again")
+        self._keeps = True
         return True
 
     def tell_all(self, current: Counts | None) -> None:

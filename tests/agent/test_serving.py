@@ -222,6 +222,26 @@ async def test_window_stays_open_while_the_spool_is_full(bench: Bench) -> None:
     assert [1, 2] == [window.rows for window in bench.windows()]
 
 
+async def test_full_disk_stops_no_answer_and_loses_no_count(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The window goes on in the counts' file, which is said once; when there is room again it is told whole."""
+    caplog.set_level("INFO", "edgeopt_agent")
+    connection = bench.spool._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own way to a full disk
+    for _ in range(30):
+        await bench.serving.infer(tensors(ROW))
+        bench.serving.close_window()
+    kept = sum(window.rows for window in bench.windows())
+    assert kept < 30
+    assert 1 == caplog.text.count("window_not_kept")
+
+    connection.execute("PRAGMA max_page_count=100000")
+    bench.serving.close_window()
+
+    assert 30 == sum(window.rows for window in bench.windows())
+    assert 1 == caplog.text.count("windows_kept_again")
+
+
 async def test_loading_other_bytes_than_the_manifest_names_is_an_error(bench: Bench) -> None:
     """The digest that the loading process reports decides, not the one the agent once computed."""
     installed = bench.install("b", Recipe(version="2"))
