@@ -107,6 +107,7 @@ class Agent:
     async def run(self, sources: list[Source], ended: asyncio.Event) -> None:
         """Run until ``ended`` is set; then keep the last counts, say goodbye and end the runners."""
         log_event("started", device=self._identity.device, version=AGENT_VERSION, boot=self._boot)
+        alive = asyncio.create_task(self._notifier.run())  # from now on: a large model takes its time to load
         try:
             await self.updater.start()
             async with asyncio.TaskGroup() as group:
@@ -116,7 +117,6 @@ class Agent:
                     group.create_task(self._outbox.run()),
                     group.create_task(self.updater.run()),
                     group.create_task(self._close_windows()),
-                    group.create_task(self._notifier.run()),
                     group.create_task(self.serving.test_daily(self._config.self_test_seconds)),
                     *(group.create_task(source.run(self.serving)) for source in sources),
                 ]
@@ -128,6 +128,7 @@ class Agent:
         finally:
             await self.serving.stop()
             self._spool.close()
+            await end_tasks([alive])
             log_event("ended")
 
     async def _close_windows(self) -> None:
