@@ -53,10 +53,13 @@ def configure_logging(file: Path | None = None) -> None:
     _LOGGER.setLevel(logging.INFO)
 
 
-def log_event(event: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log ``event`` with its fields; what is None is left out, long text is cut."""
+def log_event(event: str, *, level: int = logging.INFO, trace: bool = False, **fields: object) -> None:
+    """Log ``event`` with its fields; what is None is left out, long text is cut.
+
+    ``trace`` adds where the exception that is being handled came from.
+    """
     shown = {"event": event, **{key: _value(value) for key, value in fields.items() if value is not None}}
-    _LOGGER.log(level, "%s", json.dumps(shown, separators=(",", ":")))
+    _LOGGER.log(level, "%s", json.dumps(shown, separators=(",", ":")), exc_info=trace)
 
 
 class _Limit(logging.Filter):

@@ -210,7 +210,7 @@ class Updater:
             late = Happened(Event.EXPIRED, detail=f"the deadline passed while {update.state}")
             happened = late if timeout.expired() else Happened(Event.FAULT, detail=f"a time-out: {error}")
         except Exception as error:  # an update must end in a state, whatever a bundle makes a library raise
-            logging.getLogger("edgeopt_agent").exception("event=unexpected command=%s", command)
+            log_event("unexpected", level=logging.ERROR, trace=True, command=command)
             happened = Happened(Event.FAULT, detail=f"{type(error).__name__}: {error}")
         if happened.event is Event.FAULT and update.state in FINAL:
             happened = Happened(Event.SETTLED, detail=happened.detail, serving=self._parts.serving.running is not None)

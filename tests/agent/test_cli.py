@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,19 @@ def test_status_before_and_after_the_first_run(tmp_path: Path, signer: Signer) -
     text = agent("status", "--data", str(data)).stdout
     assert "0 messages wait" in text
     assert "never heard of" in text
+
+
+def test_status_can_be_watched(tmp_path: Path, signer: Signer) -> None:
+    """With --watch it comes again and again until interrupted, and then ends quietly."""
+    write_identity(tmp_path / "device", signer, 1)
+    command = [str(Path(sys.executable).parent / "edgeopt-agent"), "status", "--watch", "--json", "--data"]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "device")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as watch:
+        assert watch.stdout is not None
+        shown = [json.loads(watch.stdout.readline())["device"] for _ in range(2)]
+        watch.send_signal(signal.SIGINT)
+        _, errors = watch.communicate(timeout=20)
+    assert ["cam-1", "cam-1"] == shown
+    assert 130 == watch.returncode
+    assert b"Traceback" not in errors

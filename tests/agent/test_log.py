@@ -60,9 +60,10 @@ def test_others_and_tracebacks_become_lines_too(lines: Path) -> None:
     try:
         raise ValueError("bad")
     except ValueError:
-        logging.getLogger("edgeopt_agent").exception("unexpected")
+        log_event("unexpected", level=logging.ERROR, trace=True, command="test")
     first, second = map(json.loads, lines.read_text().splitlines())
     assert ("asyncio", "two\nlines") == (first["logger"], first["text"])
+    assert ("unexpected", "test") == (second["event"], second["command"])
     assert "ValueError: bad" in second["trace"]
 
 
