@@ -64,7 +64,7 @@ class Books:
         """Let the next window of ``counts`` begin now, unless something is untold; return what is counted so far."""
         mark, cells, now = self._mark(counts), counts.snapshot(), int(self._now())
         window = Window.since(mark, counts.layout, cells, end=now)
-        if not window.rows and not window.errors:
+        if window.is_empty:
             self._marks[counts.path.name] = replace(mark, at=now)
         return window.mark
 
@@ -72,7 +72,7 @@ class Books:
         """Put the window since the last mark into the spool; say whether that worked."""
         try:
             window = Window.since(self._mark(counts), counts.layout, counts.snapshot(), end=int(self._now()))
-            if not if_empty and not window.rows and not window.errors:
+            if not if_empty and window.is_empty:
                 return True
             try:
                 self._append(counts, window, with_cells=True)

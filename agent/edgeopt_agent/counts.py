@@ -4,7 +4,7 @@ The runner maps the file and adds rows, latencies and profile cells; the agent a
 writes, and nothing is ever set back. So neither a runner that crashes nor an agent that is killed loses a count: the
 next one finds the cells where they were. The agent does not map it: a disk that fails under a mapping kills the one who
 mapped it (SIGBUS), which may happen to a runner and not to the agent. Nothing is synced: after a power cut (another
-boot of the machine) the file begins again at zero. It imports no NumPy and decides nothing. In the machine's byte order::
+boot of the machine) the file begins again at zero. It imports no NumPy and decides nothing. In native byte order::
 
     int64: length of the description | description: JSON, padded to 8 bytes | int64 cells: RUNS ROWS NONFINITE ERRORS,
     the latency cells, then each feature's cells in the order of the profile
@@ -35,7 +35,7 @@ from edgeopt_contract.storage import storage_errors
 __all__ = ["ERRORS", "FEATURES", "LATENCY", "NONFINITE", "ROWS", "RUNS", "Counts", "Layout", "boot_id", "map_cells"]
 
 RUNS = 0  # every run of the model, counted or not: a sign of life while a long request is worked on
-ROWS = 1  # inferences that answered
+ROWS = 1  # inferences that answered; the features of the last request may be counted a moment later
 NONFINITE = 2  # of these, those whose outputs held NaN or infinity
 ERRORS = 3  # inferences that got no answer; the agent's
 LATENCY = 4  # where the latency cells begin

@@ -56,6 +56,11 @@ class Window:
         return cls(layout=layout, start=mark.at, mark=ends, grown=grown)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted; runs of a self-test are not."""
+        return not any(self.grown[ROWS:])
+
+    @property
     def rows(self) -> int:
         """Inferences that answered."""
         return self.grown[ROWS]

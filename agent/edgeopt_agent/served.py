@@ -146,12 +146,23 @@ class Served:
                 raise
 
     async def drain(self) -> None:
-        """Return when every request that came before has its answer; give up starting a crashed runner again."""
+        """Return when every request that came before has its answer and is counted.
+
+        It gives up starting a crashed runner again; what that did not count, nobody will.
+        """
         if self._recovery is not None:
             await end_tasks([self._recovery])
         while self._waiting:
             async with self._lock:
                 await asyncio.sleep(0)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Return when every answer that was given is counted, or the runner that gave it has ended."""
+        async with self._lock:
+            if self.runner_pid is not None:
+                with contextlib.suppress(RunnerCrashError):  # its guard notices
+                    await self._runner.settle()
 
     async def pause(self, reason: str) -> None:
         """End the runner for a while; requests that come from now on are refused with ``reason``."""

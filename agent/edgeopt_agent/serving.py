@@ -215,16 +215,19 @@ class Serving:
     # --- telling --------------------------------------------------------------------------------------------------
 
     def close_window(self) -> None:
-        """Number the counts so far and begin a new window; while the spool is full the window stays open."""
+        """Number the counts so far and begin a new window; while the spool is full the window stays open.
+
+        It waits for nobody: features of an answer that has just left may be counted in the next window.
+        """
         self._books.tell_all(self.current.counts if self.current else None)
 
     async def stop(self) -> None:
         """Keep the last window and end all runners."""
         current, self.current = self.current, None
         self._serves.clear()
-        if current:
-            self._books.tell(current.counts)
         for served in (self.candidate, self._standby, current):
             if served:
                 await self._end(served)
+        if current:
+            self._books.tell(current.counts)  # now that its runner has ended, its last answers are counted
         self._books.close()

@@ -33,6 +33,8 @@ from edgeopt_agent.runner.frames import (
     Request,
     SelfTest,
     SelfTested,
+    Settle,
+    Settled,
     Tensor,
     heads_of,
 )
@@ -116,6 +118,12 @@ class RunnerProcess:
         if not isinstance(reply, SelfTested):
             raise await self._crash(_NONSENSE)
         return reply
+
+    async def settle(self) -> None:
+        """Return once everything that was answered is counted. Raises :class:`RunnerCrashError`."""
+        reply, _ = await self._ask(Settle(), (), self._options.infer_timeout_seconds)
+        if not isinstance(reply, Settled):
+            raise await self._crash(_NONSENSE)
 
     async def ended(self) -> RunnerCrashError:
         """Return when the process that runs now has ended, with how it ended."""

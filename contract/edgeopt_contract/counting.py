@@ -16,6 +16,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from operator import mul
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,8 @@ Cells = npt.NDArray[np.int64]
 Placed = Sequence[tuple[FeatureSpec, int]]  # features, and where the cells of each begin
 _MANY = 32  # samples from which a search for each feature is faster than a table of comparisons
 _OF_SCORES = (Summary.CONFIDENCE, Summary.ENTROPY, Summary.TOP1)
+_TOP1, _CONFIDENCE = Summary.TOP1, Summary.CONFIDENCE
+_exp, _log, _isfinite = math.exp, math.log, math.isfinite  # looked up once: they are called for every class
 _FEW = 100  # classes up to which a loop in Python is faster
 
 
@@ -104,14 +107,34 @@ class _Columns:
         self._special = np.array([len(spec.edges) + 1 for spec in specs], dtype=np.int64)  # NaN, then +inf, -inf
         self._starts = np.array([start for _, start in placed], dtype=np.int64)
         self._placed = placed
+        # For one sample at a time, the common case, memory that is there already.
+        self._values = np.empty(len(specs))
+        self._zeros = np.zeros(len(specs))
+        self._reached = np.empty(self._edges.shape, dtype=np.bool_)
+        self._reached_bytes = self._reached.view(np.uint8)
 
     def count(self, batch: Array, cells: Cells) -> None:
         """Add a batch. A single sample never meets a cell twice, so it needs no histogram."""
+        if len(batch) == 1 and self._count_one(batch.reshape(-1), cells):
+            return
         if len(batch) > _MANY:
             _count_many(self._placed, batch, cells)
             return
         for places in self._places(self._pick(batch.reshape(len(batch), -1))):
             cells[places] += 1
+
+    def _count_one(self, flat: Array, cells: Cells) -> bool:
+        """Add one sample if it has all columns and they are finite; say whether."""
+        if self._last_column >= flat.size:
+            return False
+        values = self._values
+        values[:] = flat.take(self._columns)
+        if values.dot(self._zeros) != 0.0:  # infinity times zero is NaN
+            return False
+        np.less_equal(self._edges, values, out=self._reached)
+        places = np.add.reduce(self._reached_bytes, 0, self._sum_dtype) + self._starts
+        cells[places] += 1
+        return True
 
     def _pick(self, flat: Array) -> Floats:
         """Return the columns (samples, features); NaN for one that the tensor does not have."""
@@ -141,6 +164,7 @@ class _Whole:
         self._placed = placed
         self._specs = [spec for spec, _ in placed]
         self._are_scores = all(spec.summary in _OF_SCORES for spec in self._specs)
+        self._logits = any(spec.logits for spec in self._specs)
 
     def count(self, batch: Array, cells: Cells) -> None:
         """Add a batch. For a few numbers Python is faster than NumPy."""
@@ -155,7 +179,7 @@ class _Whole:
         if self._are_scores and batch.size <= _FEW:
             scores = batch.ravel().tolist()
             if math.isfinite(sum(scores)):
-                return _summarize_scores(self._specs, scores)
+                return _summarize_scores(self._specs, scores, softmax=self._logits)
         return [float(values[0]) for values in summarize_all(self._specs, batch)]
 
 
@@ -165,30 +189,36 @@ def _count_many(placed: Placed, batch: Array, cells: Cells) -> None:
         cells[start : start + spec.cells] += count_values(spec, column)
 
 
-def _summarize_scores(specs: Sequence[FeatureSpec], scores: Sequence[float]) -> list[float]:
-    """Return what :func:`~edgeopt_contract.profile.summarize` does, for finite scores of one sample."""
-    greatest = max(scores)
-    chances: dict[bool, Sequence[float]] = {False: scores}
-    if any(spec.logits for spec in specs):
-        exponents = [math.exp(score - greatest) for score in scores]
+def _summarize_scores(specs: Sequence[FeatureSpec], scores: Sequence[float], *, softmax: bool) -> list[float]:
+    """Return what :func:`~edgeopt_contract.profile.summarize` does, for finite scores of one sample.
+
+    With scores s, the greatest g and w = Σ exp(s - g), the entropy of the softmax is log w - Σ exp(s - g) (s - g) / w.
+    """
+    greatest, whole, entropy = max(scores), 1.0, 0.0
+    if softmax:
+        below = [score - greatest for score in scores]
+        exponents = [_exp(difference) for difference in below]
         whole = sum(exponents)
-        chances[True] = [exponent / whole for exponent in exponents]
+        entropy = _log(whole) - sum(map(mul, exponents, below)) / whole
+        if not _isfinite(entropy):  # a difference beyond what a float holds
+            entropy = -sum([e / whole * _log(e / whole) for e in exponents if e > 0])
     values: list[float] = []
     for spec in specs:
-        if spec.summary is Summary.TOP1:
+        summary = spec.summary
+        if summary is _TOP1:
             values.append(scores.index(greatest))
-        elif spec.summary is Summary.CONFIDENCE:
-            values.append(max(chances[spec.logits]))
+        elif summary is _CONFIDENCE:
+            values.append(1.0 / whole if spec.logits else greatest)  # the greatest score's exponent is one
         else:
-            values.append(-sum(p * math.log(p) for p in chances[spec.logits] if p > 0))
+            values.append(entropy if spec.logits else -sum([p * _log(p) for p in scores if p > 0]))
     return values
 
 
 def _place(spec: FeatureSpec, value: float) -> int:
     """Return the cell of one value, as :func:`~edgeopt_contract.profile.count_values` counts it."""
-    if spec.summary is Summary.TOP1:
+    if spec.summary is _TOP1:
         return int(value) if 0 <= value < spec.categories else spec.categories
-    edges, bins = spec.edges, len(spec.edges) - 1
-    if math.isfinite(value):
+    edges = spec.edges
+    if _isfinite(value):
         return bisect_left(edges, value) if value == edges[-1] else bisect_right(edges, value)
-    return bins + 2 + (0 if math.isnan(value) else 1 if value > 0 else 2)
+    return len(edges) + 1 + (0 if math.isnan(value) else 1 if value > 0 else 2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.counts import ERRORS, FEATURES, LATENCY, ROWS, Layout
+from edgeopt_agent.counts import ERRORS, FEATURES, LATENCY, ROWS, RUNS, Layout
 from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
 from edgeopt_contract.errors import MessageError
 
@@ -44,6 +44,14 @@ def test_window_says_who_served_when_and_what() -> None:
     assert {"brightness": (0, 4, 0), "class": (0, 1)} == telemetry.cells
     assert (5, 5) == (telemetry.latency[3], sum(telemetry.latency))
     assert {"memory_bytes": 5.0} == telemetry.infrastructure
+
+
+@pytest.mark.parametrize(("cell", "is_empty"), [(RUNS, True), (ROWS, False), (ERRORS, False), (FEATURES, False)])
+def test_window_of_features_alone_is_told(cell: int, *, is_empty: bool) -> None:
+    """Those of the last answer may be counted after its window; runs of a self-test are no inferences."""
+    counts = array("q", bytes(8 * LAYOUT.cells))
+    counts[cell] = 1
+    assert is_empty is Window.since(START, LAYOUT, counts, end=20).is_empty
 
 
 def test_clock_set_back_does_not_make_an_invalid_window() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt_agent.counts import ROWS, Counts, Layout
+from edgeopt_agent.counts import FEATURES, ROWS, Counts, Layout
 from edgeopt_agent.runner.__main__ import serve
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import (
@@ -31,6 +31,8 @@ from edgeopt_agent.runner.frames import (
     Request,
     SelfTest,
     SelfTested,
+    Settle,
+    Settled,
     Tensor,
     attach,
     body_length,
@@ -68,8 +70,7 @@ def load(bundle: Bundle, tmp_path: Path) -> Load:
 def load_of(bundle: Bundle, counts: Path, model: Path | None = None) -> Load:
     """A request to load ``bundle``, whose cells are made in ``counts``."""
     profile = bundle.directory / "profile.json"
-    features = decode(ReferenceProfile, profile.read_bytes()).features
-    layout = Layout(bundle=bundle.digest, variant="fp32", features=tuple((f.spec.name, f.spec.cells) for f in features))
+    layout = Layout(bundle=bundle.digest, variant="fp32", features=load_features(bundle))
     Counts.open(counts, layout, "boot").close()
     return Load(
         path=str(model or bundle.directory / "fp32.onnx"),
@@ -82,6 +83,12 @@ def load_of(bundle: Bundle, counts: Path, model: Path | None = None) -> Load:
         profile=str(profile),
         counts=str(counts),
     )
+
+
+def load_features(bundle: Bundle) -> tuple[tuple[str, int], ...]:
+    """Names and numbers of cells of what is counted."""
+    features = decode(ReferenceProfile, (bundle.directory / "profile.json").read_bytes()).features
+    return tuple((feature.spec.name, feature.spec.cells) for feature in features)
 
 
 @pytest.fixture
@@ -111,7 +118,7 @@ def test_tensor_survives_its_frame(array: np.ndarray) -> None:
 def test_bytes_that_are_no_message_are_refused(body: bytes) -> None:
     """Whatever a runner may print, it is a reply or a ``ValueError``."""
     with contextlib.suppress(ValueError):
-        assert isinstance(decode_message(Reply, body), Answer | Failed | Loaded | SelfTested)
+        assert isinstance(decode_message(Reply, body), Answer | Failed | Loaded | SelfTested | Settled)
 
 
 def test_impossible_lengths_are_refused() -> None:
@@ -141,6 +148,48 @@ def test_main_loop_answers_each_frame_until_the_end(load: Load) -> None:
     counts = Counts.look_into(Path(load.counts))
     assert 2 == counts.cell(ROWS)
     counts.close()
+
+
+class _Leaving(io.BytesIO):
+    """Notes the counts at the time at which each reply leaves."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.seen: list[tuple[int, int]] = []  # rows, and what all cells of features sum up to
+
+    def flush(self) -> None:
+        counts = Counts.look_into(self.path)
+        cells = counts.snapshot()
+        self.seen.append((cells[ROWS], sum(cells[FEATURES:])))
+        counts.close()
+
+
+def test_answer_leaves_before_its_features_are_counted(load: Load, bundle: Bundle) -> None:
+    """Rows are counted before the answer and features after it, before anything else is answered or settled."""
+    (x,) = tensors(samples(1, 2))
+    infer, features = encode_message(Infer(heads_of([x]))) + x.data, len(load_features(bundle))
+    requests = io.BytesIO(encode_message(load) + infer + infer + encode_message(Settle()))
+    serve(requests, replies := _Leaving(Path(load.counts)))
+    assert [(0, 0), (2, 0), (4, 2 * features), (4, 4 * features)] == replies.seen
+
+
+@pytest.mark.parametrize(("error", "blame"), [(ValueError("odd"), Blame.MODEL), (MemoryError(), Blame.MEMORY)])
+def test_answers_that_cannot_be_counted_are_failures_from_then_on(
+    load: Load, monkeypatch: pytest.MonkeyPatch, error: Exception, blame: Blame
+) -> None:
+    """The one that left is an answer; the next ones say why not, which the agent takes for a fault of the bundle."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    worker, request = Worker(), Infer(heads_of(tensors(samples(1, 1))))
+    worker.answer(load, ())
+    monkeypatch.setattr("edgeopt_contract.counting.ProfileCounter.observe", refuse)
+    first, second = (worker.answer(request, tensors(samples(1, 1)))[0] for _ in range(2))
+    assert isinstance(first, Answer)
+    assert isinstance(second, Failed)
+    assert (blame, True) == (second.blame, type(error).__name__ in second.reason)
 
 
 @pytest.mark.parametrize(

@@ -271,10 +271,51 @@ async def test_batch_comes_back_as_a_batch_and_counts_its_rows(bench: Bench) -> 
     assert np.array_equal(singly, batch)
     with pytest.raises(DataError):
         await bench.serving.infer(tensors(np.zeros((7, 5))))
+    assert bench.serving.current is not None
+    await bench.serving.current.settle()
     bench.serving.close_window()
     (window,) = bench.windows()
     assert (10, 7, 10) == (window.rows, window.errors, sum(window.latency))
     assert {10} == {sum(cells) for cells in window.cells.values()}
+
+
+async def test_runner_killed_after_its_answer_has_counted_all_but_that_one(bench: Bench) -> None:
+    """Rows and errors are what was asked; of the features at most the answer that had just left is missing."""
+    kills, asked = 6, 0
+    for number in range(kills):
+        served = bench.serving.current
+        assert served is not None
+        async with asyncio.timeout(30):
+            await bench.serving.wait_until_serving()
+        for _ in range(number):
+            await bench.serving.infer(tensors(ROW))
+        asked += number
+        assert served.runner_pid is not None
+        os.kill(served.runner_pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while served.health.crashes_in_all == number:  # noqa: ASYNC110  # there is no event for what a test looks at
+                await asyncio.sleep(0.002)
+    await bench.serving.stop()
+    assert (asked, 0) == (
+        sum(window.rows for window in bench.windows()),
+        sum(window.errors for window in bench.windows()),
+    )
+    for counted in zip(*(window.cells.values() for window in bench.windows()), strict=True):
+        assert 0 <= asked - sum(map(sum, counted)) <= kills
+
+
+async def test_last_answers_belong_to_their_bundle(bench: Bench) -> None:
+    """A switch and a stop wait until what was answered is counted: all rows have all their features."""
+    for request in range(20):
+        await bench.serving.infer(tensors(samples(request, 64)))
+        if request % 5 == 4:
+            await bench.serving.load_candidate(bench.install("ab"[request % 2], Recipe(version=str(request))))
+            await bench.serving.promote()
+            await bench.serving.commit()
+    await bench.serving.infer(tensors(samples(1, 64)))
+    await bench.serving.stop()
+    told = [(window.rows, sum(cells)) for window in bench.windows() for cells in window.cells.values()]
+    assert {(5 * 64, 5 * 64), (64, 64)} == set(told)
 
 
 async def test_counts_survive_an_agent_that_is_killed(tmp_path: Path, capabilities: Capabilities) -> None:

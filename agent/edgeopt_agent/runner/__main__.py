@@ -1,5 +1,7 @@
 """The runner's main loop: frames in on standard input, frames out on standard output, until the input ends.
 
+The answer leaves first; its profile cells are counted before the next request is read.
+
 Example::
 
     python -m edgeopt_agent.runner --memory-bytes 500000000
@@ -65,6 +67,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         replies.write(encode_message(reply))
         replies.writelines(tensor.data for tensor in tensors)
         replies.flush()
+        worker.settle()
 
 
 def _end_with_parent() -> None:

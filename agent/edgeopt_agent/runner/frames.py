@@ -35,6 +35,8 @@ __all__ = [
     "Request",
     "SelfTest",
     "SelfTested",
+    "Settle",
+    "Settled",
     "Tensor",
     "attach",
     "body_length",
@@ -102,6 +104,14 @@ class SelfTest(msgspec.Struct, frozen=True, tag=True):
     tolerance: float
 
 
+class Settle(msgspec.Struct, frozen=True, tag=True):
+    """Answer once everything that was answered is counted."""
+
+
+class Settled(msgspec.Struct, frozen=True, tag=True):
+    """Everything that was answered is counted."""
+
+
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded; ``sha256`` is that of the bytes it was loaded from."""
 
@@ -141,8 +151,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     blame: Blame
 
 
-Request = Load | Infer | SelfTest
-Reply = Loaded | Answer | SelfTested | Failed
+Request = Load | Infer | SelfTest | Settle
+Reply = Loaded | Answer | SelfTested | Settled | Failed
 
 
 def encode_message(message: Request | Reply) -> bytes:

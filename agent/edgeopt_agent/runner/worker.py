@@ -1,11 +1,12 @@
 """What the runner does with a request: load a model, run it row by row and count, test it with the golden inputs.
 
-Nothing here reads or writes a pipe. A request counts whole or not at all: the cells are touched after its last row ran.
-Example::
+Nothing here reads or writes a pipe. A request counts whole or not at all, after its last row ran: its rows before it is
+answered, its features after that, so that nobody waits for them. Example::
 
     worker = Worker()
     worker.answer(Load(path="model.onnx", runtime="onnxruntime", threads=1, …), ())
     reply, outputs = worker.answer(Infer(heads_of(tensors)), tensors)
+    worker.settle()                                  # when the reply has left
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from edgeopt_agent.runner.frames import (
     Request,
     SelfTest,
     SelfTested,
+    Settle,
+    Settled,
     Tensor,
     heads_of,
 )
@@ -62,19 +65,47 @@ class Worker:
 
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
+        self._uncounted: tuple[Batch, dict[str, Array]] | None = None  # the last request that was answered
+        self._uncountable: Failed | None = None
 
     def answer(self, request: Request, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
         """Return what to say to ``request``, which came with ``tensors``; whatever goes wrong becomes a reply."""
+        self.settle()
         try:
             if isinstance(request, Load):
                 return self._load(request), ()
+            if isinstance(request, Settle):
+                return Settled(), ()
             if self._loaded is None:
                 return Failed("no model is loaded", Blame.MODEL), ()
             if isinstance(request, Infer):
-                return _infer(self._loaded, tensors)
+                return self._infer(self._loaded, tensors)
             return _test(self._loaded, request), ()
         except Exception as error:  # the process boundary: a runtime may raise anything
             return _failed(error), ()
+
+    def settle(self) -> None:
+        """Count the features of what was answered last. Where that fails, the next requests fail with the reason."""
+        uncounted, self._uncounted = self._uncounted, None
+        if uncounted is None or self._loaded is None:
+            return
+        batch, outputs = uncounted
+        try:
+            self._loaded.tally.count(batch, outputs)
+        except Exception as error:  # as in answer; a bundle that cannot be counted is at fault after some requests
+            self._uncountable = _failed(error)
+
+    def _infer(self, loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
+        if self._uncountable is not None:
+            return self._uncountable, ()
+        batch = fit_inputs(loaded.inputs, tensors)
+        rows = list(_run(loaded, batch))
+        outputs = _joined([outputs for outputs, _ in rows])
+        times = [microseconds for _, microseconds in rows]
+        answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
+        nonfinite = loaded.tally.answered(batch.rows, outputs, times)
+        self._uncounted = (batch, outputs)
+        return Answer(heads_of(answers), sum(times), nonfinite), answers
 
     def _load(self, request: Load) -> Loaded:
         data = Path(request.path).read_bytes()  # one reading: what is hashed is what is loaded
@@ -90,18 +121,9 @@ class Worker:
         place = (Path(request.golden), request.variant)
         golden = read_golden(*place)
         finite = frozenset(name for name, array in golden.outputs.items() if np.isfinite(array).all())
+        self._uncountable = None
         self._loaded = _Loaded(model, request.inputs, place, Tally(cells, counter, finite))
         return Loaded(digest_of(data), model.inputs, model.outputs)
-
-
-def _infer(loaded: _Loaded, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
-    batch = fit_inputs(loaded.inputs, tensors)
-    rows = list(_run(loaded, batch))
-    outputs = _joined([outputs for outputs, _ in rows])
-    times = [microseconds for _, microseconds in rows]
-    nonfinite = loaded.tally.count(batch, outputs, times)
-    answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
-    return Answer(heads_of(answers), sum(times), nonfinite), answers
 
 
 def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
