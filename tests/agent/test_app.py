@@ -61,9 +61,9 @@ def test_update_reaches_confirmed(fleet: FakeFleet, device: Device, tmp_path: Pa
     assert ("runs_new", bundle.digest) == (confirmed.result, confirmed.running)
     window = next(w for w in fleet.telemetry() if w.rows)
     assert (bundle.digest, "fp32", 0) == (window.bundle, window.variant, window.errors)
-    assert {"x[0]": window.rows, "confidence": window.rows, "class": window.rows} == {
-        name: sum(cells) for name, cells in window.cells.items()
-    }
+    assert {"x[0]", "confidence", "class"} == set(window.cells)
+    under_way = {window.rows - sum(cells) for cells in window.cells.values()}  # features of the last answer
+    assert under_way <= {0, 1}
     assert window.rows == sum(window.latency)
     assert "disk_free_bytes" in window.infrastructure
     assert bundle.digest == wait_until("the birth of the new bundle", lambda: fleet.statuses[-1].running)
