@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from edgeopt_contract.storage import storage_errors
+from edgeopt_contract.storage import make_directory, storage_errors
 from edgeopt_contract.values import digest_of
 
 __all__ = ["Incoming"]
@@ -34,7 +34,7 @@ class Incoming:
     def prepare(self) -> None:
         """Make the directory. Raises :class:`StorageError`."""
         with storage_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_directory(self.directory)
 
     def keep_only(self, wanted: Collection[str]) -> None:
         """Remove what belongs to no block of ``wanted``. Raises :class:`StorageError`."""

@@ -53,7 +53,15 @@ class Journal:
         with self._spool.transaction():
             self._spool.set_meta(_UPDATE, _encode(update))
             if update.desired is not None:
-                self._spool.append(Channel.REPORTED, lambda session, number: _report(update, running, session, number))
+                self._number(update, running)
+
+    def report(self, told: Update, running: str | None) -> None:
+        """Number a report about ``told``, an offer that became no update of this device; the record stays."""
+        with self._spool.transaction():
+            self._number(told, running)
+
+    def _number(self, update: Update, running: str | None) -> None:
+        self._spool.append(Channel.REPORTED, lambda session, number: _report(update, running, session, number))
 
     def order_back(self) -> None:
         """Keep the order to go back to the bundle before; the agent may run, or be started later."""

@@ -24,6 +24,9 @@ Rules, all of them in the table (:mod:`edgeopt_agent.transitions`) and in :func:
 10. A variant that this board cannot load or run (its runtime is broken here, say) is not taken again; if the bundle has
     another one, that is fetched and tested under the same job.
 11. What has not begun to switch when the deadline passes has failed, wherever it waits; before it began, rejected.
+12. An offer becomes OFFERED when it is trusted, not before (:mod:`edgeopt_agent.door`); see :func:`is_let_in`.
+13. A disk that refuses before STAGED is tried again with growing pauses: ``TRIES`` times in some minutes, with a
+    deadline ``TRIES_TO_DEADLINE`` times in some hours. Each try is reported with its reason; a restart begins anew.
 
 Example::
 
@@ -58,6 +61,8 @@ __all__ = [
     "ON_ENTER",
     "SLOTS",
     "TRANSITIONS",
+    "TRIES",
+    "TRIES_TO_DEADLINE",
     "UNDER_WAY",
     "Command",
     "Event",
@@ -66,6 +71,8 @@ __all__ = [
     "State",
     "Update",
     "bake_fault",
+    "is_let_in",
+    "retry_pause_seconds",
     "step",
     "switch_wait_seconds",
     "why_not_back",
@@ -75,6 +82,9 @@ SLOTS = ("a", "b")
 MAX_ENTRIES = 20  # the straight way enters 4 counted states; a restart while baking adds 2
 MAX_STARTS = 5  # in a row, each cut off before a steady run
 FAILURE_LIMIT = 3  # one may be the world's fault, three are not
+TRIES = 7  # in all; the pauses between them are 315 s together
+TRIES_TO_DEADLINE = 13  # 3.4 hours
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 3600.0
 _FAILURES_KEPT = 16
 _BAKE_MINIMUM_REQUESTS = 20
 _BAKE_GREATEST_ERROR_SHARE = 0.5
@@ -110,6 +120,7 @@ class Update:
     result: Result | None = None
     detail: str = ""
     entries: int = 0
+    retries: int = 0  # since the disk began to refuse
     starts: int = 0
     failures: tuple[Failure, ...] = ()
     at: float = 0.0  # when the state was entered, seconds since 1970
@@ -164,6 +175,21 @@ def step(
     return entered, commands
 
 
+def is_let_in(update: Update, desired: Desired, running: str | None) -> bool:
+    """Say whether an offer needs no trust: it changes nothing by rule 3, or is what serves a device at rest."""
+    if update.pending is not None and update.pending.job == desired.job:
+        return True
+    if update.job == desired.job and update.state is not State.SUPERSEDED:
+        return True
+    at_rest = update.state is State.IDLE or (update.state in FINAL and update.settled)
+    return at_rest and desired.bundle == running
+
+
+def retry_pause_seconds(retries: int) -> float:
+    """Return how long to wait before the try number ``retries`` after the first one; 0 for the first."""
+    return min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** (retries - 1)) if retries else 0.0
+
+
 def switch_wait_seconds(desired: Desired, now: float, utc_offset_seconds: int) -> float:
     """Return how long a device must wait until it may switch: 0 inside the window and after ``not_before``."""
     wait = max(0.0, desired.not_before - now) if desired.not_before is not None else 0.0
@@ -198,12 +224,26 @@ def _judge(update: Update, happened: Happened, now: float, utc_offset_seconds: i
     goes_on = event not in (Event.FAULT, Event.REFUSED, Event.WITHDRAWN, Event.ALREADY_RUNNING)
     if goes_on and desired.deadline is not None and desired.deadline < now:
         passed = f"the deadline passed {now - desired.deadline:.0f} s ago, while {update.state}"
-        return Happened(Event.EXPIRED, detail=passed)
+        return Happened(Event.EXPIRED, detail=f"{passed}: {happened.detail}" if happened.detail else passed)
+    if event is Event.DISK_REFUSED:
+        return _try_again(update, desired, happened)
     if event is Event.ACCEPTED and (guard := _too_many_failures(update, desired)):
         return Happened(Event.REFUSED, detail=guard)
     if event is Event.PASSED and switch_wait_seconds(desired, now, utc_offset_seconds):
         return Happened(Event.CLOSED)
     return happened
+
+
+def _try_again(update: Update, desired: Desired, happened: Happened) -> Happened:
+    """Return the same event, with when it is tried again, or the fault that it is after so many tries."""
+    tries = TRIES if desired.deadline is None else TRIES_TO_DEADLINE
+    made = update.retries + 1
+    if made >= tries:
+        return Happened(Event.FAULT, detail=f"tried {tries} times: {happened.detail}")
+    return replace(
+        happened,
+        detail=f"tried {made} of {tries} times, again in {retry_pause_seconds(made):.0f} s: {happened.detail}",
+    )
 
 
 def _too_many_failures(update: Update, desired: Desired) -> str | None:
@@ -294,11 +334,13 @@ def _waiting(update: Update) -> tuple[Command, ...]:
 
 def _enter(update: Update, happened: Happened, now: float) -> tuple[Update, tuple[Command, ...]]:
     state = TRANSITIONS[update.state, happened.event]
+    refused = happened.event is Event.DISK_REFUSED
     entered = replace(
         update,
         state=state,
         detail=happened.detail,
-        entries=update.entries + (state in _COUNTED),
+        entries=update.entries + (state in _COUNTED) - (refused and update.state in _COUNTED),  # no fault of its own
+        retries=0 if happened.event is Event.RESTARTED else update.retries + refused,
         starts=0,
         failures=_failures(update, happened),
         settled=False,
@@ -307,13 +349,15 @@ def _enter(update: Update, happened: Happened, now: float) -> tuple[Update, tupl
     )
     if state is State.VERIFYING:
         entered = replace(entered, fallback=None)  # the spare slot is about to be overwritten
+    elif state is State.STAGED:
+        entered = replace(entered, retries=0)
     elif state is State.ACTIVATING:
         entered = replace(entered, switched=True)
     elif state is State.CONFIRMED and update.switched and update.state is not state:
         entered = replace(entered, committed=update.target, fallback=update.committed)
     elif state is State.ROLLED_BACK and update.state in FINAL and happened.event is not Event.RESTARTED:
         entered = replace(entered, committed=update.fallback, fallback=None, switched=True)
-    report = (Command.REPORT,) if state is not update.state and state not in FINAL else ()
+    report = (Command.REPORT,) if (state is not update.state or refused) and state not in FINAL else ()
     command = ON_ENTER[state]
     return entered, (*report, *((command,) if command else ()))
 

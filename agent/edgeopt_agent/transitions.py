@@ -32,7 +32,7 @@ State = DeviceState
 class Event(StrEnum):
     """What happened, in the past tense."""
 
-    OFFERED = "offered"  # a desired state came
+    OFFERED = "offered"  # a desired state came, and is trusted
     WITHDRAWN = "withdrawn"  # the fleet desires nothing any more
     ACCEPTED = "accepted"
     ALREADY_RUNNING = "already_running"  # the offered bundle serves, and its self-test passed just now
@@ -42,6 +42,7 @@ class Event(StrEnum):
     OPENED = "opened"  # the window is open, and it is not too early
     CLOSED = "closed"  # the window closed during the self-test
     EXPIRED = "expired"  # the deadline passed
+    DISK_REFUSED = "disk_refused"  # it may be better later: space may become free
     UNSUITABLE = "unsuitable"  # the variant does not run on this board; the bundle has another
     PASSED = "passed"
     ACTIVATED = "activated"
@@ -58,7 +59,7 @@ class Command(StrEnum):
     """What the shell must do; safe to do twice."""
 
     REPORT = "report"  # number a report of this state, in the same transaction that saves it
-    EXAMINE = "examine"  # is the offered bundle to be trusted, and does it serve already?
+    EXAMINE = "examine"  # does the offered bundle serve already, and is it trusted still?
     FETCH = "fetch"
     ASSEMBLE = "assemble"  # into the spare slot, and verify every byte
     AWAIT = "await"  # until switch_wait_seconds() is 0, but not past the deadline
@@ -99,6 +100,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     **{(state, Event.FAULT): State.FAILED for state in PREPARING},
     **{(state, Event.FAULT): State.ROLLED_BACK for state in (*SWITCHED, *FINAL)},
     **{(state, Event.ORDERED_BACK): State.ROLLED_BACK for state in (*SWITCHED, *FINAL)},
+    # the disk refuses for a while
+    (State.OFFERED, Event.DISK_REFUSED): State.OFFERED,
+    (State.DOWNLOADING, Event.DISK_REFUSED): State.DOWNLOADING,
+    (State.VERIFYING, Event.DISK_REFUSED): State.DOWNLOADING,  # ask for what is missing now
     # the fleet changes its mind
     **{(state, Event.OFFERED): State.SUPERSEDED for state in UNDER_WAY},
     **{(state, Event.WITHDRAWN): State.SUPERSEDED for state in PREPARING},
@@ -134,6 +139,7 @@ IGNORED: dict[Event, tuple[State, ...]] = {
     Event.OPENED: _but(State.STAGED),
     Event.CLOSED: _but(State.SELF_TEST),
     Event.EXPIRED: _but(*PREPARING),
+    Event.DISK_REFUSED: _but(State.OFFERED, State.DOWNLOADING, State.VERIFYING),  # elsewhere it is a fault
     Event.UNSUITABLE: _but(State.SELF_TEST),
     Event.PASSED: _but(State.SELF_TEST),
     Event.ACTIVATED: _but(State.ACTIVATING),

@@ -5,7 +5,7 @@ committed bundle that does not start is tried again and again. Example::
 
     updater = Updater(Parts(journal, serving, slots, delivery, trust), on_change=…)
     await updater.start()                       # serves what is committed, resumes what was cut off
-    updater.receive_desired(payload)
+    updater.receive_desired(payload)            # trusted first, beside whatever is under way
     await updater.run()
 """
 
@@ -19,15 +19,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from edgeopt_agent.delivery import Delivery
+from edgeopt_agent.door import Door
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.lifecycle import (
     FINAL,
+    TRANSITIONS,
     Command,
     Event,
     Happened,
     State,
     Update,
     bake_fault,
+    is_let_in,
+    retry_pause_seconds,
     step,
     switch_wait_seconds,
 )
@@ -56,6 +60,7 @@ _STEADY_SECONDS = 60.0  # an agent that has run for so long is not what takes th
 _WINDOW_LOOK_SECONDS = 30.0  # the wall clock may be set meanwhile
 _SERVE_FIRST_SECONDS, _SERVE_LONGEST_SECONDS = 1.0, 300.0
 _WAITS = (Command.EXAMINE, Command.FETCH, Command.AWAIT)  # for others, so they end at the deadline
+_TRIED_AGAIN = (Command.EXAMINE, Command.FETCH)  # when the disk refused; ASSEMBLE comes after FETCH once more
 _TAKES_RUNNERS = (Command.TEST, Command.SWITCH, Command.RESTORE)
 
 
@@ -79,7 +84,8 @@ class Updater:
         self._events: asyncio.Queue[Happened] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._serve: asyncio.Task[None] | None = None
-        self._trusted = ""  # the bundle that was verified by this process
+        self._trusted: tuple[str, str | None] = ("", None)  # what this process verified, and what ran then
+        self._door = Door(parts.trust, parts.journal, lambda: parts.serving.running, self._let_in, on_change)
         self.update = parts.journal.load()
         parts.serving.on_fault = self._serving_fault
 
@@ -88,6 +94,7 @@ class Updater:
     def receive_desired(self, payload: bytes) -> None:
         """Take a desired state from the broker. What is malformed never becomes an update."""
         if not payload:
+            self._door.send_away()
             self._events.put_nowait(Happened(Event.WITHDRAWN, detail="the fleet withdrew it"))
             return
         try:
@@ -95,6 +102,14 @@ class Updater:
         except MessageError as error:
             log_event("desired_refused", level=logging.ERROR, reason=error)
             return
+        if is_let_in(self.update, desired, self._parts.serving.running):
+            self._door.send_away()
+            self._events.put_nowait(Happened(Event.OFFERED, desired=desired))
+        else:
+            self._door.knock(desired)
+
+    def _let_in(self, desired: Desired, running: str | None) -> None:
+        self._trusted = (desired.bundle, running)
         self._events.put_nowait(Happened(Event.OFFERED, desired=desired))
 
     def _serving_fault(self, reason: str) -> None:
@@ -121,6 +136,7 @@ class Updater:
                 await self._apply(await self._events.get())
         finally:
             steady.cancel()
+            await self._door.close()
             await self._stop_work()
             await self._stop_serve()
 
@@ -200,14 +216,20 @@ class Updater:
         timeout = asyncio.timeout(None if deadline is None else max(0.0, deadline - time.time()))
         try:
             async with timeout:
+                if command in _TRIED_AGAIN:
+                    await asyncio.sleep(retry_pause_seconds(update.retries))
                 happened = await self._actions[command](self, update)
         except ContractError as error:
             refused = Event.REFUSED if command in (Command.EXAMINE, Command.FETCH) else Event.FAULT
             happened = Happened(refused, detail=str(error))
+        except StorageError as error:
+            may_pass = (update.state, Event.DISK_REFUSED) in TRANSITIONS
+            happened = Happened(Event.DISK_REFUSED if may_pass else Event.FAULT, detail=str(error))
         except EdgeoptError as error:
             happened = Happened(Event.FAULT, detail=str(error))
         except TimeoutError as error:
-            late = Happened(Event.EXPIRED, detail=f"the deadline passed while {update.state}")
+            passed = f"the deadline passed while {update.state}"
+            late = Happened(Event.EXPIRED, detail=f"{passed}: {update.detail}" if update.retries else passed)
             happened = late if timeout.expired() else Happened(Event.FAULT, detail=f"a time-out: {error}")
         except Exception as error:  # an update must end in a state, whatever a bundle makes a library raise
             log_event("unexpected", level=logging.ERROR, trace=True, command=command)
@@ -225,15 +247,16 @@ class Updater:
             if not problems:
                 return Happened(Event.ALREADY_RUNNING)
             detail = "it runs already, but fails its self-test: " + "; ".join(problems)
-        await self._verify(update)
+        if self._trusted != (update.desired.bundle, self._parts.serving.running):
+            await self._verify(update)  # resumed, or let in while something else ran here
         return Happened(Event.ACCEPTED, detail=detail)
 
     async def _verify(self, update: Update) -> None:
         """Return when the bundle may be installed here. Raises :class:`SignatureError` when it may not."""
         assert update.desired is not None
-        bundle = update.desired.bundle
-        await self._parts.trust.check(bundle, self._parts.serving.running, self._say_why)
-        self._trusted = bundle
+        bundle, running = update.desired.bundle, self._parts.serving.running
+        await self._parts.trust.check(bundle, running, self._say_why)
+        self._trusted = (bundle, running)
 
     async def _say_why(self, reason: str) -> None:
         """Let the fleet know why this device waits for other metadata."""
@@ -244,15 +267,11 @@ class Updater:
     async def _fetch(self, update: Update) -> Happened:
         assert update.desired is not None
         bundle = update.desired.bundle
-        if bundle != self._trusted:  # resumed: what was trusted before the restart may be revoked by now
+        if bundle != self._trusted[0]:  # resumed: what was trusted before the restart may be revoked by now
             await self._verify(update)
         if await asyncio.to_thread(self._parts.slots.holds, update.target, bundle):
             return Happened(Event.FETCHED, detail="all of it is on the device already")
-        try:
-            counts = await self._parts.delivery.fetch(bundle)
-        except ExceptionGroup as group:  # the workers of one delivery fail together, by the same disk
-            raise group.exceptions[0] from group
-        return Happened(Event.FETCHED, detail=str(counts))
+        return Happened(Event.FETCHED, detail=str(await self._parts.delivery.fetch(bundle)))
 
     async def _assemble(self, update: Update) -> Happened:
         assert update.desired is not None

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -325,6 +326,29 @@ def test_newer_offer_supersedes_one_that_bakes(fleet: FakeFleet, device: Device,
     assert old.digest == fleet.wait_for("confirmed", "job-recall").running
     superseded = fleet.wait_for("superseded")
     assert ("runs_old_restored", old.digest) == (superseded.result, superseded.running)
+
+
+def test_forged_offer_does_not_disturb_a_download(
+    fleet: FakeFleet, device: Device, old: Bundle, tmp_path: Path
+) -> None:
+    """What nobody signed waits at the door until its deadline, while the update that is under way goes on beside it."""
+    new = tiny_bundle(tmp_path / "2", Recipe(version="2"))
+    fleet.publish_bundle(new, leave_out=(min(set(blocks_of(new)) - set(blocks_of(old)) - {new.digest}),))
+    fleet.desire(new, bake_seconds=0)
+    fleet.wait_for("downloading")
+    forged = fleet.signer.desired("ee" * 32, "job-forged", deadline=int(time.time()) + 8)
+    fleet.publish(Topics.desired(DEVICE), encode(forged))
+
+    rejected = fleet.wait_for("rejected", "job-forged")
+    assert ("runs_old_untouched", old.digest) == (rejected.result, rejected.running)
+    reasons = [report.detail for report in fleet.reports("job-forged")]
+    assert any("is not among the signed targets" in reason for reason in reasons)
+    assert "downloading" == fleet.states()[-1]
+    assert "downloading" == device.status()["update"]["state"]
+
+    fleet.publish_bundle(new)
+    assert new.digest == fleet.wait_for("confirmed").running
+    assert STRAIGHT_WAY == fleet.states()
 
 
 def test_withdrawn_offer_ends_a_download(fleet: FakeFleet, device: Device, old: Bundle, tmp_path: Path) -> None:

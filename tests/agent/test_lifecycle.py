@@ -18,6 +18,8 @@ from edgeopt_agent.lifecycle import (
     ON_ENTER,
     SLOTS,
     TRANSITIONS,
+    TRIES,
+    TRIES_TO_DEADLINE,
     UNDER_WAY,
     Command,
     Event,
@@ -25,6 +27,8 @@ from edgeopt_agent.lifecycle import (
     State,
     Update,
     bake_fault,
+    is_let_in,
+    retry_pause_seconds,
     step,
     switch_wait_seconds,
     why_not_back,
@@ -543,6 +547,79 @@ def test_running_bundle_is_confirmed_after_the_deadline_too() -> None:
     """What serves already needs no time."""
     update = Update(state=State.OFFERED, desired=desired(deadline=int(NOW) - 5), committed="a")
     assert State.CONFIRMED is step(update, Happened(Event.ALREADY_RUNNING), NOW)[0].state
+
+
+# --- a disk that refuses ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("deadline", "tries"), [(None, TRIES), (int(NOW) + 86_400, TRIES_TO_DEADLINE)])
+@pytest.mark.parametrize("state", [State.DOWNLOADING, State.VERIFYING])
+def test_disk_that_refuses_is_tried_again_a_few_times(state: State, deadline: int | None, tries: int) -> None:
+    """Each try is reported with its reason; after the last the update has failed, and the old bundle serves."""
+    run = Run(Update(committed="a"), Disk(pointer="a", verified={"a"}, tested={"a"}))
+    run.happen(offered(deadline=deadline))
+    for made in range(1, tries + 1):
+        while run.update.state is not state:
+            run.succeed()
+        run.happen(Happened(Event.DISK_REFUSED, job="job-1", detail="the disk is full"))
+        if made < tries:
+            assert (State.DOWNLOADING, Command.FETCH) == (run.update.state, run.working_on)
+            assert f"tried {made} of {tries} times, again in" in run.update.detail
+    assert (State.FAILED, f"tried {tries} times: the disk is full") == (run.update.state, run.update.detail)
+    run.finish()
+    assert (Result.RUNS_OLD_UNTOUCHED, "a") == (run.update.result, run.disk.pointer)
+    assert run.update.entries <= MAX_ENTRIES // 2, "a disk is not held against the bundle"
+
+
+def test_disk_that_recovers_is_forgotten() -> None:
+    """A try that succeeds leads on; a restart, before which somebody may have freed space, begins to count anew."""
+    run = Run()
+    run.happen(offered())
+    run.succeed()
+    run.happen(Happened(Event.DISK_REFUSED))
+    assert 1 == run.update.retries
+    run.happen(Happened(Event.RESTARTED))
+    assert 0 == run.update.retries
+    run.happen(Happened(Event.DISK_REFUSED))
+    run.finish()
+    assert (State.CONFIRMED, 0, ()) == (run.update.state, run.update.retries, run.update.failures)
+
+
+def test_deadline_ends_the_tries_with_their_reason() -> None:
+    """What the disk said last stands in the report."""
+    update = Update(state=State.DOWNLOADING, desired=desired(deadline=int(NOW) - 5), committed="a", retries=3)
+    failed, _ = step(update, Happened(Event.DISK_REFUSED, detail="the disk is full"), NOW)
+    assert State.FAILED is failed.state
+    assert failed.detail.endswith("the disk is full")
+
+
+def test_pauses_grow_to_an_hour() -> None:
+    """The first try waits for nothing; those without a deadline take some minutes, the others some hours."""
+    pauses = [retry_pause_seconds(made) for made in range(TRIES_TO_DEADLINE)]
+    assert [0.0, 5.0, 10.0, 20.0] == pauses[:4]
+    assert 315.0 == sum(pauses[:TRIES])
+    assert 3.0 * 3600 < sum(pauses) < 4.0 * 3600
+    assert 3600.0 == retry_pause_seconds(100)
+
+
+# --- who needs no trust -----------------------------------------------------------------------------------------------
+
+
+def test_offers_that_need_no_trust() -> None:
+    """Those that change nothing, and the bundle that serves a device at rest; under way, no other."""
+    running = "cd" * 32
+    for state in UNDER_WAY:
+        update = Update(state=state, desired=desired(), committed="a")
+        assert is_let_in(update, desired(bundle="ee" * 32), running), "the same job changes nothing"
+        assert (update, ()) == step(update, offered(bundle="ee" * 32), NOW)
+        assert not is_let_in(update, desired("job-2", bundle=running), running)
+    rest = Update(state=State.CONFIRMED, desired=desired(), settled=True)
+    assert is_let_in(rest, desired("job-2", bundle=running), running)
+    assert not is_let_in(rest, desired("job-2"), running)
+    assert not is_let_in(replace(rest, settled=False), desired("job-2", bundle=running), running)
+    assert is_let_in(replace(rest, settled=False, pending=desired("job-2")), desired("job-2"), running)
+    assert not is_let_in(Update(state=State.SUPERSEDED, desired=desired(), settled=True), desired(), running)
+    assert not is_let_in(Update(), desired(), None)
 
 
 # --- loops ------------------------------------------------------------------------------------------------------------

@@ -181,6 +181,7 @@ class Device:
 _CHAPTERS: dict[str, Callable[[Device], None]] = {
     "luck": Device.succeed,
     "fault": lambda device: device.happen(Happened(Event.FAULT, job=device.update.job, detail="bad luck")),
+    "disk": lambda device: device.happen(Happened(Event.DISK_REFUSED, job=device.update.job, detail="full")),
     "stale fault": lambda device: device.happen(Happened(Event.FAULT, job="a job of long ago")),
     "restart": lambda device: device.restart(serving=not device.broken),
     "restart dead": lambda device: device.restart(serving=False),

@@ -126,11 +126,31 @@ def test_replayed_metadata_after_a_restart(scene: Scene) -> None:
     scene.fleet.publish_metadata()
     scene.fleet.publish(Topics.desired(DEVICE), encode(scene.fleet.signer.desired(scene.new.digest, "job-seen")))
     wait_until("the verified metadata", lambda: "downloading" in scene.fleet.states("job-seen"), 60)
-    scene.device.kill()
     scene.fleet.publish(Topics.desired(DEVICE), b"")
+    scene.fleet.wait_for("superseded", "job-seen", 60)
+    scene.device.kill()
     scene.device.start()
     scene.offer(scene.new, "attack", recording, seconds=20)
     scene.reason("attack", "older")
+
+
+def test_forged_offer_does_not_disturb_an_update_that_bakes(scene: Scene, tmp_path: Path) -> None:
+    """What strangers signed is offered in the middle of a bake: refused once, and the bake goes on to its end."""
+    third = tiny_bundle(tmp_path / "3", Recipe(version="3"))
+    scene.fleet.publish_bundle(scene.new)
+    scene.fleet.desire(scene.new, "job-new", bake_seconds=20)
+    baking = scene.fleet.wait_for("baking", "job-new", 60)
+    strangers = MetadataFleet()
+    strangers.add(third.digest)
+    scene.offer(third, "attack", strangers.message())
+    rejected = scene.fleet.wait_for("rejected", "attack", 60)
+    assert (scene.new.digest, "runs_old_untouched") == (rejected.running, rejected.result)
+    assert {"offered", "rejected"} == set(scene.fleet.states("attack"))
+    assert 1 == scene.fleet.states("attack").count("rejected")
+    confirmed = scene.fleet.wait_for("confirmed", "job-new", 60)
+    assert baking.number < rejected.number < confirmed.number
+    assert "superseded" not in scene.fleet.states("job-new")
+    scene.old = scene.new
 
 
 def test_endless_metadata(scene: Scene) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from paho.mqtt.publish import single
 
-from edgeopt_agent import app, updater
+from edgeopt_agent import app, lifecycle, updater
 from edgeopt_agent.config import AgentConfig
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.log import configure_logging, log_event
@@ -339,6 +339,7 @@ class Bench:
         configure_logging()
         fork_children()
         updater._DISK_RETRY_SECONDS = 0.05
+        lifecycle._FIRST_PAUSE_SECONDS = 0.05
         app.make_sources = lambda _: [Probe()]  # type: ignore[assignment,list-item]  # in this forked process only
         config = AgentConfig(data=self.data, window_seconds=3600, resend_seconds=5, block_timeout_seconds=2)
         return run_command(lambda: asyncio.run(app.run_agent(config)))

@@ -7,6 +7,7 @@ fetched again. The calls are those of one undisturbed update from v1 to v2, from
 from __future__ import annotations
 
 import errno
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.sweep.disk import why_no_disk
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(1800)]
 
 _CUTS = 24
+_IS_TRIED_AGAIN = re.compile(r" (incoming/|trust|slots/\.[ab]\.)")  # downloading, verifying, the check of trust
 _SYNCS = ("fsync", "fdatasync", "rename")
 
 
@@ -58,6 +60,8 @@ def test_error_of_the_disk_at_every_call(sweep: Sweep, error: int, capsys: pytes
     outcomes = sweep.all([{"do": "fail", "number": n, "error": error} for n in numbers])
     left_out = len(sweep.calls) - len(numbers)
     judge(f"{errno.errorcode[error]} (left out: {left_out} other pages of the same commits)", outcomes, capsys)
+    gave_up = [outcome["call"] for outcome in outcomes if not outcome["way"].startswith("went on")]
+    assert [] == [call for call in gave_up if _IS_TRIED_AGAIN.search(call)], "a disk that refuses once ends no download"
 
 
 def test_unplugged_after_what_should_be_safe(sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

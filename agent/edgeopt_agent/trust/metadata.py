@@ -102,7 +102,7 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _empty(self._work)
+        shutil.rmtree(self._work, ignore_errors=True)  # what cannot be removed is litter, and removed the next time
 
     def refresh(self) -> None:
         """Verify what is offered against what is trusted. Raises tuf's ``RepositoryError`` or ``DownloadError``."""
