@@ -332,7 +332,7 @@ def test_forged_offer_does_not_disturb_a_download(
     fleet: FakeFleet, device: Device, old: Bundle, tmp_path: Path
 ) -> None:
     """What nobody signed waits at the door until its deadline, while the update that is under way goes on beside it."""
-    new = tiny_bundle(tmp_path / "2", Recipe(version="2"))
+    new = tiny_bundle(tmp_path / "2", Recipe(version="2", sharpness=5.0))
     fleet.publish_bundle(new, leave_out=(min(set(blocks_of(new)) - set(blocks_of(old)) - {new.digest}),))
     fleet.desire(new, bake_seconds=0)
     fleet.wait_for("downloading")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import signal
@@ -90,20 +91,20 @@ class Watch:
         self._acknowledged_at = 0.0
         self.state = ""
         self.answered: list[str] = []
-        self.delivery: dict[str, str] = {}
+        self.delivery: dict[str, Any] = {}
         self.fetched = 0
 
     def look(self) -> None:
         """Read on, and do what is due."""
         for line in self._log:
-            words = dict(part.split("=", 1) for part in line.split() if "=" in part)
+            words: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
             match words.get("event"):
                 case "answered":
                     self.answered.append(words["bundle"])
                 case "delivery":
                     self.delivery = words
-                case "update" if words["state"] == "verifying" and "fetched" in line:
-                    self.fetched = int(line.split("fetched ", 1)[1].split()[0])
+                case "update" if words["state"] == "verifying" and words.get("detail", "").startswith("fetched "):
+                    self.fetched = int(words["detail"].split()[1])
                 case "update" if words["job"] == self._job and "result" in words:
                     self.state = words["state"]
         if self._stage == "under way" and self.state and self._has_answered():
