@@ -43,6 +43,13 @@ class Window:
     def __str__(self) -> str:
         return f"{' '.join(self.days) or 'daily'} {self.start}-{self.end}"
 
+    @property
+    def longest_wait_seconds(self) -> float:
+        """For how long it is closed at the most; 0 when it never is."""
+        length = (_seconds(self.end) - _seconds(self.start)) % _DAY_SECONDS or _DAY_SECONDS
+        ends = (day * _DAY_SECONDS + _seconds(self.start) + length for day in range(len(DAYS)))
+        return max(self.wait_seconds(end, 0) for end in ends)
+
     def wait_seconds(self, now: float, utc_offset_seconds: int) -> float:
         """Return how long it is from ``now`` (seconds since 1970) until the window is open; 0 while it is."""
         local = now + utc_offset_seconds

@@ -20,9 +20,12 @@ Example::
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from edgeopt_contract.windows import Window
 
 __all__ = [
     "ControlEvidence",
@@ -46,6 +49,9 @@ _DESIGN_EFFECT = 2.0
 _LEAST_SPREAD = 0.01
 
 
+_REASON_LENGTH = 200  # characters of a device's own words in a verdict
+
+
 class Decision(StrEnum):
     """What the gate says of a wave."""
 
@@ -61,6 +67,7 @@ class Criterion(StrEnum):
     FAILURES = "failures"
     CONFIDENCE = "confidence"
     EXECUTED = "executed"
+    WINDOW = "window"
     ROWS = "rows"
     TIMEOUT = "timeout"
 
@@ -74,7 +81,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """When a wave passes. ``bake_seconds`` is carried out by the devices."""
+    """When a wave passes. ``bake_seconds``, ``not_before`` (seconds since 1970) and ``window`` are for the devices."""
 
     failure_threshold: float = 0.1
     bake_seconds: float = 60.0
@@ -82,6 +89,8 @@ class Policy:
     minimum_rows: int = 50
     max_confidence_drop: float = 0.1
     step_timeout_seconds: float = 3600.0
+    not_before: int | None = None
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.failure_threshold <= 1:
@@ -94,6 +103,8 @@ class Policy:
             raise ValueError(f"expected max_confidence_drop above 0 and up to 1, got {self.max_confidence_drop}")
         if not 0 < self.step_timeout_seconds < math.inf:
             raise ValueError(f"expected step_timeout_seconds above 0, got {self.step_timeout_seconds}")
+        if self.not_before is not None and not 0 <= self.not_before < 2**53:
+            raise ValueError(f"expected not_before as seconds since 1970, got {self.not_before}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +133,17 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEvidence:
-    """One exposed device. ``new`` and ``old`` are its confidences on the new and the previous bundle."""
+    """One exposed device. ``new`` and ``old`` are its confidences on the new and the previous bundle.
+
+    ``failure`` says why its update failed; ``waiting``: it has everything and waits for its maintenance window.
+    """
 
     device: str
     wave: int
     online: bool
     outcome: Outcome | None
+    failure: str = ""
+    waiting: bool = False
     rows: int = 0  # answered on the new bundle since its wave began
     new: Moments = Moments()
     old: Moments = Moments()
@@ -203,6 +219,7 @@ def _judge_failures(
 ) -> tuple[Reason, bool]:
     """Say how many of the executed devices failed, and whether those are too many."""
     worst = (-1.0, 0, 0, "")
+    failures = Counter(device.failure for device in everyone if device.outcome is Outcome.FAILED and device.failure)
     for devices, where in ((wave, "in this wave"), (everyone, "over all waves")):
         executed = sum(device.outcome is not None for device in devices)
         failed = sum(device.outcome is Outcome.FAILED for device in devices)
@@ -212,6 +229,9 @@ def _judge_failures(
         f"{failed} of {executed} executed devices failed {where} "
         f"({share:.0%}, at most {policy.failure_threshold:.0%} allowed)"
     )
+    if failures:
+        reason, times = min(failures.items(), key=lambda item: (-item[1], item[0]))
+        text += f"; most often ({times} of {failures.total()}): {reason[:_REASON_LENGTH]}"
     return Reason(Criterion.FAILURES, text), share > policy.failure_threshold
 
 
@@ -219,11 +239,14 @@ def _missing(wave: Sequence[DeviceEvidence], members: int, policy: Policy) -> li
     """Return what is not yet known of the wave. An offline device is not waited for, but proves nothing either."""
     reasons = []
     executed = [device for device in wave if device.outcome is not None]
-    pending = [device.device for device in wave if device.outcome is None and device.online]
+    pending = [device.device for device in wave if device.outcome is None and device.online and not device.waiting]
+    waiting = [device.device for device in wave if device.outcome is None and device.online and device.waiting]
     needed = min(policy.minimum_executed, members)
     if pending:
-        names = ", ".join(sorted(pending)[:5]) + (" …" if len(pending) > 5 else "")
-        reasons.append(Reason(Criterion.EXECUTED, f"not executed yet although online: {len(pending)} ({names})"))
+        text = f"not executed yet although online: {len(pending)} ({_names(pending)})"
+        reasons.append(Reason(Criterion.EXECUTED, text))
+    if waiting:
+        reasons.append(Reason(Criterion.WINDOW, f"waiting for the window: {len(waiting)} ({_names(waiting)})"))
     if len(executed) < needed:
         text = f"executed: {len(executed)} of {members}, at least {needed} must"
         reasons.append(Reason(Criterion.EXECUTED, text))
@@ -278,6 +301,10 @@ def _judge_confidence(
         return Reason(Criterion.CONFIDENCE, text), Decision.PROMOTE
     certain = low > policy.max_confidence_drop
     return Reason(Criterion.CONFIDENCE, text), Decision.ROLL_BACK if certain else Decision.HOLD
+
+
+def _names(devices: Sequence[str]) -> str:
+    return ", ".join(sorted(devices)[:5]) + (" …" if len(devices) > 5 else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,6 +8,8 @@ device should run follows from the record alone (:func:`desired`), so resuming a
 - CANCELLED leaves confirmed devices as they are and sends the unfinished and failed ones back.
 - ROLLING_BACK wants the previous bundle on every exposed device; it is ROLLED_BACK when the online ones are back.
   An offline one finds the order when it returns. A device without a previous bundle keeps what it runs.
+- The way back waits for no maintenance window: what a window protects from is worse than a short disturbance.
+- A wave's step timeout does not count while a device of it waits for its window (:func:`excuse`).
 
 Example::
 
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from edgeopt_contract.messages import DeviceState, Result
+from edgeopt_contract.windows import Window
 from edgeopt_fleet.cohort import split_into_waves
 from edgeopt_fleet.gate import Decision, Outcome, Policy, Verdict
 
@@ -40,13 +43,16 @@ __all__ = [
     "create",
     "desired",
     "event_of",
+    "excuse",
     "is_settled",
+    "is_waiting",
     "observe",
     "step",
 ]
 
 FORWARD = 1  # the job number of the update itself; 2 and above bring the device back
 _LAST_ATTEMPT = 5  # a device that refuses to go back is asked four times, then a person must look
+_EXCUSE_STEP_SECONDS = 60.0  # a wait moves the timeout's beginning this often, so a night costs few writes
 _FINAL_STATES = {DeviceState.CONFIRMED, DeviceState.FAILED, DeviceState.ROLLED_BACK, DeviceState.REJECTED}
 
 
@@ -122,6 +128,7 @@ class Member:
     returned: bool = False
     result: Result | None = None
     detail: str = ""
+    failure: str = ""  # why the update failed here; stays when the device is sent back
     running: str | None = None
     online: bool = False
 
@@ -150,10 +157,15 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What one device should run; ``bundle`` is None when it may keep what it runs."""
+    """What one device should run; ``bundle`` is None when it may keep what it runs.
+
+    It switches not before ``not_before`` (seconds since 1970) and inside ``window`` only, where those are given.
+    """
 
     job: str
     bundle: str | None
+    not_before: int | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,11 +244,15 @@ def _withdraw(record: Rollout, keep: Outcome | None) -> Rollout:
 
 def desired(record: Rollout) -> dict[str, Wanted]:
     """Return what every exposed device should run; the others are none of this rollout's business."""
-    return {
-        device: Wanted(job=record.job_of(member), bundle=member.previous if member.withdrawn else record.bundle)
-        for device, member in record.members.items()
-        if member.exposed
-    }
+    return {device: _wanted(record, member) for device, member in record.members.items() if member.exposed}
+
+
+def _wanted(record: Rollout, member: Member) -> Wanted:
+    job = record.job_of(member)
+    if member.withdrawn:
+        return Wanted(job=job, bundle=member.previous)
+    policy = record.policy
+    return Wanted(job=job, bundle=record.bundle, not_before=policy.not_before, window=policy.window)
 
 
 def observe(record: Rollout, sightings: Mapping[str, Sighting]) -> Rollout:
@@ -270,11 +286,36 @@ def _observe_member(record: Rollout, member: Member, seen: Sighting) -> Member:
 def _with_outcome(record: Rollout, member: Member) -> Member:
     """Only a device that runs the rollout's bundle is a success, whatever it calls itself (hawkbit#3185)."""
     if member.state is not DeviceState.CONFIRMED:
-        return replace(member, outcome=Outcome.FAILED)
+        return replace(member, outcome=Outcome.FAILED, failure=member.failure or member.detail or str(member.state))
     if member.running == record.bundle:
         return replace(member, outcome=Outcome.CONFIRMED)
     runs = member.running[:12] if member.running else "nothing"
-    return replace(member, outcome=Outcome.FAILED, detail=f"reported confirmed, but runs {runs}")
+    detail = f"reported confirmed, but runs {runs}"
+    return replace(member, outcome=Outcome.FAILED, detail=detail, failure=member.failure or detail)
+
+
+def is_waiting(record: Rollout, member: Member) -> bool:
+    """Say whether ``member`` has everything and waits for the time at which it may switch."""
+    timed = record.policy.window is not None or record.policy.not_before is not None
+    return timed and member.attempt == FORWARD and member.online and member.state is DeviceState.STAGED
+
+
+def excuse(record: Rollout, now: float) -> Rollout:
+    """Return ``record`` with a step timeout that does not count the wait of its devices for their window.
+
+    The fleet does not know the devices' time zones. So it believes one that says it waits, but no longer than the
+    window is ever closed: a device that never gets through its self-test is late in the end.
+    """
+    policy = record.policy
+    members = [member for member in record.members.values() if member.wave == record.wave]
+    if record.state is not State.RUNNING or not any(is_waiting(record, member) for member in members):
+        return record
+    closed = 0.0 if policy.window is None else policy.window.longest_wait_seconds
+    if now > max(record.wave_started_at, policy.not_before or 0) + closed:
+        return record
+    if now - record.step_started_at < min(_EXCUSE_STEP_SECONDS, policy.step_timeout_seconds / 2):
+        return record
+    return replace(record, step_started_at=now)
 
 
 def event_of(record: Rollout, verdict: Verdict | None) -> Event | None:

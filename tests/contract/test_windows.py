@@ -61,3 +61,19 @@ def test_what_is_no_window_cannot_be_made(fields: dict[str, object]) -> None:
     """A wrong day or time is refused where it is written."""
     with pytest.raises(ValueError, match="expected a window"):
         Window(**{"start": "22:00", "end": "04:00", **fields})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@given(WINDOWS, st.integers(0, 14 * 24 * 60))
+def test_no_wait_is_longer_than_the_longest(window: Window, minute: int) -> None:
+    """Whoever is excused for a window's longest wait is excused for every wait."""
+    assert window.longest_wait_seconds >= window.wait_seconds(minute * 60.0, 0)
+
+
+def test_the_longest_wait() -> None:
+    """Daily 02:00-04:00 is closed for 22 hours, one day of 24 hours in a week for six, and always open for none."""
+    hours = [
+        Window(start="02:00", end="04:00").longest_wait_seconds / 3600,
+        Window(start="06:00", end="06:00", days=("mon",)).longest_wait_seconds / 3600,
+        Window(start="00:00", end="00:00").longest_wait_seconds / 3600,
+    ]
+    assert [22.0, 144.0, 0.0] == hours

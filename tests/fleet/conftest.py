@@ -137,7 +137,7 @@ def window(bundle: str, number: int, *, rows: int = 60, brightness: float = 0.5,
     )
 
 
-async def eventually(probe: Callable[[], Awaitable[Any]], what: str, seconds: float = 20.0) -> Any:
+async def eventually(probe: Callable[[], Awaitable[Any]], what: str, seconds: float = 120.0) -> Any:
     """Return the first truthy value of ``probe``; fail after a deadline, naming ``what``."""
     async with asyncio.timeout(seconds):
         while True:
@@ -216,7 +216,9 @@ class Kit:
         self.numbers[device] = self.numbers.get(device, 0) + 1
         return self.numbers[device]
 
-    def report(self, device: str, state: DeviceState, runs: str | None, job: str | None = None) -> Reported:
+    def report(
+        self, device: str, state: DeviceState, runs: str | None, job: str | None = None, *, detail: str = ""
+    ) -> Reported:
         """Store a report on the job that the device was given last."""
         row = self.registry.device(device)
         record = Reported(
@@ -227,6 +229,7 @@ class Kit:
             bundle=row.desired_bundle or "0" * 64,
             state=state,
             running=runs,
+            detail=detail,
         )
         self.inbox.store([Incoming(device=device, record=record)], self.now)
         return record

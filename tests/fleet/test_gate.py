@@ -239,3 +239,22 @@ def test_a_wrong_policy_cannot_be_made(wrong: dict[str, float]) -> None:
     """A malformed threshold is refused, it does not silently never fire (hawkBit)."""
     with pytest.raises(ValueError, match="expected"):
         Policy(**wrong)
+
+
+def test_the_verdict_names_the_most_frequent_reason() -> None:
+    """Of three failures the reason that two share, with how many gave it."""
+    failed = [
+        member("a", Outcome.FAILED, failure="disk full"),
+        member("b", Outcome.FAILED, failure="self-test: differs"),
+        member("c", Outcome.FAILED, failure="disk full"),
+    ]
+    verdict = judge(evidence(*failed), POLICY)
+    assert Decision.ROLL_BACK == verdict.decision
+    assert verdict.reasons[0].text.endswith("most often (2 of 3): disk full")
+
+
+def test_a_device_in_wait_of_its_window_is_named_as_such() -> None:
+    """It holds the wave, but not as one that is late."""
+    verdict = judge(evidence(member("a"), member("b", None, waiting=True)), POLICY)
+    assert (Decision.HOLD, {Criterion.WINDOW}) == (verdict.decision, criteria(verdict))
+    assert "waiting for the window: 1 (b)" == verdict.reasons[0].text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgeopt_contract.messages import DeviceState, Result
+from edgeopt_contract.windows import Window
 from edgeopt_fleet.gate import Criterion, Decision, Outcome, Policy, Reason, Verdict
 from edgeopt_fleet.rollout import (
     ACTIVE,
@@ -23,7 +24,9 @@ from edgeopt_fleet.rollout import (
     create,
     desired,
     event_of,
+    excuse,
     is_settled,
+    is_waiting,
     observe,
     step,
 )
@@ -58,6 +61,73 @@ def report(record: Rollout, device: str, state: DeviceState, runs: str | None, a
 def verdict(decision: Decision, *, timed_out: bool = False) -> Verdict:
     """Return a verdict with some reason."""
     return Verdict(decision, (Reason(Criterion.ROWS, "because"),), timed_out=timed_out)
+
+
+NIGHT = Window(start="02:00", end="04:00")
+
+
+def at_night(**changes: object) -> Rollout:
+    """Return a rollout whose first wave is exposed at 2 s and may switch at night only."""
+    policy = replace(Policy(window=NIGHT, step_timeout_seconds=600.0), **changes)
+    return step(replace(draft(), policy=policy), Event.STARTED, 2.0)[0]
+
+
+def test_devices_are_told_the_window_on_the_way_there_only() -> None:
+    """The update waits for the night; the way back does not."""
+    record = at_night(not_before=500)
+    device = canary(record)
+    there = Wanted(job=f"v2.1.{device}", bundle=NEW, not_before=500, window=NIGHT)
+    assert {device: there} == desired(record)
+    record, _ = step(record, Event.ROLL_BACK_ORDERED, 3.0)
+    assert {device: Wanted(job=f"v2.2.{device}", bundle=OLD)} == desired(record)
+
+
+def test_a_device_that_waits_for_its_window_is_not_late() -> None:
+    """The timeout begins again while it waits, at most once a minute, and runs on once it goes on."""
+    record = at_night()
+    device = canary(record)
+    waiting = report(record, device, DeviceState.STAGED, OLD)
+    assert is_waiting(waiting, waiting.members[device])
+    assert waiting == excuse(waiting, 50.0)
+    excused = excuse(waiting, 70_000.0)
+    assert (70_000.0, 2.0) == (excused.step_started_at, excused.wave_started_at)
+    testing = report(excused, device, DeviceState.BAKING, OLD)
+    assert testing == excuse(testing, 70_900.0)
+
+
+@pytest.mark.parametrize("state", [DeviceState.DOWNLOADING, DeviceState.SELF_TEST, DeviceState.OFFERED])
+def test_only_waiting_is_excused(state: DeviceState) -> None:
+    """A device that hangs in a download is late, window or not."""
+    record = at_night()
+    silent = report(record, canary(record), state, OLD)
+    assert silent == excuse(silent, 9000.0)
+
+
+def test_nobody_waits_for_longer_than_a_window_is_closed() -> None:
+    """A device that says for ever that it waits is late in the end; so is one that has no window to wait for."""
+    record = at_night(not_before=1000)
+    device = canary(record)
+    waiting = report(record, device, DeviceState.STAGED, OLD)
+    end = 1000 + 22 * 3600
+    assert end == excuse(waiting, end).step_started_at
+    assert waiting == excuse(waiting, end + 1)
+    free = report(running(), device, DeviceState.STAGED, OLD)
+    assert free == excuse(free, 5000.0)
+
+
+def test_why_a_device_failed_stays_known() -> None:
+    """The first reason is kept when the device is sent back, and when it reports other things."""
+    record = running()
+    device = canary(record)
+    seen = Sighting(online=True, running=OLD, job=f"v2.1.{device}", state=FAILED, detail="disk full")
+    record = observe(record, {device: seen})
+    record, _ = step(record, Event.WAVE_FAILED, 3.0)
+    record = report(record, device, CONFIRMED, OLD, attempt=2)
+    assert ("", "disk full", True) == (
+        record.members[device].detail,
+        record.members[device].failure,
+        record.members[device].returned,
+    )
 
 
 def test_a_draft_wants_nothing() -> None:

@@ -145,6 +145,9 @@ class FakeFleet:
         self.manifests[digest] = body
         return 200, {"digest": digest, "name": manifest.name, "version": manifest.version, "missing_blocks": missing}
 
+    def _tuf(self, _method: str, rest: str, _query: dict[str, str], _plain: Any) -> Answer:
+        return 200, {"role": rest, "version": 2, "signatures": 1, "threshold": 1, "in_force": True}
+
     def _tokens(self, _method: str, _rest: str, _query: dict[str, str], _plain: Any) -> Answer:
         return 201, {"token": "one-time", "expires_at": 1_795_400_000}
 

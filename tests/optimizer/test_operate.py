@@ -181,6 +181,30 @@ class TestPublish:
         )
         assert ["digits", "1", "yes"] == run("bundles")[1].splitlines()[1].split()[1:4]
 
+    def test_signed_metadata_arrive_with_the_bundle(
+        self, run: Run, fleet: FakeFleet, tmp_path: Path, contents: BundleContents
+    ) -> None:
+        """Root before targets, after the bundle; the digest alone is on standard output."""
+        bundle = write_bundle(tmp_path / "bundle", contents)
+        signed = tmp_path / "signed.json"
+        signed.write_text(json.dumps({"targets": '{"t": 1}', "root": '{"r": 1}'}))
+        code, out, err = run("publish", str(bundle.directory), "--signed", str(signed))
+        assert (0, f"{bundle.digest}\n") == (code, out)
+        assert ["root version 2: in force", "targets version 2: in force"] == err.strip().splitlines()
+        assert [("PUT", "tuf/root", {"r": 1}), ("PUT", "tuf/targets", {"t": 1})] == fleet.requests[-2:]
+
+    @pytest.mark.parametrize("text", ["[]", "{", '{"snapshot": ""}', None])
+    def test_a_file_that_sign_did_not_write_stops_it(
+        self, run: Run, fleet: FakeFleet, tmp_path: Path, text: str | None
+    ) -> None:
+        """Before anything is sent, naming the file and the command that writes it."""
+        signed = tmp_path / "signed.json"
+        if text is not None:
+            signed.write_text(text)
+        code, _, err = run("publish", str(tmp_path), "--signed", str(signed))
+        assert (2, []) == (code, fleet.requests)
+        assert "edgeopt sign --output" in err
+
     def test_a_changed_byte_stops_it_before_anything_is_sent(
         self,
         run: Run,

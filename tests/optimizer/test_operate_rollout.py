@@ -33,6 +33,18 @@ class TestRollouts:
         ) == fleet.requests[-1]
         assert "v2: digits 2 bbbbbbbbbbbb to cohort all, running" in out
 
+    def test_when_devices_may_switch(self, run: Run, fleet: FakeFleet) -> None:
+        """Window, days and the earliest time arrive as the fleet reads them, and --no-recall."""
+        code, _, err = run(
+            *("rollout", "create", "v2", "--bundle", "bbbb", "--window", "02:00-04:00", "--window-days", "sat,Sun"),
+            *("--not-before", "2026-12-01T02:00+01:00", "--no-recall"),
+        )
+        assert (0, "") == (code, err)
+        body = fleet.requests[-1][2]
+        window = {"start": "02:00", "end": "04:00", "days": ["sat", "sun"]}
+        assert {"window": window, "not_before": 1_796_086_800} == body["policy"]
+        assert body["no_recall"] is True
+
     def test_a_draft_is_not_started(self, run: Run, fleet: FakeFleet) -> None:
         """And without further options the policy is empty."""
         assert "draft" == json.loads(run("rollout", "create", "v2", "--bundle", "b", "--draft", "--json")[1])["state"]
@@ -40,7 +52,18 @@ class TestRollouts:
 
     @pytest.mark.parametrize(
         "option",
-        [("--waves", "50%,20%"), ("--bake", "soon"), ("--failure-threshold", "110%"), ("--minimum-rows", "-1")],
+        [
+            ("--waves", "50%,20%"),
+            ("--bake", "soon"),
+            ("--failure-threshold", "110%"),
+            ("--minimum-rows", "-1"),
+            ("--window", "02:00"),
+            ("--window", "2-25:00"),
+            ("--window-days", "sat,sat"),
+            ("--window-days", "someday"),
+            ("--window-days", "sat"),
+            ("--not-before", "tomorrow"),
+        ],
     )
     def test_a_wrong_option_is_named(self, run: Run, fleet: FakeFleet, option: tuple[str, str]) -> None:
         """Exit code 2 with the option's name; the fleet is not asked."""

@@ -131,3 +131,32 @@ def test_changes_tell_everything_once(steps: list[tuple[str, str, str]]) -> None
         assert (before is None or before.state != state) == (f"rollout v2 {state}" in lines)
         assert [] == changes(now, now)
         before = now
+
+
+def test_a_rollout_says_when_devices_switch_and_why_one_failed() -> None:
+    """The reason of the failure stands there although the device's last report, on its way back, has none."""
+    view = rollout_view("rolled_back")
+    view["policy"] = {"window": {"start": "02:00", "end": "04:00", "days": ["sat"]}, "not_before": 1_795_300_000}
+    view["members"][0] |= {"state": "rolled_back", "detail": "", "failure": "disk full"}
+    rollout = read(RolloutView, view)
+    page = shown(rollout_page(rollout))
+    assert "devices switch sat 02:00-04:00, by their local time" in page
+    assert "devices switch not before 2026-11-22 05:46:40Z" not in shown(
+        rollout_page(read(RolloutView, rollout_view("running")))
+    )
+    assert "devices switch not before 2026-" in page
+    assert "disk full" in page
+    assert any("rolled_back (disk full)" in line for line in changes(None, rollout))
+
+
+def test_a_device_shows_its_gauges_and_last_reports() -> None:
+    """In units that people read; what a device says is shown without markup."""
+    view = device_view("cam-1")
+    view["gauges"] = {"temperature_celsius": 61.25, "disk_free_bytes": 2.1e9, "load": 0.5}
+    view["gauges_at"] = 1_795_300_000
+    view["reports"] = [
+        {"at": 1_795_300_000, "job": "v2.1.cam-1", "bundle": "b" * 64, "state": "failed", "detail": "[red]full"}
+    ]
+    page = shown(device_page(read(DeviceView, view)))
+    assert "disk_free 2100.0 MB, load 0.5, temperature 61.2 °C" in page
+    assert "v2.1.cam-1 failed: [red]full" in page

@@ -62,7 +62,8 @@ async def list_devices(
 async def get_device(request: Request, device: str) -> DeviceView:
     """Show one device."""
     services = services_of(request)
-    return DeviceView.of(await services.serial(services.registry.device, device))
+    row = await services.serial(services.registry.device, device)
+    return DeviceView.of(row, await services.serial(services.registry.reports, device))
 
 
 @router.get("/devices/{device}/messages")

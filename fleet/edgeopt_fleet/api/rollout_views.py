@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from edgeopt_contract.windows import Window
 from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, StrictRequest
 from edgeopt_fleet.cohort import check_waves
 from edgeopt_fleet.gate import Outcome, Policy
@@ -26,7 +27,18 @@ __all__ = [
     "RolloutView",
     "VerdictView",
     "WaveView",
+    "WindowModel",
 ]
+
+
+class WindowModel(StrictRequest):
+    """When devices may switch: from ``start`` to ``end`` in their local time; no days means every day."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    start: str = Field(examples=["02:00"])
+    end: str = Field(examples=["04:00"], description="an end before the start is on the next day")
+    days: list[str] = Field(default=[], examples=[["sat", "sun"]])
 
 
 class PolicyModel(StrictRequest):
@@ -38,10 +50,19 @@ class PolicyModel(StrictRequest):
     minimum_rows: int = Field(default=50, description="rows that each executed device must have served")
     max_confidence_drop: float = Field(default=0.1, description="absolute fall of mean confidence that is allowed")
     step_timeout_seconds: float = Field(default=3600.0, description="a wave that holds longer pauses the rollout")
+    not_before: int | None = Field(default=None, examples=[1764000000], description="devices switch no sooner")
+    window: WindowModel | None = Field(default=None, description="devices switch only inside")
+
+    def policy(self) -> Policy:
+        """Return what is asked for. Raises ``ValueError`` for what cannot be."""
+        values = self.model_dump()
+        if self.window is not None:
+            values["window"] = Window(start=self.window.start, end=self.window.end, days=tuple(self.window.days))
+        return Policy(**values)
 
 
 def _check_policy(model: PolicyModel) -> PolicyModel:
-    Policy(**model.model_dump())
+    model.policy()
     return model
 
 
@@ -60,6 +81,9 @@ class RolloutRequest(StrictRequest):
     )
     policy: Annotated[PolicyModel, AfterValidator(_check_policy)] = Field(default_factory=PolicyModel)
     start: bool = True
+    no_recall: bool = Field(
+        default=False, description="also when the bundle's signature does not permit devices to go back"
+    )
 
 
 class WaveView(BaseModel):
@@ -80,7 +104,8 @@ class MemberView(BaseModel):
     wave: int = Field(examples=[0])
     state: str = Field(examples=["baking"])
     result: str | None = None
-    detail: str = ""
+    detail: str = Field(default="", description="of the newest report")
+    failure: str = Field(default="", description="why the update failed here; stays when the device was sent back")
     running: str | None = None
 
 
@@ -164,6 +189,7 @@ def _member(member: Member) -> MemberView:
         state=state,
         result=None if member.result is None else str(member.result),
         detail=member.detail,
+        failure=member.failure,
         running=member.running,
     )
 

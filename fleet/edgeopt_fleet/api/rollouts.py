@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request
 from edgeopt_fleet.api.rollout_views import RolloutList, RolloutRequest, RolloutView
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import AlertList, AlertView
-from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.store.rollouts import Plan
 
@@ -50,7 +49,8 @@ async def create_rollout(request: Request, body: RolloutRequest) -> RolloutView:
         bundle=body.bundle,
         cohort=body.cohort,
         waves=tuple(body.waves),
-        policy=Policy(**body.policy.model_dump()),
+        policy=body.policy.policy(),
+        allow_no_recall=body.no_recall,
     )
     await services.serial(services.rollouts.create, plan, services.clock())
     if body.start:

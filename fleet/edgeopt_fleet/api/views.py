@@ -8,13 +8,14 @@ Shapes only: how they are filled from the stores stands beside each as ``of``. E
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgeopt_fleet.store.bundles import PostedBundle
 from edgeopt_fleet.store.registry import Cohort
-from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, SpoolRow
+from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, ReportRow, SpoolRow
 
 __all__ = [
     "DIGEST_EXAMPLE",
@@ -32,6 +33,7 @@ __all__ = [
     "MessageList",
     "Name",
     "Problem",
+    "ReportView",
     "SpoolView",
     "StrictRequest",
     "TelemetryTotals",
@@ -116,6 +118,22 @@ class TelemetryTotals(BaseModel):
     errors: int
 
 
+class ReportView(BaseModel):
+    """One report of a device, as it came."""
+
+    at: int = Field(examples=[1764000000], description="on the device's clock")
+    job: str = Field(examples=["v2.1.cam-7"])
+    bundle: str = Field(examples=[DIGEST_EXAMPLE])
+    state: str = Field(examples=["baking"])
+    result: str | None = None
+    detail: str = ""
+
+    @classmethod
+    def of(cls, row: ReportRow) -> Self:
+        """Show one report's row."""
+        return cls.model_validate(row, from_attributes=True)
+
+
 class DeviceView(BaseModel):
     """One device."""
 
@@ -131,9 +149,14 @@ class DeviceView(BaseModel):
     last_seen: int | None
     update: UpdateView | None
     telemetry: TelemetryTotals
+    gauges: dict[str, float] = Field(
+        examples=[{"temperature_celsius": 61.5, "disk_free_bytes": 2.1e9}], description="of the newest window"
+    )
+    gauges_at: int | None = Field(description="on the device's clock")
+    reports: list[ReportView] = Field(description="the last ten, newest first; only where one device is asked for")
 
     @classmethod
-    def of(cls, row: DeviceRow) -> Self:
+    def of(cls, row: DeviceRow, reports: Sequence[ReportRow] = ()) -> Self:
         """Show one device's row."""
         update = None
         if row.job is not None:
@@ -158,6 +181,9 @@ class DeviceView(BaseModel):
             last_seen=row.last_seen,
             update=update,
             telemetry=TelemetryTotals(windows=row.windows, rows=row.rows, errors=row.errors),
+            gauges=row.gauges,
+            gauges_at=row.gauges_at,
+            reports=[ReportView.of(report) for report in reports],
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from sqlmodel import Session, col, delete, select
 
 from edgeopt_fleet.gate import ControlEvidence, DeviceEvidence, Evidence, Moments
-from edgeopt_fleet.rollout import Member, Rollout
+from edgeopt_fleet.rollout import Member, Rollout, is_waiting
 from edgeopt_fleet.store.tables import BaselineRow, ServedRow
 
 __all__ = ["forget_baseline", "gather_evidence", "take_baseline"]
@@ -78,6 +78,8 @@ def _device(record: Rollout, member: Member, before: Totals, total: Totals) -> D
         wave=member.wave,
         online=member.online,
         outcome=member.outcome,
+        failure=member.failure,
+        waiting=is_waiting(record, member),
         rows=rows - rows_before,
         new=confidence - confidence_before,
         old=old,

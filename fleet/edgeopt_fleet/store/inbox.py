@@ -80,6 +80,7 @@ class Inbox:
             spool.rows += record.rows
             spool.errors += record.errors
             self._store_window(session, device, record, now)
+            _keep_gauges(device, spool, record)
 
     def _store_window(self, session: Session, device: DeviceRow, record: Telemetry, now: float) -> None:
         profile = self._profile_of(session, record.bundle)
@@ -160,6 +161,15 @@ def _store_report(session: Session, device: DeviceRow, spool: SpoolRow, record: 
     device.job, device.job_bundle, device.state = record.job, record.bundle, str(record.state)
     device.result = None if record.result is None else str(record.result)
     device.detail, device.reported_at, device.running = record.detail, record.at, record.running
+
+
+def _keep_gauges(device: DeviceRow, spool: SpoolRow, record: Telemetry) -> None:
+    """Keep the gauges of the device's newest window; windows may arrive in any order."""
+    assert spool.id is not None  # flushed
+    place = (spool.id, record.number)
+    if record.infrastructure and place > (device.gauges_spool, device.gauges_number):
+        device.gauges_spool, device.gauges_number = place
+        device.gauges, device.gauges_at = dict(record.infrastructure), record.end
 
 
 def _plain(record: Reported | Telemetry, names: str) -> dict[str, Any]:

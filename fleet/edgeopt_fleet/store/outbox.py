@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
 from sqlmodel import col, select
 
 from edgeopt_contract.messages import Desired
+from edgeopt_contract.windows import Window
 from edgeopt_fleet.store.bundles import Bundles, Delivery
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import DeviceRow
@@ -43,6 +45,8 @@ class Outbox:
                 job=row.desired_job,
                 bundle=row.desired_bundle,
                 bake_seconds=row.desired_bake_seconds,
+                not_before=row.desired_not_before,
+                window=None if row.desired_window is None else msgspec.convert(row.desired_window, Window),
             )
         return wanted
 

@@ -21,7 +21,7 @@ from edgeopt_contract.values import digest_of
 from edgeopt_fleet.cohort import EVERYONE, matches
 from edgeopt_fleet.problems import InvalidError, NotFoundError
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.tables import ApiKeyRow, CohortRow, DeviceRow, SpoolRow, TokenRow
+from edgeopt_fleet.store.tables import ApiKeyRow, CohortRow, DeviceRow, ReportRow, SpoolRow, TokenRow
 
 __all__ = ["Cohort", "Page", "Registry", "TokenGrant", "all_cohorts", "find_cohort"]
 
@@ -112,6 +112,12 @@ class Registry:
         self.device(device)
         with self._database.transaction() as session:
             return session.exec(select(SpoolRow).where(SpoolRow.device == device).order_by(col(SpoolRow.id))).all()
+
+    def reports(self, device: str, limit: int = 10) -> Sequence[ReportRow]:
+        """Return what ``device`` reported last, newest first."""
+        query = select(ReportRow).where(ReportRow.device == device).order_by(col(ReportRow.id).desc()).limit(limit)
+        with self._database.transaction() as session:
+            return session.exec(query).all()
 
     def mark_all_offline(self) -> None:
         """Forget who was online; a device that is says so when it connects."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 from sqlmodel import Session, col, select
+from tuf.api.metadata import Targets
 
 from edgeopt_contract.messages import DeviceState, Result
 from edgeopt_fleet.gate import Evidence, Outcome, Policy, Verdict, judge
@@ -33,6 +34,7 @@ from edgeopt_fleet.rollout import (
     create,
     desired,
     event_of,
+    excuse,
     is_settled,
     observe,
     step,
@@ -42,6 +44,8 @@ from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.evidence import forget_baseline, gather_evidence, take_baseline
 from edgeopt_fleet.store.registry import find_cohort
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow, VerdictRow
+from edgeopt_fleet.tuf.metadata import bundles_of, parse
+from edgeopt_fleet.tuf.rows import newest
 
 __all__ = ["Plan", "RolloutReport", "Rollouts"]
 
@@ -57,6 +61,7 @@ class Plan:
     cohort: str
     waves: tuple[int, ...]
     policy: Policy
+    allow_no_recall: bool = False  # also where the new bundle's signature does not permit the way back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,8 @@ class Rollouts:
             )
             record = create(empty, {name: seen.running for name, seen in _sightings(session, devices).items()})
             _refuse_busy_devices(session, record)
+            if not plan.allow_no_recall:
+                _refuse_one_way_devices(session, record)
             _save(session, None, record)
         return record
 
@@ -147,6 +154,7 @@ class Rollouts:
             before = _load(session, name)
             record = observe(before, _sightings(session, tuple(before.members)))
             verdict = None
+            record = excuse(record, now)
             if record.state in (State.RUNNING, State.PAUSED):
                 evidence = gather_evidence(session, record, now)
                 verdict = judge(evidence, record.policy)
@@ -172,6 +180,29 @@ def _refuse_busy_devices(session: Session, record: Rollout) -> None:
                 f"device {row.device} is in the rollout {row.rollout!r}, which has not ended; "
                 f"wait for it, or cancel it: edgeopt rollout cancel {row.rollout}"
             )
+
+
+def _refuse_one_way_devices(session: Session, record: Rollout) -> None:
+    """Raise :class:`ConflictError` when a device would reject the order back to what it runs now.
+
+    A device goes back to a bundle that was signed before only when the signature of what it runs names it.
+    """
+    signed = bundles_of(parse(Targets, newest(session, Targets.type)))
+    new = signed.get(record.bundle)
+    one_way: dict[str, list[str]] = {}
+    for member in record.members.values():
+        if member.previous is None or member.previous == record.bundle:
+            continue
+        old = signed.get(member.previous)
+        if new is None or old is None or (old.counter < new.counter and old.digest not in new.rollback):
+            one_way.setdefault(member.previous, []).append(member.device)
+    if one_way:
+        bundle, devices = max(one_way.items(), key=lambda item: (len(item[1]), item[0]))
+        raise ConflictError(
+            f"{sum(map(len, one_way.values()))} devices could not be recalled ({devices[0]} runs {bundle[:12]}): "
+            f"bundle {record.bundle[:12]} was signed without permission to go back to it. Sign that: "
+            f"edgeopt sign DIR --allow-rollback {bundle[:12]}; or do without a recall: --no-recall"
+        )
 
 
 def _sightings(session: Session, devices: Sequence[str]) -> dict[str, Sighting]:
@@ -224,6 +255,7 @@ def _member(row: MemberRow) -> Member:
         returned=row.returned,
         result=None if row.result is None else Result(row.result),
         detail=row.detail,
+        failure=row.failure,
         running=row.running,
         online=row.online,
     )
@@ -240,7 +272,7 @@ def _save(session: Session, before: Rollout | None, record: Rollout) -> set[str]
             bundle=record.bundle,
             cohort=record.cohort,
             waves=list(record.waves),
-            policy=dataclasses.asdict(record.policy),
+            policy=msgspec.to_builtins(record.policy),
             state=record.state,
             wave=record.wave,
             wave_started_at=record.wave_started_at,
@@ -270,6 +302,8 @@ def _save_desired(session: Session, before: Rollout | None, record: Rollout) -> 
         if not taken:
             row.desired_job, row.desired_bundle = wanted.job, wanted.bundle
             row.desired_bake_seconds = record.policy.bake_seconds
+            row.desired_not_before = wanted.not_before
+            row.desired_window = None if wanted.window is None else msgspec.to_builtins(wanted.window)
             changed.add(device)
     return changed
 

@@ -74,6 +74,8 @@ class DeviceRow(SQLModel, table=True):
     desired_job: str | None = None
     desired_bundle: str | None = None
     desired_bake_seconds: float = 0.0
+    desired_not_before: int | None = None
+    desired_window: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     # Its newest report, and where that stands among its reports: (spool's row, number).
     report_spool: int = 0
     report_number: int = 0
@@ -83,6 +85,11 @@ class DeviceRow(SQLModel, table=True):
     result: str | None = None
     detail: str = ""
     reported_at: int | None = None  # on the device's clock
+    # The gauges of its newest window, and where that stands among its windows.
+    gauges: dict[str, float] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    gauges_at: int | None = None  # on the device's clock
+    gauges_spool: int = 0
+    gauges_number: int = 0
     windows: int = 0
     rows: int = 0
     errors: int = 0
@@ -252,6 +259,7 @@ class MemberRow(SQLModel, table=True):
     returned: bool
     result: str | None
     detail: str
+    failure: str
     running: str | None
     online: bool
 

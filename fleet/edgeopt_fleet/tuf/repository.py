@@ -26,7 +26,7 @@ from edgeopt_contract.storage import storage_errors
 from edgeopt_contract.tuf import ROLLBACK_LIMIT, BundleTarget
 from edgeopt_fleet.problems import ConflictError, InvalidError
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.tables import BundleRow, DraftRow
+from edgeopt_fleet.store.tables import BundleRow, DeviceRow, DraftRow
 from edgeopt_fleet.tuf.keys import load_signer, public_path
 from edgeopt_fleet.tuf.metadata import (
     DEFAULT_VALIDITY,
@@ -215,7 +215,8 @@ class Repository:
     def add_bundle(self, session: Session, row: BundleRow, now: float) -> None:
         """Sign a bundle that is complete, within a transaction, if the targets keys are on this server.
 
-        It may be rolled back to the bundles that were signed last before it. Elsewhere it waits for ``edgeopt sign``.
+        It may be rolled back to what devices run now, and to the bundles that were signed last before it. Elsewhere it
+        waits for ``edgeopt sign``.
         """
         root = parse(Root, newest(session, Root.type))
         signers = _of_role(root, Targets.type, self._signers())
@@ -231,7 +232,7 @@ class Repository:
             name=row.name,
             version=row.version,
             counter=known[-1].counter + 1 if known else 1,
-            rollback=tuple(bundle.digest for bundle in known[-ROLLBACK_LIMIT // 2 :]),
+            rollback=_ways_back(session, [bundle.digest for bundle in known]),
         )
         retired = [bundle.path for bundle in known[: max(0, len(known) + 1 - _KEPT_TARGETS)]]
         targets = next_targets(current, now, add=[target], retire=retired, validity=self._validity)
@@ -344,3 +345,11 @@ class Repository:
 
 def _of_role(root: Metadata[Root], role: str, signers: Mapping[str, CryptoSigner]) -> list[CryptoSigner]:
     return [signers[keyid] for keyid in root.signed.roles[role].keyids if keyid in signers]
+
+
+def _ways_back(session: Session, known: list[str]) -> tuple[str, ...]:
+    """Return of the signed bundles (oldest first) those that devices run now and the newest, as many as fit."""
+    running = set(session.exec(select(DeviceRow.running).where(col(DeviceRow.running).is_not(None))))
+    chosen = [digest for digest in known if digest in running][-ROLLBACK_LIMIT:]
+    chosen += [digest for digest in reversed(known) if digest not in running][: ROLLBACK_LIMIT - len(chosen)]
+    return tuple(chosen)

@@ -9,6 +9,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -24,6 +25,7 @@ from edgeopt.cli.operate_options import (
     tag_option,
 )
 from edgeopt.cli.operate_rollout import rollout
+from edgeopt_contract.errors import UsageError
 
 __all__ = ["alerts", "bundles", "cohort", "devices", "publish", "rollout", "token"]
 
@@ -149,14 +151,19 @@ def _show_cohorts(answer: list[dict[str, object]], *, as_json: bool, one: bool =
     show(cohorts_table([read(CohortView, item) for item in answer]))
 
 
-@click.command(epilog=example("edgeopt publish digits-bundle"))
+@click.command(epilog=example("edgeopt publish digits-bundle", "edgeopt publish digits-bundle --signed signed.json"))
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--signed", type=click.Path(path_type=Path), metavar="FILE",
+    help="Signed metadata to hand in with it: what 'edgeopt sign --output' wrote.",
+)  # fmt: skip
 @fleet_options
-def publish(directory: Path, fleet: Path | None, *, as_json: bool) -> None:
+def publish(directory: Path, signed: Path | None, fleet: Path | None, *, as_json: bool) -> None:
     """Verify the bundle in DIR and upload what the fleet lacks of it. Prints the bundle's digest.
 
     An interrupted upload goes on where it stopped when the command is given again.
     """
+    metadata = _signed_metadata(signed)
     with connect(fleet) as client:
         from rich.progress import Progress
 
@@ -169,10 +176,27 @@ def publish(directory: Path, fleet: Path | None, *, as_json: bool) -> None:
             digest = publish_bundle(
                 client, bundle, lambda sent, total: progress.update(task, completed=sent, total=total)
             )
+        for role, text in metadata.items():
+            standing = client.put_metadata(role, text)
+            state = "in force" if standing.get("in_force") else "waits for more signatures"
+            click.echo(f"{role} version {standing.get('version')}: {state}", err=True)
     if as_json:
         print_json({"digest": digest, "name": bundle.manifest.name, "version": bundle.manifest.version})
     else:
         click.echo(digest)
+
+
+def _signed_metadata(path: Path | None) -> dict[str, str]:
+    """Return signed metadata by role, root first: it says whose signatures under the others count."""
+    if path is None:
+        return {}
+    import msgspec
+
+    try:
+        signed = msgspec.json.decode(path.read_bytes(), type=dict[Literal["root", "targets"], str])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path}: expected the file that 'edgeopt sign --output' wrote: {error}") from error
+    return dict(sorted(signed.items()))
 
 
 @click.command(epilog=example("edgeopt bundles"))

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgeopt_contract.errors import MissingExtraError, UsageError
+from edgeopt_contract.windows import DAYS, Window
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,15 +34,18 @@ __all__ = [
     "ListByDefault",
     "connect",
     "console",
+    "days",
     "duration",
     "example",
     "fleet_options",
+    "moment",
     "print_json",
     "share",
     "show",
     "tag",
     "tag_option",
     "waves",
+    "window",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +79,32 @@ def waves(value: str) -> tuple[int, ...]:
     if not percents or len(percents) != len(matches) or not rising or percents[-1] > 100:
         raise click.BadParameter(f"expected rising percents up to 100 like 20%,50%,100%, got {value!r}")
     return percents
+
+
+def window(value: str) -> tuple[str, str]:
+    """Read ``02:00-04:00`` as start and end of a maintenance window."""
+    start, _, end = value.partition("-")
+    try:
+        Window(start=start.strip(), end=end.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"expected a window like 02:00-04:00, got {value!r}") from error
+    return start.strip(), end.strip()
+
+
+def days(value: str) -> tuple[str, ...]:
+    """Read ``sat,sun`` as days of a maintenance window."""
+    found = tuple(part.strip().lower() for part in value.split(","))
+    if len(set(found)) != len(found) or not set(found) <= set(DAYS):
+        raise click.BadParameter(f"expected days among {','.join(DAYS)}, each once, got {value!r}")
+    return found
+
+
+def moment(value: str) -> int:
+    """Read a time like ``2026-12-01T02:00+01:00`` as seconds since 1970; without a zone it is this computer's."""
+    try:
+        return int(datetime.fromisoformat(value).timestamp())
+    except (ValueError, OverflowError, OSError) as error:
+        raise click.BadParameter(f"expected a time like 2026-12-01T02:00 or …T02:00Z, got {value!r}") from error
 
 
 def tag(value: str) -> tuple[str, str]:

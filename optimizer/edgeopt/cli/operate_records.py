@@ -25,6 +25,7 @@ __all__ = [
     "CountsView",
     "DeviceView",
     "MemberView",
+    "ReportView",
     "RolloutView",
     "UpdateView",
     "VerdictView",
@@ -58,6 +59,17 @@ class CountsView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportView:
+    """One report of a device, as it came."""
+
+    at: float
+    job: str
+    state: str
+    result: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapabilitiesView:
     """What a device can run."""
 
@@ -81,6 +93,9 @@ class DeviceView:
     last_seen: float | None = None
     update: UpdateView | None = None
     telemetry: CountsView = field(default_factory=CountsView)
+    gauges: dict[str, float] = field(default_factory=dict)
+    gauges_at: float | None = None
+    reports: tuple[ReportView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +139,7 @@ class MemberView:
     state: str
     result: str | None = None
     detail: str | None = None
+    failure: str = ""
     running: str | None = None
 
 

@@ -20,15 +20,18 @@ from edgeopt.cli.operate_options import (
     ListByDefault,
     connect,
     console,
+    days,
     duration,
     example,
     fleet_options,
+    moment,
     print_json,
     share,
     show,
     waves,
+    window,
 )
-from edgeopt_contract.errors import ExitCode, UnreachableError
+from edgeopt_contract.errors import ExitCode, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from edgeopt.cli.operate_records import RolloutView
@@ -53,7 +56,8 @@ def rollout() -> None:
     "create",
     epilog=example(
         "edgeopt rollout create v2 --bundle 3fa94c --cohort oslo --waves 20%,50%,100% \\",
-        "    --failure-threshold 10% --bake 60s --minimum-rows 200 --max-confidence-drop 0.1",
+        "    --failure-threshold 10% --bake 60s --minimum-rows 200 --max-confidence-drop 0.1 \\",
+        "    --window 02:00-04:00 --window-days sat,sun",
     ),
 )
 @click.argument("name")
@@ -68,6 +72,10 @@ def rollout() -> None:
 @click.option(
     "--step-timeout", "step_timeout_seconds", type=duration, help="After how long a wave is paused.  [fleet: 1h]"
 )
+@click.option("--window", type=window, metavar="HH:MM-HH:MM", help="Devices switch only between, by their local time.")
+@click.option("--window-days", type=days, metavar="DAY,...", help="On which days the window opens, like sat,sun.")
+@click.option("--not-before", type=moment, metavar="TIME", help="Devices switch no sooner, like 2026-12-01T02:00.")
+@click.option("--no-recall", is_flag=True, help="Also when devices could not be ordered back to what they run now.")
 @click.option("--draft", is_flag=True, help="Create it without starting it.")
 @fleet_options
 def rollout_create(  # noqa: PLR0913  # one parameter an option
@@ -77,11 +85,18 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     bundle: str,
     cohort: str,
     waves: tuple[int, ...],
+    window: tuple[str, str] | None,
+    window_days: tuple[str, ...] | None,
+    no_recall: bool,
     draft: bool,
     as_json: bool,
-    **policy: float | None,
+    **policy: Any,
 ) -> None:
     """Create a rollout and start it. What is not given, the fleet sets."""
+    if window is not None:
+        policy["window"] = {"start": window[0], "end": window[1], "days": list(window_days or ())}
+    elif window_days is not None:
+        raise UsageError("--window-days needs --window, like --window 02:00-04:00")
     body = {
         "name": name,
         "bundle": bundle,
@@ -89,6 +104,7 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
         "waves": list(waves),
         "policy": {key: value for key, value in policy.items() if value is not None},
         "start": not draft,
+        **({"no_recall": True} if no_recall else {}),
     }
     with connect(fleet) as client:
         answer = client.create_rollout(body)

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edgeopt.cli.operate_records import AlertView, BundleView, CohortView, DeviceView, RolloutView, VerdictView
+from edgeopt.cli.operate_records import (
+    AlertView,
+    BundleView,
+    CohortView,
+    DeviceView,
+    ReportView,
+    RolloutView,
+    VerdictView,
+)
 
 __all__ = [
     "alerts_table",
@@ -128,12 +137,29 @@ def device_page(device: DeviceView) -> Table:
             ("since", _time(update.at)),
         ]
         facts += [("detail", plain(update.detail))] if update.detail else []
+    if device.gauges:
+        facts.append(("gauges", plain(", ".join(_gauge(*item) for item in sorted(device.gauges.items())))))
+        facts.append(("measured", _time(device.gauges_at)))
+    facts += [("report" if not index else "", _report(report)) for index, report in enumerate(device.reports)]
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, fact in facts:
         table.add_row(name, fact)
     return table
+
+
+def _gauge(name: str, value: float) -> str:
+    """Return a gauge as people read it: bytes as megabytes, the unit at the end of its name as a unit."""
+    for suffix, factor, unit in (("_bytes", 1e-6, " MB"), ("_celsius", 1.0, " °C"), ("_seconds", 1.0, " s")):
+        if name.endswith(suffix):
+            return f"{name.removesuffix(suffix)} {value * factor:.1f}{unit}"
+    return f"{name} {value:g}"
+
+
+def _report(report: ReportView) -> Text:
+    said = ": ".join(part for part in (report.state, report.result, report.detail) if part)
+    return Text.assemble(_time(report.at), " ", plain(f"{report.job} {said}"))
 
 
 def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
@@ -217,12 +243,24 @@ def rollout_page(rollout: RolloutView) -> Group:
             str(member.wave + 1),
             _coloured(member.state),
             _short(member.running),
-            plain(member.detail or ""),
+            plain(member.failure or member.detail or ""),
         )
-    parts: list[Text | Table] = [title, Text(), waves, Text(), members]
+    parts: list[Text | Table] = [title, *_times(rollout.policy), Text(), waves, Text(), members]
     if rollout.verdicts:
         parts += [Text(), _verdict(rollout.verdicts[-1])]
     return Group(*parts)
+
+
+def _times(policy: Mapping[str, Any]) -> list[Text]:
+    """Return when devices may switch; nothing when they may at any time."""
+    window, not_before = policy.get("window"), policy.get("not_before")
+    lines = []
+    if window:
+        days = " ".join(window.get("days") or ()) or "daily"
+        lines.append(plain(f"devices switch {days} {window.get('start')}-{window.get('end')}, by their local time"))
+    if not_before is not None:
+        lines.append(Text.assemble("devices switch not before ", _time(not_before)))
+    return lines
 
 
 def _verdict(verdict: VerdictView) -> Text:
@@ -237,7 +275,8 @@ def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
     for member in after.members:
         previous = old.get(member.device)
         if (previous.state if previous else "waiting") != member.state:
-            detail = f" ({member.detail})" if member.detail else ""
+            why = member.failure or member.detail
+            detail = f" ({why})" if why else ""
             lines.append(f"wave {member.wave + 1}: {member.device} {member.state}{detail}")
     seen = len(before.verdicts) if before else 0
     lines += [_verdict(verdict).plain for verdict in after.verdicts[seen:]]

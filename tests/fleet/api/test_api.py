@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edgeopt_contract.messages import DeviceState
 from edgeopt_contract.values import digest_of
-from tests.fleet.conftest import Api, make_bundle
+from edgeopt_fleet.store.inbox import Incoming
+from tests.fleet.conftest import Api, make_bundle, window
 
 PUBLIC = ("/healthz", "/api/v1/ca", "/api/v1/tuf", "/api/v1/devices/enrol", "/api/v1/devices/renew")
 
@@ -94,6 +96,37 @@ async def test_cohorts(api: Api) -> None:
     await api.call("GET", "cohorts/mars", 404)
     await api.call("PUT", "cohorts/all", 422, json={"tags": {"site": "oslo"}})
     await api.call("PUT", "cohorts/-x", 422, json={})
+
+
+async def test_a_rollout_with_a_window(api: Api) -> None:
+    """Window and earliest time are taken, shown again, and refused when they are none."""
+    api.kit.enrol("cam-0")
+    digest = await publish(api, "1")
+    window = {"start": "22:00", "end": "04:00", "days": ["sat"]}
+    body = {"name": "v1", "bundle": digest, "policy": {"window": window, "not_before": 2000}}
+    view = await api.call("POST", "rollouts", 201, json=body)
+    assert (window, 2000) == (view["policy"]["window"], view["policy"]["not_before"])
+    for wrong in ({"window": {"start": "22", "end": "04:00"}}, {"window": {"start": "22:00"}}, {"not_before": -1}):
+        await api.call("POST", "rollouts", 422, json={**body, "name": "v2", "policy": wrong})
+
+
+async def test_a_device_shows_gauges_and_last_reports(api: Api) -> None:
+    """The gauges are those of the newest window, in whatever order windows arrive; the reports are the last ten."""
+    api.kit.enrol("cam-0")
+    assert ({}, None, []) == _shown(await api.call("GET", "devices/cam-0", 200))
+    for number, temperature in ((20, 60.0), (19, 50.0)):
+        record = replace(window("0" * 64, number), infrastructure={"temperature_celsius": temperature})
+        api.kit.inbox.store([Incoming(device="cam-0", record=record)], api.kit.now)
+    for number in range(12):
+        api.kit.report("cam-0", DeviceState.DOWNLOADING, None, job=f"job-{number}")
+    gauges, at, reports = _shown(await api.call("GET", "devices/cam-0", 200))
+    assert ({"temperature_celsius": 60.0}, 121) == (gauges, at)
+    assert [f"job-{number}" for number in range(11, 1, -1)] == [report["job"] for report in reports]
+    assert [] == (await api.call("GET", "devices", 200))["items"][0]["reports"]
+
+
+def _shown(view: Any) -> tuple[Any, Any, Any]:
+    return view["gauges"], view["gauges_at"], view["reports"]
 
 
 async def test_a_rollout_from_draft_to_rolled_back(api: Api) -> None:

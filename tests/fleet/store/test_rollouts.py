@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from sqlmodel import col, delete
+from tuf.api.metadata import Targets
 
 from edgeopt_contract.messages import DeviceState
+from edgeopt_contract.tuf import ROLLBACK_LIMIT
+from edgeopt_contract.windows import Window
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
 from edgeopt_fleet.rollout import Event, Rollout, State
 from edgeopt_fleet.store.rollouts import Plan, Rollouts
+from edgeopt_fleet.store.tables import MetadataRow
+from edgeopt_fleet.tuf.metadata import bundles_of, next_targets, parse
+from edgeopt_fleet.tuf.rows import newest, put
 from tests.fleet.conftest import Kit
 
 POLICY = Policy(minimum_rows=100, bake_seconds=2.0, step_timeout_seconds=100.0)
@@ -241,3 +250,88 @@ def test_a_bundle_that_was_never_published_here_is_nothing_to_go_back_to(kit: Ki
     assert {"cam-1": None} == kit.outbox.desired()
     kit.rollouts.advance("v1", kit.now)
     assert State.ROLLED_BACK == kit.rollouts.report("v1").rollout.state
+
+
+NIGHT = Window(start="02:00", end="04:00", days=("sat", "sun"))
+
+
+def test_window_and_earliest_time_reach_the_devices_and_a_night_is_no_delay(kit: Kit) -> None:
+    """They are stored and offered; a device that waits far beyond the step timeout does not pause the rollout."""
+    first = on_first_version(kit)
+    second = kit.publish("2")
+    policy = replace(POLICY, window=NIGHT, not_before=5000)
+    kit.rollouts.create(replace(plan("v2", second, waves=(100,)), policy=policy), kit.now)
+    kit.rollouts.apply("v2", Event.STARTED, kit.now)
+    offered = kit.outbox.desired()["cam-0"]
+    assert offered is not None
+    assert (second, NIGHT, 5000) == (offered.bundle, offered.window, offered.not_before)
+    assert policy == kit.rollouts.report("v2").rollout.policy
+    for device in DEVICES:
+        kit.report(device, DeviceState.STAGED, first)
+    for _ in range(100):
+        kit.now += 90
+        kit.rollouts.advance("v2", kit.now)
+    assert State.RUNNING == kit.rollouts.report("v2").rollout.state
+    for device in DEVICES:
+        kit.report(device, DeviceState.SELF_TEST, first)
+    for _ in range(2):
+        kit.now += 90
+        kit.rollouts.advance("v2", kit.now)
+    assert State.PAUSED == kit.rollouts.report("v2").rollout.state
+    kit.rollouts.apply("v2", Event.ROLL_BACK_ORDERED, kit.now)
+    back = kit.outbox.desired()["cam-0"]
+    assert back is not None
+    assert (first, None, None) == (back.bundle, back.window, back.not_before)
+
+
+def resign(kit: Kit, digest: str, rollback: tuple[str, ...]) -> None:
+    """Sign what is known of a bundle again, with another permission to go back."""
+    with kit.database.transaction() as session:
+        targets = parse(Targets, newest(session, Targets.type))
+    known = replace(bundles_of(targets)[digest], rollback=rollback)
+    fresh = next_targets(targets, kit.now, add=[known], retire=[known.path])
+    with kit.database.transaction() as session:
+        session.execute(delete(MetadataRow).where(col(MetadataRow.role) == Targets.type))
+        put(session, fresh)
+
+
+def test_a_rollout_without_a_way_back_is_refused(kit: Kit) -> None:
+    """What devices run must be named by the new bundle's signature; --no-recall does without."""
+    first = on_first_version(kit)
+    second = kit.publish("2")
+    resign(kit, second, ())
+    with pytest.raises(ConflictError, match=rf"5 devices could not be recalled .*--allow-rollback {first[:12]}"):
+        kit.rollouts.create(plan("v2", second), kit.now)
+    assert ["v1"] == kit.rollouts.names()
+    resign(kit, second, (first,))
+    kit.rollouts.create(plan("v2", second), kit.now)
+    kit.rollouts.apply("v2", Event.CANCELLED, kit.now)
+    resign(kit, second, ())
+    kit.rollouts.create(replace(plan("v3", second), allow_no_recall=True), kit.now)
+
+
+def test_a_fleet_that_signs_itself_permits_to_go_back_to_what_runs(kit: Kit) -> None:
+    """However many bundles were published since."""
+    first = on_first_version(kit)
+    for number in range(ROLLBACK_LIMIT + 2):
+        last = kit.publish(f"2.{number}")
+    kit.rollouts.create(plan("v2", last), kit.now)
+    with kit.database.transaction() as session:
+        rollback = bundles_of(parse(Targets, newest(session, Targets.type)))[last].rollback
+    assert (first, ROLLBACK_LIMIT) == (rollback[0], len(rollback))
+
+
+def test_why_a_device_failed_is_shown_after_the_roll_back(kit: Kit) -> None:
+    """Also after a restart of the fleet: the reason is stored."""
+    first = on_first_version(kit)
+    second = kit.publish("2")
+    started(kit, "v2", second)
+    (canary,) = wave_of(kit, "v2", 0)
+    kit.report(canary, DeviceState.FAILED, first, detail="self-test: differs")
+    kit.rollouts.advance("v2", kit.now)
+    kit.report(canary, DeviceState.CONFIRMED, first)
+    kit.rollouts.advance("v2", kit.now)
+    report = Rollouts(kit.database).report("v2")
+    assert State.ROLLED_BACK == report.rollout.state
+    assert "self-test: differs" == report.rollout.members[canary].failure
+    assert report.verdicts[-1].reasons[0].endswith("most often (1 of 1): self-test: differs")
