@@ -76,15 +76,15 @@ class Delivery:
         self._incoming = Incoming(options.incoming)
         self._places: dict[str, list[BlockPlace]] = {}
 
-    async def fetch(self, bundle: str) -> DeliveryCounts:
-        """Bring everything that this device needs of ``bundle`` onto the disk.
+    async def fetch(self, bundle: str, manifest_limit: int = Manifest.MAX_BYTES) -> DeliveryCounts:
+        """Bring everything that this device needs of ``bundle`` onto the disk; no manifest above its limit in bytes.
 
         Raises :class:`MessageError` or :class:`BundleError` for a manifest that this device can never use, and
         :class:`StorageError` when the disk is too small or fails; then what was fetched is removed, because a device
         whose disk is full has worse to fear than a second download.
         """
         try:
-            return await self._fetch(bundle)
+            return await self._fetch(bundle, manifest_limit)
         except StorageError:
             with contextlib.suppress(StorageError):
                 await asyncio.to_thread(self._incoming.clear)
@@ -105,11 +105,11 @@ class Delivery:
         """Remove everything that was fetched. Raises :class:`StorageError`."""
         self._incoming.clear()
 
-    async def _fetch(self, bundle: str) -> DeliveryCounts:
+    async def _fetch(self, bundle: str, manifest_limit: int) -> DeliveryCounts:
         counts = DeliveryCounts()
         self._incoming.prepare()
         if await asyncio.to_thread(self._incoming.read, bundle) is None:
-            manifest_alone = Wanted(bundle, Manifest.MAX_BYTES, exact=False)
+            manifest_alone = Wanted(bundle, manifest_limit, exact=False)
             await self._bring(Errand(bundle, [manifest_alone], self._incoming, counts))
         manifest = decode(Manifest, self.manifest_bytes(bundle))
         entries = manifest.files_for(self._slots.variant_for(bundle, manifest))

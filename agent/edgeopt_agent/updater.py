@@ -271,7 +271,8 @@ class Updater:
             await self._verify(update)
         if await asyncio.to_thread(self._parts.slots.holds, update.target, bundle):
             return Happened(Event.FETCHED, detail="all of it is on the device already")
-        return Happened(Event.FETCHED, detail=str(await self._parts.delivery.fetch(bundle)))
+        limit = self._parts.trust.manifest_limit(bundle)
+        return Happened(Event.FETCHED, detail=str(await self._parts.delivery.fetch(bundle, limit)))
 
     async def _assemble(self, update: Update) -> Happened:
         assert update.desired is not None

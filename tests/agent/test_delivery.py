@@ -307,6 +307,20 @@ async def test_manifest_that_cannot_be_used_is_refused(tmp_path: Path, capabilit
         await setup.delivery.fetch(digest_of(nonsense))
 
 
+async def test_no_manifest_above_what_was_signed(setup: Setup) -> None:
+    """One byte more than its limit is no manifest, whatever its hash; at the limit it is taken."""
+    length = len(setup.source.blocks[setup.bundle.digest])
+    task = asyncio.create_task(setup.delivery.fetch(setup.bundle.digest, length - 1))
+    asked = setup.source.asked
+    await asyncio.to_thread(wait_until, "repeated questions", lambda: asked[setup.bundle.digest] > 3)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert {setup.bundle.digest} == set(setup.source.asked)
+    await setup.delivery.fetch(setup.bundle.digest, length)
+
+
 def test_missing_manifest_is_an_error(setup: Setup) -> None:
     """Nothing can be put together before the manifest is there."""
     with pytest.raises(BundleError, match="not on the disk"):

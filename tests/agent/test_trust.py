@@ -16,6 +16,7 @@ from edgeopt_agent.trust.checker import Trust, TrustOptions, read_clocks
 from edgeopt_agent.trust.question import MAX_QUESTION_BYTES, Answer, Outcome, decode_answer, encode_answer
 from edgeopt_agent.trust.sources import HttpMetadata, MqttMetadata
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError, UnreachableError
+from edgeopt_contract.manifest import Manifest
 from edgeopt_contract.tuf import TufMetadata
 from tests.metadata import MetadataFleet
 
@@ -57,7 +58,10 @@ def trust(fleet: MetadataFleet, directory: Path, *ways: Way, patience: float = 6
 
 async def test_signed_bundle_is_trusted(fleet: MetadataFleet, tmp_path: Path) -> None:
     """The answer is what was signed; without any network the same answer comes from the disk."""
-    target = await trust(fleet, tmp_path, Way(fleet.message())).check(BUNDLE, None)
+    checker = trust(fleet, tmp_path, Way(fleet.message()))
+    assert Manifest.MAX_BYTES == checker.manifest_limit(BUNDLE)
+    target = await checker.check(BUNDLE, None)
+    assert (1234, Manifest.MAX_BYTES) == (checker.manifest_limit(BUNDLE), checker.manifest_limit("0" * 64))
     assert (BUNDLE, 1234, "tiny", 1) == (target.digest, target.length, target.name, target.counter)
     assert target == await trust(fleet, tmp_path, Way(None)).check(BUNDLE, None)
     assert {"state.json", "lock"} == {path.name for path in (tmp_path / "trust").iterdir()}

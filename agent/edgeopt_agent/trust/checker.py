@@ -24,6 +24,7 @@ from edgeopt_agent.trust.floor import Reading
 from edgeopt_agent.trust.question import Answer, Outcome, Question, decode_answer, encode_question
 from edgeopt_agent.trust.sources import MetadataSource
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError, UnreachableError
+from edgeopt_contract.manifest import Manifest
 from edgeopt_contract.tuf import BundleTarget, TufMetadata
 
 __all__ = ["Trust", "TrustOptions", "read_clocks"]
@@ -57,6 +58,12 @@ class Trust:
         self._options = options
         self._random = random
         self._clocks = clocks or read_clocks
+        self._checked: BundleTarget | None = None
+
+    def manifest_limit(self, bundle: str) -> int:
+        """Return how long the manifest of ``bundle`` may be: what was signed, if it was the last to be trusted."""
+        checked = self._checked
+        return checked.length if checked is not None and checked.digest == bundle else Manifest.MAX_BYTES
 
     async def check(
         self, bundle: str, running: str | None, on_wait: Callable[[str], Awaitable[None]] | None = None
@@ -71,6 +78,7 @@ class Trust:
         while True:
             answer = await self._ask(bundle, running, await self._obtain(attempt))
             if answer.target is not None:
+                self._checked = answer.target
                 return answer.target
             if answer.outcome is Outcome.REFUSED:
                 raise SignatureError(answer.reason)
