@@ -129,7 +129,7 @@ class _Columns:
             return False
         values = self._values
         values[:] = flat.take(self._columns)
-        if values.dot(self._zeros) != 0.0:  # infinity times zero is NaN
+        if np.vdot(values, self._zeros) != 0.0:  # infinity times zero is NaN, and vdot does not warn of it
             return False
         np.less_equal(self._edges, values, out=self._reached)
         places = np.add.reduce(self._reached_bytes, 0, self._sum_dtype) + self._starts

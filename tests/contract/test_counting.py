@@ -66,6 +66,33 @@ def test_cells_are_those_of_counting_one_by_one(
     assert {name: tuple(cells.tolist()) for name, cells in expected.items()} == counter.take()
 
 
+@pytest.mark.parametrize("odd", [*ODD, -1e300, 1.0])
+def test_one_odd_value_of_a_single_row_is_counted_alike(odd: float) -> None:
+    """Wherever it stands: the same cells as by the plain definition, and no warning."""
+    edges = (-1.0, 0.0, 1.0)
+    specs = [
+        FeatureSpec(name=f"x{i}", source=Source.INPUT, tensor="x", summary=Summary.COLUMN, column=i, edges=edges)
+        for i in range(3)
+    ]
+    for place in range(3):
+        row = np.array([[0.5, -2.0, 1.0]])
+        row[0, place] = odd
+        counter = ProfileCounter([feature(spec) for spec in specs])
+        counter.observe({"x": row}, {})
+        assert {s.name: tuple(count_values(s, summarize(s, row)).tolist()) for s in specs} == counter.take()
+
+
+@pytest.mark.parametrize("scores", [[1.7e308, -1.7e308, 0.0], [5.0, 5.0], [0.0, -800.0], [1e300, 1e300, -1e300]])
+def test_entropy_of_far_scores_is_that_of_the_definition(scores: list[float]) -> None:
+    """Differences that no float holds, and classes that are certain."""
+    spec = FeatureSpec(
+        name="e", source=Source.OUTPUT, tensor="y", summary=Summary.ENTROPY, logits=True, edges=(0.0, 0.1, 0.69, 0.7)
+    )
+    counter, row = ProfileCounter([feature(spec)]), np.array([scores])
+    counter.observe({}, {"y": row})
+    assert tuple(count_values(spec, summarize(spec, row)).tolist()) == counter.take()["e"]
+
+
 def test_cells_may_lie_elsewhere() -> None:
     """The counter adds to what is there; an array of another length is refused."""
     spec = FeatureSpec(name="f", source=Source.INPUT, tensor="x", summary=Summary.MEAN, edges=(0.0, 1.0))
