@@ -23,14 +23,16 @@ from edgeopt.runtimes import apart
 from edgeopt.runtimes.apart import ApartSession, compare, open_apart
 from edgeopt.runtimes.child import ALIVE, Answered, Load, Time, serve
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
-from edgeopt.runtimes.port import open_session
-from edgeopt.samples import Sample, stack
+from edgeopt.runtimes.port import Session, open_session
+from edgeopt.samples import Array, Sample, stack
 from edgeopt.search.deadline import OutOfTime, deadline
 from edgeopt.timing import SCREENING, Plan, estimate
 from edgeopt_contract.errors import ModelError
 from tests.optimizer.plain_int8 import plain_int8
 
 CHILD = Path(__file__).with_name("doomed_child.py")
+PLAIN = Path(__file__).with_name("plain_openvino.py")
+ROOT = Path(__file__).parents[3]
 ONES = [Sample({"x": np.ones(1, np.float32)}, "a label")] * 3
 SHORT = Plan(seconds=0, repetitions=6, warm_up=1, least_rounds=1)
 RUNS, RATE = 20, 0.05
@@ -50,6 +52,28 @@ def doom(monkeypatch: pytest.MonkeyPatch) -> Doom:
 
 def _load(model: bytes = b"", runtime: RuntimeName = RuntimeName.OPENVINO) -> Load:
     return Load(model=model, runtime=runtime, threads=1)
+
+
+def _both(session: Session, samples: list[Sample]) -> dict[str, Array]:
+    """Return the answers of ``session`` to ``samples``, asked together and singly."""
+    asked = {"together": session.predict(samples), "singly": session.predict_singly(samples)}
+    return {f"{how}/{name}": array for how, answers in asked.items() for name, array in answers.items()}
+
+
+def _plainly(model: bytes, samples: list[Sample], folder: Path) -> dict[str, Array]:
+    """Return what :func:`_both` returns in a process that opens the session as any program would."""
+    (folder / "model.onnx").write_bytes(model)
+    np.savez(folder / "inputs.npz", **stack(samples))
+    subprocess.run(
+        [sys.executable, str(PLAIN), str(folder)], check=False, cwd=ROOT, timeout=120
+    )  # it may die at its end
+    with np.load(folder / "outputs.npz") as outputs:
+        return dict(outputs)
+
+
+def _assert_same(expected: dict[str, Array], actual: dict[str, Array]) -> None:
+    assert list(expected) == list(actual)
+    assert all(np.array_equal(expected[name], actual[name]) for name in expected)
 
 
 def _gone(pid: int) -> bool:
@@ -151,18 +175,23 @@ class TestLeavingNothing:
 class TestTheSame:
     """What is done in a child is what would have been done here."""
 
-    def test_openvino_answers_bit_for_bit_as_here(self, trained_digits: tuple[bytes, list[Sample]]) -> None:
-        """Float and int8, together and singly, more samples than go into one message; inputs and specs as well."""
+    def test_openvino_answers_float_bit_for_bit_as_here(self, trained_digits: tuple[bytes, list[Sample]]) -> None:
+        """Together and singly, more samples than go into one message; inputs and specs as well."""
         model, samples = trained_digits
-        for variant in (model, plain_int8(model, samples[:32])):
-            here = open_session(variant, RuntimeName.OPENVINO, threads=1)
-            there = open_apart(variant, RuntimeName.OPENVINO, threads=1)
-            assert here.inputs == there.inputs
-            assert here.specs(samples[0]) == there.specs(samples[0])
-            for answers in ("predict", "predict_singly"):
-                expected, actual = (getattr(one, answers)(samples[:70]) for one in (here, there))
-                assert list(expected) == list(actual)
-                assert all(np.array_equal(expected[name], actual[name]) for name in expected)
+        here = open_session(model, RuntimeName.OPENVINO, threads=1)
+        there = open_apart(model, RuntimeName.OPENVINO, threads=1)
+        assert here.inputs == there.inputs
+        assert here.specs(samples[0]) == there.specs(samples[0])
+        _assert_same(_both(here, samples[:70]), _both(there, samples[:70]))
+
+    def test_openvino_answers_int8_bit_for_bit_as_without_a_child(
+        self, trained_digits: tuple[bytes, list[Sample]], tmp_path: Path
+    ) -> None:
+        """A process that uses it plainly gives what is expected: this one would not survive OpenVINO's int8."""
+        model, samples = trained_digits
+        int8 = plain_int8(model, samples[:32])
+        expected = _plainly(int8, samples[:70], tmp_path)
+        _assert_same(expected, _both(open_apart(int8, RuntimeName.OPENVINO, threads=1), samples[:70]))
 
     def test_onnxruntime_stays_here(
         self, trained_digits: tuple[bytes, list[Sample]], monkeypatch: pytest.MonkeyPatch
