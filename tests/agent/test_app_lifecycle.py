@@ -62,7 +62,7 @@ def test_newer_offer_ends_a_wait_for_the_window(fleet: FakeFleet, device: Device
     closed = Window(start="12:00", end="12:01", days=(DAYS[today - 3],))
     offer_new(fleet, tmp_path, window=closed)
     fleet.wait_for("staged", "job-new")
-    assert 86400 < device.status()["update"]["switches_in_seconds"] < 7 * 86400
+    assert 86400 < device.status()["update"]["switch_wait_seconds"] < 7 * 86400
 
     fleet.desire(old, "job-back", bake_seconds=0)
     fleet.wait_for("confirmed", "job-back")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -154,22 +155,24 @@ async def test_ways_that_lead_nowhere(tmp_path: Path) -> None:
 
 async def test_slow_drip_over_http_is_given_up() -> None:
     """A byte now and then keeps no device waiting for ever."""
+    hung_up = asyncio.Event()
 
     async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        try:
+        with contextlib.suppress(ConnectionError):
             while True:
                 writer.write(b"{")
                 await writer.drain()
                 await asyncio.sleep(0.05)
-        except ConnectionError:
-            writer.close()
+        writer.close()
+        hung_up.set()
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     access = HttpAccess(server=f"http://127.0.0.1:{port}", bearer="x", ca="")
     with pytest.raises(UnreachableError, match=r"within 0\.5 s"):
         await HttpMetadata(lambda: access, 0.5).obtain()
+    await hung_up.wait()
     server.close()
 
 

@@ -71,9 +71,9 @@ def make_broker(directory: Path, kind: str, host: str = "127.0.0.1") -> Broker:
     return broker
 
 
-def needed_bytes(bundle: Bundle) -> int:
-    """Return how many bytes a device must fetch of a bundle of which it has nothing."""
-    return sum(len(data) for data in blocks_of(bundle).values())
+def needed_bytes(bundle: Bundle, metadata: bytes = b"") -> int:
+    """Return how many bytes a device must fetch for a bundle of which it has nothing: its blocks, and ``metadata``."""
+    return sum(len(data) for data in blocks_of(bundle).values()) + len(metadata)
 
 
 def blocks_on_disk(device: Device) -> int:

@@ -94,7 +94,8 @@ def travel(directory: Path, journey: Journey, *, patience_seconds: float) -> Arr
                 fleet.close()
                 broker.kill()
             most_often = max(relay.blocks.values())
-            return Arrived(needed_bytes(bundle), relay.down_bytes, seconds, most_often, relay.connections)
+            needed = needed_bytes(bundle, fleet.signer.metadata.message())
+            return Arrived(needed, relay.down_bytes, seconds, most_often, relay.connections)
 
 
 def _suffer(line: Link, journey: Journey, device: Device, blocks: int) -> None:

@@ -48,7 +48,7 @@ def test_killed_every_200_ms_while_it_downloads(
             device.kill()
             kills += 1
         fleet.wait_for("confirmed")
-        needed, got = needed_bytes(bundle), relay.down_bytes
+        needed, got = needed_bytes(bundle, fleet.signer.metadata.message()), relay.down_bytes
     twice = sum(times - 1 for times in relay.blocks.values())
     figures(
         f"killed every 200 ms ({kills} kills): needed {needed} bytes, got {got}, waste {got / needed - 1:.2%}, "
@@ -109,7 +109,7 @@ def test_a_broker_killed_in_the_middle_stalls_nothing(
         broker.start()
         fleet.republish()
         fleet.wait_for("confirmed", seconds=60)
-        needed, got = needed_bytes(bundle), relay.down_bytes
+        needed, got = needed_bytes(bundle, fleet.signer.metadata.message()), relay.down_bytes
     figures(f"broker killed in the middle: needed {needed} bytes, got {got}, waste {got / needed - 1:.2%}")
     assert got <= 1.02 * needed + 2 * 128 * 1024  # and what was under way when it died
 
@@ -125,7 +125,7 @@ def test_impatience_fetches_nothing_twice(
         make_device(relay).start("--block-timeout", "0.2")
         fleet.desire(bundle)
         fleet.wait_for("confirmed", seconds=60)
-        needed, got = needed_bytes(bundle), relay.down_bytes
+        needed, got = needed_bytes(bundle, fleet.signer.metadata.message()), relay.down_bytes
     figures(f"{8 * kilobytes} kbit/s with 0.2 s of patience: waste {got / needed - 1:.2%}")
     assert {1} == set(relay.blocks.values())
     assert got <= 1.02 * needed
