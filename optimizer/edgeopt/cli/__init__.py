@@ -34,7 +34,7 @@ COMMANDS = {
     "explain": Entry("edgeopt.cli.explain:explain", "Show what a run found and what to try next."),
     "reproduce": Entry("edgeopt.cli.reproduce:reproduce", "Build a bundle again from its lineage, and compare."),
     "publish": Entry("edgeopt.cli.operate:publish", "Send a bundle to the fleet server."),
-    "sign": Entry("edgeopt.cli.sign:sign", "Sign bundles, or changes of keys, with keys that stay on this machine."),
+    "sign": Entry("edgeopt.cli.sign:sign", "Sign bundles, or changes of keys, with offline keys."),
     "bundles": Entry("edgeopt.cli.operate:bundles", "List the bundles that the fleet server holds."),
     "token": Entry("edgeopt.cli.operate:token", "Make one-time tokens with which devices enrol."),
     "devices": Entry("edgeopt.cli.operate:devices", "Show the devices of the fleet."),
