@@ -2,7 +2,8 @@
 
 Counts lie in ``DATA/counts/``, one file for each bundle that answered; the marks up to which they were told are kept in
 the same transaction as the window that tells them. So an agent that is killed tells the rest when it starts again.
-Example::
+Counting never keeps a bundle from answering: where the disk refuses a file, the counts lie in memory until the bundle
+is loaded again, and a file that cannot be read now is looked at again with every window. Example::
 
     books = Books(spool, data, now=time.time)
     counts = books.open(installed)
@@ -13,11 +14,12 @@ Example::
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from edgeopt_agent.counts import Counts, Layout, boot_id
+from edgeopt_agent.counts import Counts, DamagedCountsError, Layout, boot_id
 from edgeopt_agent.gauges import read_gauges
 from edgeopt_agent.log import log_event
 from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
@@ -46,23 +48,32 @@ class Books:
         self._keeps = True
         self._in_use: dict[str, Counts] = {}
         self._retired: dict[str, Counts] = {}
+        self._unread: set[str] = set()  # files that the disk does not give out now; their marks are kept
         self._marks = _read_marks(spool)
-        self._take_up()
+        self._take_up(sorted(path.name for path in self._directory.glob("*")))
 
     def open(self, installed: Installed) -> Counts:
-        """Return the counts of the bundle in a slot, as they were left.
+        """Return the counts of the bundle in a slot, as they were left, or new ones in memory.
 
-        Raises :class:`BundleError` when its profile cannot be read, :class:`StorageError`.
+        Raises :class:`BundleError` when its profile cannot be read, :class:`StorageError` when there is no memory.
         """
-        name = f"{installed.digest[:16]}.{installed.directory.name}"
-        if retired := self._retired.pop(name, None):
+        path, layout = self._directory / f"{installed.digest[:16]}.{installed.directory.name}", layout_of(installed)
+        if retired := self._retired.pop(path.name, None):
             retired.close()
-        counts = self._in_use[name] = Counts.open(self._directory / name, layout_of(installed), self._boot)
+        try:
+            counts = Counts.open(path, layout, self._boot)
+            self._unread.discard(path.name)
+        except StorageError as error:
+            log_event("counts_in_memory", level=logging.ERROR, reason=error)
+            self._unread.add(path.name)
+            counts = Counts.in_memory(path, layout, self._boot)
+        self._in_use[counts.path.name] = counts
         return counts
 
     def begin(self, counts: Counts) -> Mark:
         """Let the next window of ``counts`` begin now, unless something is untold; return what is counted so far."""
-        mark, cells, now = self._mark(counts), counts.snapshot(), int(self._now())
+        cells, now = counts.snapshot(), int(self._now())
+        mark = self._mark(counts, cells)
         window = Window.since(mark, counts.layout, cells, end=now)
         if window.is_empty:
             self._marks[counts.path.name] = replace(mark, at=now)
@@ -71,7 +82,8 @@ class Books:
     def tell(self, counts: Counts, *, if_empty: bool = True) -> bool:
         """Put the window since the last mark into the spool; say whether that worked."""
         try:
-            window = Window.since(self._mark(counts), counts.layout, counts.snapshot(), end=int(self._now()))
+            cells = counts.snapshot()
+            window = Window.since(self._mark(counts, cells), counts.layout, cells, end=int(self._now()))
             if not if_empty and window.is_empty:
                 return True
             try:
@@ -94,6 +106,7 @@ class Books:
 
         What was told of the latter is removed.
         """
+        self._take_up(sorted(self._unread))
         if current and not self._spool.is_full:
             self.tell(current)
         for name, counts in list(self._retired.items()):
@@ -101,7 +114,7 @@ class Books:
                 return
             del self._retired[name]
             counts.close()
-            counts.path.unlink(missing_ok=True)
+            self._remove(counts.path)
 
     def retire(self, counts: Counts) -> None:
         """Say that nobody counts there any more."""
@@ -111,34 +124,61 @@ class Books:
             self._retired[name] = counts
 
     def close(self) -> None:
-        """Close all files; what was not told stays for the next start."""
+        """Close all files; what was not told stays for the next start, so what is in memory is told."""
         for counts in (*self._in_use.values(), *self._retired.values()):
+            if counts.is_in_memory:
+                self.tell(counts, if_empty=False)
             counts.close()
+        self._in_use.clear()
+        self._retired.clear()
 
-    def _take_up(self) -> None:
-        """Find what an earlier run left untold, and remove what is of an earlier boot."""
-        for path in sorted(self._directory.glob("*")) if self._directory.is_dir() else []:
+    def _take_up(self, names: Iterable[str]) -> None:
+        """Find what an earlier run left untold in these files, and remove what is of an earlier boot."""
+        for name in names:
+            path, is_known = self._directory / name, name in self._unread
+            self._unread.discard(name)
             try:
-                counts = Counts.look_into(path)
-            except StorageError as error:
+                counts = Counts.look_into(path) if path.exists() else None
+            except DamagedCountsError as error:
                 log_event("counts_dropped", level=logging.ERROR, reason=error)
-                path.unlink(missing_ok=True)
+                self._remove(path)
                 continue
-            if counts.boot == self._boot:
-                self._retired[path.name] = counts
-            else:
+            except StorageError as error:
+                if not is_known:
+                    log_event("counts_not_read", level=logging.ERROR, reason=error)
+                self._unread.add(name)
+                continue
+            if counts and counts.boot == self._boot:
+                self._retired[name] = counts
+            elif counts:
                 counts.close()
-                path.unlink(missing_ok=True)
+                self._remove(path)
 
-    def _mark(self, counts: Counts) -> Mark:
+    def _remove(self, path: Path) -> None:
+        """Remove a file; one that the disk keeps is known until it is gone, or it would be told again."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log_event("counts_not_removed", level=logging.ERROR, path=path, reason=error)
+            self._unread.add(path.name)
+
+    def _mark(self, counts: Counts, cells: array[int]) -> Mark:
+        """Return up to where ``counts``, which are at ``cells``, were told.
+
+        Marks are synced and counts are not: a disk that was taken away under the running machine has older counts. What
+        was counted since cannot be known, and what lies there was told.
+        """
         mark = self._marks.get(counts.path.name)
         if mark is None or mark.epoch != counts.epoch:
             return Mark(epoch=counts.epoch, at=counts.made)
+        if any(now < before for now, before in zip(cells, mark.counts(len(cells)), strict=True)):
+            log_event("counts_went_back", level=logging.ERROR, path=counts.path)
+            return replace(mark, cells=cells.tobytes())
         return mark
 
     def _append(self, counts: Counts, window: Window, *, with_cells: bool) -> None:
         gauges = read_gauges(self._data)
-        names = {counts.path.name, *self._in_use, *self._retired}
+        names = {counts.path.name, *self._in_use, *self._retired, *self._unread}
         marks = {name: mark for name, mark in self._marks.items() if name in names} | {counts.path.name: window.mark}
         with self._spool.transaction():
             self._spool.append(

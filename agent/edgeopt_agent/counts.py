@@ -4,7 +4,8 @@ The runner maps the file and adds rows, latencies and profile cells; the agent a
 writes, and nothing is ever set back. So neither a runner that crashes nor an agent that is killed loses a count: the
 next one finds the cells where they were. The agent does not map it: a disk that fails under a mapping kills the one who
 mapped it (SIGBUS), which may happen to a runner and not to the agent. Nothing is synced: after a power cut (another
-boot of the machine) the file begins again at zero. It imports no NumPy and decides nothing. In native byte order::
+boot of the machine) the file begins again at zero. Where the disk refuses the file, the same bytes lie in anonymous
+memory, which ends with the agent. It imports no NumPy and decides nothing. In native byte order::
 
     int64: length of the description | description: JSON, padded to 8 bytes | int64 cells: RUNS ROWS NONFINITE ERRORS,
     the latency cells, then each feature's cells in the order of the profile
@@ -18,12 +19,14 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
 import time
 from array import array
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -32,7 +35,19 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_contract.features import LATENCY_EDGES_US
 from edgeopt_contract.storage import storage_errors
 
-__all__ = ["ERRORS", "FEATURES", "LATENCY", "NONFINITE", "ROWS", "RUNS", "Counts", "Layout", "boot_id", "map_cells"]
+__all__ = [
+    "ERRORS",
+    "FEATURES",
+    "LATENCY",
+    "NONFINITE",
+    "ROWS",
+    "RUNS",
+    "Counts",
+    "DamagedCountsError",
+    "Layout",
+    "boot_id",
+    "map_cells",
+]
 
 RUNS = 0  # every run of the model, counted or not: a sign of life while a long request is worked on
 ROWS = 1  # inferences that answered; the features of the last request may be counted a moment later
@@ -44,6 +59,10 @@ FEATURES = LATENCY + len(LATENCY_EDGES_US) + 1  # where the features' cells begi
 _WORD = 8
 _MAX_DESCRIPTION_BYTES = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class DamagedCountsError(StorageError):
+    """The file could be read, and holds no counts: nothing is lost when it is removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +87,9 @@ class _Description(msgspec.Struct, frozen=True):
 
 
 class Counts:
-    """The file as the agent sees it."""
+    """The file as the agent sees it. ``path`` names it, also in memory; ``mapped`` is where a runner finds it."""
 
-    def __init__(self, path: Path, description: _Description, offset: int) -> None:
+    def __init__(self, path: Path, description: _Description, offset: int, memory: FileIO | None = None) -> None:
         self.path = path
         self.layout = description.layout
         self.boot = description.boot
@@ -78,31 +97,48 @@ class Counts:
         self.made = description.made
         self._offset = offset
         with storage_errors(path):
-            self._file = path.open("r+b", buffering=0)
+            self._file = memory or path.open("r+b", buffering=0)
+        self.mapped = _place_of(memory) if memory else path
         self._errors = self._read()[ERRORS]
 
     @classmethod
     def open(cls, path: Path, layout: Layout, boot: str) -> Counts:
         """Take up the counts in ``path``; begin again at zero when they are not those of ``layout`` and this boot.
 
-        Raises :class:`StorageError`.
+        Raises :class:`StorageError`; what lies there and cannot be read now stays.
         """
         try:
-            found = cls.look_into(path)
-        except StorageError:
-            found = None  # none yet, or damaged
+            found = cls.look_into(path) if path.exists() else None
+        except DamagedCountsError:
+            found = None
         if found is not None:
             if (found.layout, found.boot) == (layout, boot):
                 return found
             found.close()
-        description = msgspec.json.encode(_Description(layout, boot, os.urandom(8).hex(), int(time.time())))
-        padded = description.ljust(-(-len(description) // _WORD) * _WORD)
+        _, content = _begin(layout, boot)
         temporary = path.with_name(f".{path.name}.tmp")
         with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(len(padded).to_bytes(_WORD, sys.byteorder) + padded + bytes(_WORD * layout.cells))
-            temporary.replace(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
         return cls.look_into(path)
+
+    @classmethod
+    def in_memory(cls, path: Path, layout: Layout, boot: str) -> Counts:
+        """Begin at zero where no disk can refuse, under a name of its own made from ``path``.
+
+        Raises :class:`StorageError`.
+        """
+        description, content = _begin(layout, boot)
+        with storage_errors(path):
+            memory = _memory_with(content)
+        name = f"{path.name}.{description.epoch}"
+        return cls(path.with_name(name), description, len(content) - _WORD * layout.cells, memory)
 
     @classmethod
     def look_into(cls, path: Path) -> Counts:
@@ -131,8 +167,29 @@ class Counts:
             data = os.pread(self._file.fileno(), _WORD, self._offset + _WORD * index)
         return int.from_bytes(data, sys.byteorder)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether these counts end with the agent."""
+        return self.mapped != self.path
+
+    def move_to_memory(self) -> None:
+        """Take the counts off a disk that refuses them to the runner; nobody may be counting. They stay what they are.
+
+        Raises :class:`StorageError`; then they stay where they are.
+        """
+        with storage_errors(self.path):
+            size = self._offset + _WORD * self.layout.cells
+            memory = _memory_with(os.pread(self._file.fileno(), size, 0))
+            try:
+                self.path.unlink(missing_ok=True)  # or the next start would tell it again
+            except OSError:
+                memory.close()
+                raise
+        self._file.close()
+        self._file, self.mapped = memory, _place_of(memory)
+
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file; it stays, unless it is in memory."""
         self._file.close()
 
     def _read(self) -> array[int]:
@@ -158,6 +215,26 @@ def boot_id(path: Path = _BOOT_ID) -> str:
         return ""
 
 
+def _begin(layout: Layout, boot: str) -> tuple[_Description, bytes]:
+    """Return the description of new counts, and the bytes of the whole file."""
+    description = _Description(layout, boot, os.urandom(8).hex(), int(time.time()))
+    text = msgspec.json.encode(description)
+    padded = text.ljust(-(-len(text) // _WORD) * _WORD)
+    return description, len(padded).to_bytes(_WORD, sys.byteorder) + padded + bytes(_WORD * layout.cells)
+
+
+def _memory_with(content: bytes) -> FileIO:
+    """Return an anonymous file that holds ``content``. Raises ``OSError``."""
+    memory = FileIO(os.memfd_create("edgeopt-counts"), "r+")
+    memory.write(content)
+    return memory
+
+
+def _place_of(memory: FileIO) -> Path:
+    """Return where a child of this process finds the anonymous file."""
+    return Path(f"/proc/{os.getpid()}/fd/{memory.fileno()}")
+
+
 def _describe(path: Path) -> tuple[_Description, int]:
     """Return the description of the counts in ``path`` and where the cells begin."""
     with storage_errors(path), path.open("rb") as file:
@@ -167,7 +244,8 @@ def _describe(path: Path) -> tuple[_Description, int]:
     try:
         description = msgspec.json.decode(text, type=_Description)
     except msgspec.MsgspecError as error:
-        raise StorageError(f"{path}: expected counts, got something else ({error}); remove it") from error
+        raise DamagedCountsError(f"{path}: expected counts, got something else ({error}); remove it") from error
     if size != _WORD + length + _WORD * description.layout.cells:
-        raise StorageError(f"{path}: expected {description.layout.cells} cells, the file has another length; remove it")
+        expected = f"expected {description.layout.cells} cells"
+        raise DamagedCountsError(f"{path}: {expected}, the file has another length; remove it")
     return description, _WORD + length

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
+import msgspec
+
 from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.counts import ROWS, RUNS, Counts
 from edgeopt_agent.health import Health, HealthLimits
@@ -197,9 +199,14 @@ class Served:
             variant=installed.variant.name,
             golden=str(installed.path_with(Role.GOLDEN).absolute()),
             profile=str(installed.path_with(Role.PROFILE).absolute()),
-            counts=str(self.counts.path.absolute()),
+            counts=str(self.counts.mapped.absolute()),
         )
-        loaded = await self._runner.load(request)
+        try:
+            loaded = await self._runner.load(request)
+        except StorageError as error:  # its counts cannot be mapped: that keeps no bundle from answering
+            log_event("counts_in_memory", level=logging.ERROR, reason=error)
+            self.counts.move_to_memory()
+            loaded = await self._runner.load(msgspec.structs.replace(request, counts=str(self.counts.mapped)))
         if loaded.sha256 != entry.sha256:
             raise BundleError(f"{entry.path}: expected SHA-256 {entry.sha256[:12]}…, loaded {loaded.sha256[:12]}…")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgeopt_agent.books import Books
@@ -26,6 +27,7 @@ from edgeopt_contract.errors import EdgeoptError
 
 __all__ = ["Inference", "Serving", "ServingOptions"]
 
+_LAST_ANSWERS_SECONDS = 2.0  # a request under way when the agent is told to end has so long to be answered
 _NO_ROOM = "an update is being tested, and this device has no memory for two models at once"
 
 
@@ -225,6 +227,10 @@ class Serving:
         """Keep the last window and end all runners."""
         current, self.current = self.current, None
         self._serves.clear()
+        if current:
+            with suppress(TimeoutError):  # then the request ends with its runner, and is counted as an error
+                async with asyncio.timeout(_LAST_ANSWERS_SECONDS):
+                    await current.drain()
         for served in (self.candidate, self._standby, current):
             if served:
                 await self._end(served)

@@ -38,7 +38,7 @@ from edgeopt_agent.runner.frames import (
     Tensor,
     heads_of,
 )
-from edgeopt_contract.errors import BundleError, DataError, EdgeoptError, ModelError, WorldError
+from edgeopt_contract.errors import BundleError, DataError, EdgeoptError, ModelError, StorageError, WorldError
 
 __all__ = ["RunnerCrashError", "RunnerOptions", "RunnerProcess"]
 
@@ -89,7 +89,8 @@ class RunnerProcess:
         """Start the process if need be and load a model.
 
         Raises :class:`ModelError` when the runtime refuses the file, :class:`BundleError` when its profile cannot be
-        read, :class:`RunnerCrashError` when it takes the process down.
+        read, :class:`StorageError` when its counts cannot be mapped, :class:`RunnerCrashError` when it takes the
+        process down.
         """
         if self.pid is None:
             await self._start()
@@ -187,6 +188,8 @@ class RunnerProcess:
             return await self._crash(f"{doing}: {reply.reason}")
         if reply.blame is Blame.INPUT:
             return DataError(reply.reason)
+        if reply.blame is Blame.DISK:
+            return StorageError(reply.reason)
         if reply.blame is Blame.BUNDLE:
             return BundleError(reply.reason)
         return ModelError(f"{doing}: {reply.reason}")

@@ -377,3 +377,104 @@ async def test_no_request_is_lost_during_a_switch(bench: Bench) -> None:
     assert 1001 == len(answers)
     assert all(np.array_equal(expected[answer.bundle], array(answer.outputs)) for answer in answers)
     assert not np.array_equal(expected[old], expected[new])
+
+
+async def test_disk_that_refuses_the_file_stops_no_answer_and_loses_no_count(
+    tmp_path: Path, capabilities: Capabilities, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counts lie in memory then, are told, and lie in a file again at the next start."""
+    (tmp_path / "counts").write_text("no directory")  # no file can be made in it, not even by root
+    bench = Bench(tmp_path, capabilities, RunnerOptions())
+    await bench.serving.start(bench.install("a", Recipe(version="1")))
+    await bench.serving.infer(tensors(ROW))
+    bench.serving.close_window()
+    await bench.serving.infer(tensors(ROW))
+    await bench.stop()
+    assert [1, 1] == [window.rows for window in bench.seen]
+    counted = zip(*(window.cells.values() for window in bench.seen), strict=True)  # of each feature, window by window
+    assert {2} == {sum(map(sum, cells)) for cells in counted}
+    assert 1 == caplog.text.count("counts_in_memory")
+
+    (tmp_path / "counts").unlink()
+    again = Bench(tmp_path, capabilities, RunnerOptions())
+    await again.serving.start(again.install("a", Recipe(version="1")))
+    assert 1 == len(list((tmp_path / "counts").iterdir()))
+    await again.stop()
+
+
+async def test_file_that_the_runner_cannot_map_stops_no_answer_and_loses_no_count(bench: Bench) -> None:
+    """The counts move to memory as they are, with what is untold; they leave no file to be told again."""
+    served = bench.serving.current
+    assert served is not None
+    assert served.runner_pid is not None
+    await bench.serving.infer(tensors(ROW))
+    served.counts.path.unlink()
+    os.kill(served.runner_pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while not served.health.crashes_in_all:  # noqa: ASYNC110  # there is no event for what a test looks at
+            await asyncio.sleep(0.002)
+        await bench.serving.wait_until_serving()
+    await bench.serving.infer(tensors(ROW))
+    assert (2, 0, 1) == bench.serving.since_switch()
+    await bench.serving.stop()
+    assert [(2, 0)] == [(window.rows, window.errors) for window in bench.windows()]
+    assert [] == list((bench.root / "counts").iterdir())
+
+
+async def test_untold_counts_that_cannot_be_read_are_told_later(tmp_path: Path, capabilities: Capabilities) -> None:
+    """A disk that refuses once does not make them lost: they are looked at again with the next window."""
+    first = Bench(tmp_path, capabilities, RunnerOptions())
+    await first.serving.start(first.install("a", Recipe(version="1")))
+    await first.serving.infer(tensors(ROW))
+    first.serving.close_window()
+    await first.serving.infer(tensors(ROW))
+    await first.vanish()
+    (path,) = (tmp_path / "counts").iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()  # which nobody can open as a file
+
+    second = Bench(tmp_path, capabilities, RunnerOptions())
+    await second.serving.start(second.install("b", Recipe(version="2")))
+    await second.serving.infer(tensors(ROW))
+    second.serving.close_window()
+    path.rmdir()
+    path.write_bytes(content)
+    second.serving.close_window()
+    second.serving.close_window()
+    told = [(window.variant, window.rows) for window in second.windows() if window.rows]
+    assert [1, 1, 1] == [rows for _, rows in told]
+    assert not path.exists()
+    await second.stop()
+
+
+async def test_counts_older_than_what_was_told_are_not_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that was taken away loses counts, which are not synced, and keeps marks: the next window goes on there."""
+    served = bench.serving.current
+    assert served is not None
+    older = served.counts.path.read_bytes()
+    await bench.serving.infer(tensors(ROW))
+    bench.serving.close_window()
+    with served.counts.path.open("r+b") as file:
+        file.write(older)
+    bench.serving.close_window()
+    await bench.serving.infer(tensors(ROW))
+    bench.serving.close_window()
+    assert [1, 0, 1] == [window.rows for window in bench.windows()]
+    assert 1 == caplog.text.count("counts_went_back")
+
+
+async def test_request_under_way_when_the_agent_is_told_to_end_is_answered(bench: Bench) -> None:
+    """A caller that is gone leaves its request running: an orderly end is neither an error nor a crash."""
+    served = bench.serving.current
+    assert served is not None
+    for _ in range(20):
+        request = asyncio.create_task(bench.serving.infer(tensors(samples(1, 64))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        request.cancel()
+    await bench.serving.stop()
+    assert 0 == served.health.crashes_in_all
+    (window,) = bench.windows()
+    assert 0 == window.errors
+    assert 0 < window.rows

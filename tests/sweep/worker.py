@@ -13,16 +13,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.sweep.bench import Bench, Outcome
+from tests.sweep.bench import Bench
 from tests.sweep.forked import load_ahead
 
 __all__ = ["main"]
-
-_TRIES = 3
 
 
 def main() -> None:
@@ -44,19 +41,12 @@ def _carry_out(bench: Bench, order: dict[str, Any]) -> Any:
         case "record":
             return [dataclasses.asdict(call) for call in bench.record()]
         case "kill":
-            return _until_reached(lambda: bench.kill(order["number"]))
+            return dataclasses.asdict(bench.kill(order["number"]))
         case "fail":
-            return _until_reached(lambda: bench.fail(order["number"], order["error"]))
+            return dataclasses.asdict(bench.fail(order["number"], order["error"]))
         case "cut":
-            return _until_reached(lambda: bench.cut(order["number"]))
+            return dataclasses.asdict(bench.cut(order["number"]))
     raise ValueError(f"unknown order {order}")
-
-
-def _until_reached(disturb: Callable[[], Outcome]) -> Any:
-    """Disturb; again, a few times, when the call is not reached: a run may end a call short of the recorded one."""
-    outcomes = (disturb() for _ in range(_TRIES))
-    reached = next((outcome for outcome in outcomes if outcome.way != "not reached"), None)
-    return dataclasses.asdict(reached or Outcome(way="not reached", faults=[f"not reached in {_TRIES} runs"]))
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ class Blame(StrEnum):
     INPUT = "input"  # it does not fit the model's signature
     BUNDLE = "bundle"  # its files are not what they should be
     MODEL = "model"  # the runtime refused or failed
+    DISK = "disk"  # it does not let the counts be mapped
     MEMORY = "memory"  # there was not enough; what the process still holds is not to be trusted
 
 

@@ -41,7 +41,7 @@ from edgeopt_agent.runner.selftest import compare, read_golden
 from edgeopt_agent.runner.tally import Tally
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
-from edgeopt_contract.errors import BundleError, DataError, MessageError
+from edgeopt_contract.errors import BundleError, DataError, MessageError, StorageError
 from edgeopt_contract.features import ReferenceProfile
 from edgeopt_contract.manifest import TensorSpec
 from edgeopt_contract.values import digest_of
@@ -165,4 +165,6 @@ def _failed(error: Exception) -> Failed:
         return Failed(str(error)[:_LONGEST_REASON], Blame.BUNDLE)
     if isinstance(error, MemoryError) or any(words in reason.lower() for words in _MEMORY_WORDS):
         return Failed(reason, Blame.MEMORY)
+    if isinstance(error, StorageError):
+        return Failed(str(error)[:_LONGEST_REASON], Blame.DISK)
     return Failed(reason, Blame.MODEL)
