@@ -101,6 +101,7 @@ class Agent:
         delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
         trusting = TrustOptions(directory=config.data / "trust", root=identity.access.root)
         trust = Trust(_metadata_sources(config, self._link), trusting, random)
+        trust.tidy()
         parts = Parts(journal, self.serving, self._slots, delivery, trust)
         self.updater = Updater(parts, self._update_changed)
 

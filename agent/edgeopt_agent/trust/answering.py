@@ -25,7 +25,7 @@ from tuf.api.exceptions import (
 from edgeopt_agent.trust.floor import Floor, raised, time_at_least
 from edgeopt_agent.trust.judgement import refusal
 from edgeopt_agent.trust.metadata import Client, offered_files
-from edgeopt_agent.trust.question import Answer, Outcome, Question
+from edgeopt_agent.trust.question import WORK, Answer, Outcome, Question
 from edgeopt_agent.trust.state import State, load_state, only_one, remember, save_state, signed_about
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError
@@ -51,7 +51,7 @@ def answer_question(question: Question) -> Answer:
     try:
         with only_one(directory):
             state = load_state(directory, question.root)
-            answer, kept = _examine(question, state, directory / "work")
+            answer, kept = _examine(question, state, directory / WORK)
             if _worth_keeping(state, kept):
                 save_state(directory, kept)
             return answer

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from random import Random
 from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.log import log_event
 from edgeopt_agent.trust.floor import Reading
-from edgeopt_agent.trust.question import Answer, Outcome, Question, decode_answer, encode_question
+from edgeopt_agent.trust.question import WORK, Answer, Outcome, Question, decode_answer, encode_question
 from edgeopt_agent.trust.sources import MetadataSource
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError, UnreachableError
 from edgeopt_contract.manifest import Manifest
@@ -59,6 +60,10 @@ class Trust:
         self._random = random
         self._clocks = clocks or read_clocks
         self._checked: BundleTarget | None = None
+
+    def tidy(self) -> None:
+        """Remove what a check could not remove; the next one may be far off. Only while nothing is checked."""
+        shutil.rmtree(self._options.directory / WORK, ignore_errors=True)
 
     def manifest_limit(self, bundle: str) -> int:
         """Return how long the manifest of ``bundle`` may be: what was signed, if it was the last to be trusted."""

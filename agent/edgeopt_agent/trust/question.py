@@ -22,6 +22,7 @@ from edgeopt_contract.tuf import BundleTarget, TufMetadata
 __all__ = [
     "MAX_ANSWER_BYTES",
     "MAX_QUESTION_BYTES",
+    "WORK",
     "Answer",
     "Outcome",
     "Question",
@@ -34,6 +35,7 @@ __all__ = [
 _R = TypeVar("_R")
 MAX_QUESTION_BYTES = TufMetadata.MAX_BYTES + 64 * 1024  # the message, the root of the enrolment and a few names
 MAX_ANSWER_BYTES = 64 * 1024
+WORK = "work"  # where a check unpacks, below the directory of trust
 
 
 class Outcome(StrEnum):
