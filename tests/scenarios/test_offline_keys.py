@@ -40,7 +40,9 @@ def test_two_of_three_people_sign_and_the_server_recalls_alone(tmp_path: Path) -
 
         system.wait_for_rollout("second", "rolled_back", seconds=150)
 
-        served = [f'"event":"serves","bundle":"{bad}"' in (tmp_path / f"cam-{number}.log").read_text() for number in (1, 2)]
+        served = [
+            f'"event":"serves","bundle":"{bad}"' in (tmp_path / f"cam-{number}.log").read_text() for number in (1, 2)
+        ]
         assert any(served)
         assert {old} == {device["running"] for device in system.get("devices")["items"]}
 
