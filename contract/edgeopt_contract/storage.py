@@ -129,7 +129,8 @@ def new_directory(target: Path) -> Iterator[Path]:
         make_directory(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        temporary.chmod(0o755)
+        with storage_errors(target):
+            temporary.chmod(0o755)
         yield temporary
         with storage_errors(target):
             sync_directory(temporary)
