@@ -4,7 +4,7 @@ The agent is the real one, in a process of its own; it and its children are fork
 them, so that a start costs no imports. Beside it runs a source that asks for an inference and writes down who answered.
 The bench is also the fleet: it publishes what is desired and acknowledges what the device tells. Example::
 
-    bench = Bench(Path("/tmp/bench"), "cam-1", port)
+    bench = Bench(Path("bench"), "cam-1", port)
     calls = bench.record()
     bench.kill(7)
 """

@@ -2,7 +2,7 @@
 
 Needs root. Example::
 
-    disk = Disk(Path("/tmp/bench"))
+    disk = Disk(Path("bench"))
     disk.make()
     (disk.mounted / "a").write_text("lost")
     disk.cut()                                    # as if the power had gone; every access fails

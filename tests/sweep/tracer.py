@@ -4,7 +4,7 @@ strace counts its injections for each thread apart, so "the N-th write" of a pro
 it; here the calls of all are one sequence. A seccomp filter stops only calls that may change something (opening for
 reading is not one), so the rest runs at full speed. Linux on x86_64. It does not know what is traced. Example::
 
-    traced = Traced(lambda: run_something(), Path("/tmp/data"))
+    traced = Traced(lambda: run_something(), Path("data"))
     traced.run(lambda call: Verdict(kill=call.number == 7))      # ends before the seventh call takes effect
 """
 
