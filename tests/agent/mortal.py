@@ -4,17 +4,16 @@ A step is a call that changes the disk or speaks to the fleet: what is between t
 outside. Example::
 
     for at in itertools.count():
-        if not dies(lambda: renew(data, now=now), at):
+        if not dies(partial(renew, data, now=now), at):
             break                              # it came to its end: that was every step
 """
 
 from __future__ import annotations
 
 import http.client
+import multiprocessing
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -32,24 +31,28 @@ STEPS: tuple[tuple[Any, str], ...] = (
 )
 
 
+# Forked from a server without threads: the process of all tests has many, of torch and JAX, and may not be forked.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["edgeopt_agent.enrolment"])
+
+
 def dies(work: Callable[[], object], at: int) -> bool:
-    """Run ``work`` in a process of its own that is killed before step ``at`` (from 0); say whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _arm(at)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        assert signal.SIGKILL == os.WTERMSIG(status)
-        return True
-    assert 0 == os.waitstatus_to_exitcode(status), "the work failed without being killed"
-    return False
+    """Run ``work`` in a process of its own that is killed before step ``at`` (from 0); say whether it was.
+
+    ``work`` is pickled: a function of a module, or a ``partial`` of one.
+    """
+    process = _PROCESSES.Process(target=_mortal, args=(work, at))
+    process.start()
+    process.join()
+    code = process.exitcode
+    process.close()
+    assert code in (0, -signal.SIGKILL), f"the work failed without being killed: exit code {code}"
+    return code != 0
+
+
+def _mortal(work: Callable[[], object], at: int) -> None:
+    _arm(at)
+    work()
 
 
 def _arm(at: int) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -82,7 +83,7 @@ def test_an_enrolment_killed_at_every_step_can_be_done_again(system: System, tmp
     points = 0
     for at in itertools.count():
         data, wanted = tmp_path / f"data-{at}", order(system, f"cam-{at}")
-        killed = dies(lambda data=data, wanted=wanted: enrol(wanted, data), at)
+        killed = dies(partial(enrol, wanted, data), at)
         assert f"cam-{at}" == enrol(wanted, data).device
         assert let_in(Wallet(data))
         assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in data.glob("*device*")}
@@ -96,6 +97,13 @@ def test_an_enrolment_killed_at_every_step_can_be_done_again(system: System, tmp
     assert points > 15
 
 
+def renew_and_take_over(data: Path) -> None:
+    """Renew, and go on with the new key, as after the broker has let it in."""
+    renew(data, now=time.time())
+    wallet = Wallet(data)
+    wallet.accepted(wallet.choose())
+
+
 def test_a_renewal_killed_at_every_step_leaves_an_identity_that_works(system: System, tmp_path: Path) -> None:
     """Whenever it is killed, the device is let in before and after; done again, it comes to its end with a new key."""
     data = tmp_path / "data"
@@ -103,13 +111,7 @@ def test_a_renewal_killed_at_every_step_leaves_an_identity_that_works(system: Sy
     points = 0
     for at in itertools.count():
         before = load_identity(data)
-
-        def renewal_and_take_over() -> None:
-            renew(data, now=time.time())
-            wallet = Wallet(data)
-            wallet.accepted(wallet.choose())
-
-        killed = dies(renewal_and_take_over, at)
+        killed = dies(partial(renew_and_take_over, data), at)
         wallet = Wallet(data)
         assert let_in(wallet), f"killed at step {at}, the device is locked out"
         if load_identity(data) == before:
