@@ -67,7 +67,7 @@ def test_wheel_holds_the_four_packages_and_nothing_else(wheel: Path) -> None:
 
 
 def put_in_from_here(python: Path, wheel: Path, extra: str) -> None:
-    """Install the wheel with an extra as pip would, without a registry: what it needs is linked from this environment."""
+    """Install the wheel with an extra as pip would, without a registry: what it needs is linked from here."""
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", wheel)
     (site,) = python.parent.parent.glob("lib/python*/site-packages")
     (metadata_file,) = site.glob("edgeopt-*.dist-info")
