@@ -13,14 +13,17 @@ from sqlmodel import Field, SQLModel
 
 __all__ = [
     "AlertRow",
+    "AnswerRow",
     "ApiKeyRow",
     "BaselineRow",
     "BundleRow",
     "CertificateRow",
+    "ChangeRow",
     "CohortRow",
     "DeviceRow",
     "DraftRow",
     "DriftRow",
+    "LeaseRow",
     "MemberRow",
     "MetadataRow",
     "ReportRow",
@@ -62,6 +65,9 @@ class DeviceRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     capabilities: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    machine: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # of its birth
+    hardware: str = Field(default="", index=True)  # its class, see edgeopt_fleet.hardware
+    changed: int = Field(default=0, index=True)  # see edgeopt_fleet.store.changes; so below
     password_hash: str = ""  # where the broker takes passwords
     enrolled_at: int
     revoked_at: int | None = None
@@ -76,6 +82,7 @@ class DeviceRow(SQLModel, table=True):
     desired_bake_seconds: float = 0.0
     desired_not_before: int | None = None
     desired_window: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    desired_pending: bool = Field(default=False, index=True)  # to be published by whoever holds the connection
     # Its newest report, and where that stands among its reports: (spool's row, number).
     report_spool: int = 0
     report_number: int = 0
@@ -115,12 +122,13 @@ class CertificateRow(SQLModel, table=True):
 
 
 class CohortRow(SQLModel, table=True):
-    """A saved filter over tags."""
+    """A saved filter over devices."""
 
     __tablename__ = "cohort"
 
     name: str = Field(primary_key=True)
     tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    others: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # what is no tag
 
 
 class BundleRow(SQLModel, table=True):
@@ -241,6 +249,7 @@ class RolloutRow(SQLModel, table=True):
     created_at: float
     updated_at: float
     settled: bool = Field(default=False, index=True)
+    changed: int = Field(default=0, index=True)
 
 
 class MemberRow(SQLModel, table=True):
@@ -289,6 +298,18 @@ class DriftRow(SQLModel, table=True):
     features: dict[str, dict[str, int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
 
+class LeaseRow(SQLModel, table=True):
+    """Which process does the work of a role; ``epoch`` rises with every change of hands, and the row stays."""
+
+    __tablename__ = "lease"
+
+    role: str = Field(primary_key=True)
+    owner: str = ""  # nobody
+    epoch: int = 0
+    expires_at: float = 0.0  # on the database's clock
+    note: str = ""  # what the owner says of itself, such as whether it hears the broker
+
+
 class MetadataRow(SQLModel, table=True):
     """TUF metadata in force; of roots every version is kept, of the other roles the newest."""
 
@@ -320,9 +341,31 @@ class AlertRow(SQLModel, table=True):
     source: str
     bundle: str
     state: str = Field(index=True)
+    changed: int = Field(default=0, index=True)
     opened_at: int
     last_seen: int
     psi: float
     p_value: float
     rows: int
     message: str
+
+
+class ChangeRow(SQLModel, table=True):
+    """The number of the newest change; one row, see :mod:`edgeopt_fleet.store.changes`."""
+
+    __tablename__ = "change"
+
+    id: int = Field(default=1, primary_key=True)
+    number: int = 0
+
+
+class AnswerRow(SQLModel, table=True):
+    """What was answered to one Idempotency-Key; see :mod:`edgeopt_fleet.store.idempotency`."""
+
+    __tablename__ = "answer"
+
+    key: str = Field(primary_key=True)  # a hash of who asked and the key
+    request_sha256: str
+    created_at: float = Field(index=True)
+    status: int | None = None  # none while it is being worked on
+    sealed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))  # encrypted
