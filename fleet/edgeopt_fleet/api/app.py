@@ -9,6 +9,8 @@ Example::
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,8 +20,10 @@ from starlette.exceptions import HTTPException
 from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.api import bundles, devices, downloads, identities, rollouts, tuf
 from edgeopt_fleet.api.access import operator_only
+from edgeopt_fleet.api.openapi import describe_api
+from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
 from edgeopt_fleet.api.services import Services, services_of
-from edgeopt_fleet.api.views import Health, Problem
+from edgeopt_fleet.api.views import Health
 from edgeopt_fleet.problems import ProblemError, UnauthorizedError
 
 __all__ = ["create_app"]
@@ -27,13 +31,23 @@ __all__ = ["create_app"]
 _LOG = logging.getLogger(__name__)
 
 
+class _Api(FastAPI):
+    """FastAPI with a description of its own; it is made once."""
+
+    def openapi(self) -> dict[str, Any]:
+        if not self.openapi_schema:
+            self.openapi_schema = describe_api(self)
+        return self.openapi_schema
+
+
 def create_app(services: Services) -> FastAPI:
     """Return the application over ``services``."""
-    app = FastAPI(
+    app = _Api(
         title="edgeopt fleet",
         version="1",
-        description="Devices, cohorts, bundles, rollouts and alerts of one fleet.",
-        responses={"default": {"model": Problem, "description": "A problem (RFC 9457)"}},
+        summary="Devices, cohorts, bundles, rollouts and alerts of one fleet.",
+        description="Guide and conventions: docs/api.md. Every refusal is application/problem+json (RFC 9457).",
+        responses=problems_of_all(),
         docs_url=None,  # the pages behind it load scripts from elsewhere; /openapi.json stands
         redoc_url=None,
     )
@@ -41,8 +55,9 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(StorageError, _on_storage_error)
-    app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["health"])
+    app.add_exception_handler(StorageError, _on_failure)
+    app.add_exception_handler(Exception, _on_failure)
+    app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["operations"])
     api = APIRouter(prefix="/api/v1")
     api.include_router(identities.public)
     api.include_router(tuf.public)
@@ -60,28 +75,27 @@ async def _health(request: Request) -> Health:
 
 async def _on_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return _problem(error.status, error.title, str(error))
+    challenge = {"WWW-Authenticate": "Bearer"} if error.status == UnauthorizedError.status else None
+    return answer_problem(error, challenge)
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     """Name the first field that is wrong; the values are left out, one may be a secret."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    return _problem(422, "Invalid request", f"{where}: {first['msg']}")
+    where = ".".join(str(part)[:80] for part in first["loc"] if part != "body") or "body"
+    return describe("invalid", 422, "Invalid request", f"{where}: {first['msg']}")
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail), f"{error.detail}; see /openapi.json for what there is")
+    status = HTTPStatus(error.status_code)
+    kind = status.phrase.lower().replace(" ", "-")
+    detail = f"{error.detail}; see /openapi.json for what there is"
+    return describe(kind, status, status.phrase, detail, error.headers)
 
 
-async def _on_storage_error(_request: Request, error: Exception) -> JSONResponse:
-    _LOG.error("a request failed: %s", error)
-    return _problem(507, "Storage failed", str(error))
-
-
-def _problem(status: int, title: str, detail: str) -> JSONResponse:
-    content = Problem(title=title, status=status, detail=detail).model_dump()
-    headers = {"WWW-Authenticate": "Bearer"} if status == UnauthorizedError.status else None
-    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+async def _on_failure(_request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("a request failed: %s", error, exc_info=None if isinstance(error, StorageError) else error)
+    return answer_problem(error)

@@ -12,6 +12,7 @@ from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
@@ -53,6 +54,7 @@ class Services:
     bundles: Bundles
     rollouts: Rollouts
     alerts: Alerts
+    answers: AnswerBook
     worker: Worker
     is_connected: Callable[[], bool]
     broker: BrokerControl

@@ -71,7 +71,7 @@ class StrictRequest(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457); ``detail`` says what was expected, what came and what to do."""
 
-    type: str = "about:blank"
+    type: str = Field(examples=["urn:edgeopt:problem:conflict"], description="which kind; docs/api.md lists them")
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
     detail: str = Field(examples=["rollout v2 is succeeded: it cannot be 'paused' now"])
