@@ -38,6 +38,7 @@ from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.inbox import Inbox
 from edgeopt_fleet.store.outbox import Outbox
@@ -76,15 +77,16 @@ def create_fleet(home: Home, config: FleetConfig) -> None:
         with storage_errors(home.directory):
             for directory in (new.blocks, new.broker, new.ca, new.keys, new.run):
                 directory.mkdir(mode=0o700)
-        write_atomically(new.config, write_config(config).encode())
+        write_atomically(new.config, write_config(config).encode(), mode=0o600)  # it may hold a password
         now = time.time()
         DeviceAuthority.create(new.ca, now)
-        database = Database.create(new.database)
+        database = Database.create(new.address(config))
         key = Registry(database).create_api_key("operator", now)
         Repository(database, new.keys).create({role: (create_server_key(new.keys),) for role in ROLES}, now)
         database.close()
-        with storage_errors(home.directory):
-            new.database.chmod(0o600)
+        if not config.database:
+            with storage_errors(home.directory):
+                new.database.chmod(0o600)
         authority = DeviceAuthority.load(new.ca)
         _make_certificates(new, config, authority)
         access = {"url": _url(config), "key": key} | ({"ca": authority.pem} if config.tls else {})
@@ -124,8 +126,8 @@ async def serve(home: Home) -> None:
     if config.broker == "embedded":
         nats_executable()  # fail now rather than in the background
     with _lock(home), contextlib.closing(_listen(config.host, config.http_port)) as listener:
-        database = Database.open(home.database)
-        serial = Serial()
+        database = Database.open(home.address(config))
+        serial = Serial(writers=database.writers)
         try:
             await _run(home, config, listener, database, serial)
         except ExceptionGroup as group:  # part of the server failed: say which way, not that it was a group
@@ -157,6 +159,7 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
             bundles=bundles,
             rollouts=rollouts,
             alerts=alerts,
+            answers=AnswerBook(database),
             worker=worker,
             is_connected=lambda: link.connected,
             broker=broker,

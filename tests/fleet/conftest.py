@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -45,7 +47,8 @@ from edgeopt_fleet.drift import DriftRules
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.bundles import Bundles
-from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.database import Address, Database
+from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
 from edgeopt_fleet.store.inbox import Inbox, Incoming
 from edgeopt_fleet.store.outbox import Outbox
@@ -55,6 +58,7 @@ from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.worker import Timing, Worker
+from tests.fleet.postgres import Postgres, missing_postgres, running_postgres
 from tests.identity import DeviceKey, enrol_request, issue
 
 CAPABILITIES = Capabilities(
@@ -153,9 +157,10 @@ async def eventually(probe: Callable[[], Awaitable[Any]], what: str, seconds: fl
 
 @dataclass
 class Kit:
-    """The stores of one fleet over a real SQLite file, with a clock that stands still until it is moved."""
+    """The stores of one fleet over a real database, with a clock that stands still until it is moved."""
 
     database: Database
+    address: Address
     directory: Path
     registry: Registry
     identities: Identities
@@ -249,17 +254,78 @@ def make_repository(database: Database, keys: Path, now: float = 1000.0) -> Repo
     return repository
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL for the whole run; it holds an empty fleet to copy."""
+    reason = missing_postgres()
+    if reason is not None:
+        pytest.skip(reason)
+    with running_postgres() as server:
+        Database.create(server.create("empty_fleet")).close()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a SQLite file that holds an empty fleet to copy."""
+    path = tmp_path_factory.mktemp("empty") / "fleet.db"
+    Database.create(path).close()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name the database; tests run on both, but those that say otherwise (parametrize, indirect)."""
+    return str(request.param)
+
+
 @pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
+def new_address(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Address]]:
+    """Give a function that makes the database of an empty fleet and returns where it is, for any process to open."""
+    made: list[str] = []
+
+    def new() -> Address:
+        if backend == "sqlite":
+            path = tmp_path / (f"fleet-{len(made)}.db" if made else "fleet.db")
+            made.append(path.name)
+            shutil.copy(request.getfixturevalue("empty_fleet"), path)
+            return path
+        server: Postgres = request.getfixturevalue("postgres")
+        made.append(f"fleet_{next(server.numbers)}")
+        return server.create(made[-1], template="empty_fleet")
+
+    yield new
+    if backend != "sqlite":
+        for name in made:
+            request.getfixturevalue("postgres").drop(name)
+
+
+@pytest.fixture
+def make_database(new_address: Callable[[], Address]) -> Iterator[Callable[[], Database]]:
+    """Give a function that returns the database of a new, empty fleet; it is closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(contextlib.closing(Database.open(new_address())))
+
+
+@pytest.fixture
+def database(make_database: Callable[[], Database]) -> Database:
+    """Return the database of an empty fleet."""
+    return make_database()
+
+
+@pytest.fixture
+def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
     """Make the stores of an empty fleet."""
     (tmp_path / "blocks").mkdir()
     (tmp_path / "ca").mkdir()
     DeviceAuthority.create(tmp_path / "ca", 1000.0)
-    database = Database.create(tmp_path / "fleet.db")
+    address = new_address()
+    database = Database.open(address)
     metadata = make_repository(database, tmp_path / "keys")
     bundles = Bundles(database, tmp_path / "blocks", metadata)
     yield Kit(
         database=database,
+        address=address,
         directory=tmp_path,
         registry=Registry(database),
         identities=Identities(database),
@@ -330,6 +396,7 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
             bundles=kit.bundles,
             rollouts=kit.rollouts,
             alerts=kit.alerts,
+            answers=AnswerBook(kit.database),
             worker=worker,
             is_connected=lambda: True,
             broker=broker,
