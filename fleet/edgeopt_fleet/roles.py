@@ -1,0 +1,156 @@
+"""Does the work of the roles that this process holds, and only as long as it holds them.
+
+Each tenure of a role gets a database that checks its lease in every transaction, and makes all that it works with
+anew; when the lease is lost the work is cancelled and thrown away. Leases are prolonged on a thread of their own, so
+that work that keeps the database busy does not lose them. A process that ends hands them back, and a standby begins
+at once.
+Example::
+
+    roles = Roles(leases, database, signals, metrics, {Role.ROLLOUTS: work})   # async def work(guarded): …
+    group.create_task(roles.run())
+    await roles.stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from edgeopt_contract.errors import StorageError
+from edgeopt_fleet.leases import Lease, Role
+from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.signals import News, Signals
+from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.leases import LeaseLostError, Leases
+
+__all__ = ["Roles", "Work"]
+
+Work = Callable[[Database], Awaitable[None]]  # until cancelled; each transaction checks the lease
+
+_LOG = logging.getLogger(__name__)
+_RENEWALS = 3  # in the time of a lease
+_STOP_SECONDS = 5.0  # for the work to finish what it has begun
+_PAUSE_SECONDS = 2.0  # after work that failed, so that another process may try
+
+
+@dataclass(slots=True)
+class _Tenure:
+    lease: Lease
+    task: asyncio.Task[None]
+    renewed: float  # monotonic
+
+
+class Roles:
+    """Takes roles, works, and hands them back."""
+
+    def __init__(
+        self, leases: Leases, database: Database, signals: Signals, metrics: Metrics, works: Mapping[Role, Work]
+    ) -> None:
+        self._leases = leases
+        self._database = database
+        self._signals = signals
+        self._metrics = metrics
+        self._works = works
+        self._tenures: dict[Role, _Tenure] = {}
+        self._paused: dict[Role, float] = {}
+        self._serial = Serial()
+        for role in works:
+            metrics.lease_held.labels(role=role).set(0)
+
+    @property
+    def held(self) -> frozenset[Role]:
+        """The roles that this process has now."""
+        return frozenset(self._tenures)
+
+    async def run(self) -> None:
+        """Take, prolong and work until cancelled."""
+        pause = self._leases.seconds / _RENEWALS
+        while True:
+            started = time.monotonic()
+            await self._renew()
+            for role in self._works:
+                if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
+                    await self._acquire(role)
+            await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
+
+    async def stop(self) -> None:
+        """End the work, then hand back what is held."""
+        tenures = dict(self._tenures)
+        await asyncio.gather(*(self._end(role, "released") for role in tenures))
+        try:
+            await self._serial(self._leases.release, [tenure.lease for tenure in tenures.values()])
+        except StorageError as error:  # they expire
+            _LOG.warning("could not hand the roles back: %s", error)
+        else:
+            if tenures:
+                await self._signals.send(News.LEASES)
+        self._serial.close()
+
+    async def _renew(self) -> None:
+        """Prolong what is held; end what is not ours any more, and what the database could not be asked about."""
+        for role, tenure in list(self._tenures.items()):
+            if tenure.task.done():
+                await self._failed(role, tenure)
+        if not self._tenures:
+            return
+        asked = time.monotonic()
+        try:
+            kept = await self._serial(self._leases.renew, [tenure.lease for tenure in self._tenures.values()])
+        except StorageError as error:
+            _LOG.warning("could not prolong leases: %s", error)
+            kept = {}
+            asked = 0.0
+        for role, tenure in list(self._tenures.items()):
+            if role in kept:
+                tenure.lease, tenure.renewed = kept[role], asked
+            elif asked or time.monotonic() - tenure.renewed > self._leases.seconds:
+                await self._end(role, "lost")
+
+    async def _acquire(self, role: Role) -> None:
+        try:
+            lease = await self._serial(self._leases.acquire, role)
+        except StorageError as error:
+            _LOG.warning("could not ask for the role %s: %s", role, error)
+            return
+        if lease is None:
+            return
+        guarded = self._database.guarded(lambda session: self._leases.check(session, lease))
+        task = asyncio.create_task(self._work(role, guarded), name=f"role {role}")
+        self._tenures[role] = _Tenure(lease, task, time.monotonic())
+        self._metrics.lease_held.labels(role=role).set(1)
+        self._metrics.lease_changes.labels(role=role, change="taken").inc()
+        _LOG.info("took the role %s (epoch %d)", role, lease.epoch, extra={"event": "role.taken", "role": role})
+
+    async def _work(self, role: Role, guarded: Database) -> None:
+        await self._works[role](guarded)
+
+    async def _failed(self, role: Role, tenure: _Tenure) -> None:
+        """Take note of work that ended by itself, hand the role back, and leave it to others for a moment."""
+        error = None if tenure.task.cancelled() else tenure.task.exception()
+        await self._end(role, "lost" if isinstance(error, LeaseLostError) else "failed")
+        if isinstance(error, LeaseLostError):
+            return
+        self._metrics.role_failures.labels(role=role).inc()
+        _LOG.error("the work of the role %s ended: %r", role, error, exc_info=error, extra={"event": "role.failed"})
+        self._paused[role] = time.monotonic() + _PAUSE_SECONDS
+        with contextlib.suppress(StorageError):
+            await self._serial(self._leases.release, [tenure.lease])
+
+    async def _end(self, role: Role, change: str) -> None:
+        tenure = self._tenures.pop(role, None)
+        if tenure is None:
+            return
+        tenure.task.cancel()
+        _, slow = await asyncio.wait([tenure.task], timeout=_STOP_SECONDS)
+        if slow:
+            _LOG.error("the work of the role %s does not end; its writes are refused from now on", role)
+        elif not tenure.task.cancelled():
+            tenure.task.exception()  # taken note of
+        self._metrics.lease_held.labels(role=role).set(0)
+        self._metrics.lease_changes.labels(role=role, change=change).inc()
+        _LOG.info("%s the role %s", change, role, extra={"event": f"role.{change}", "role": role})
