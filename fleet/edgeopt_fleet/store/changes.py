@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from sqlmodel import Session, col, select, update
 
+from edgeopt_fleet.store.statements import insert_new
 from edgeopt_fleet.store.tables import ChangeRow
 
 __all__ = ["newest_change", "next_change"]
@@ -24,9 +25,8 @@ def next_change(session: Session) -> int:
     step = update(ChangeRow).where(col(ChangeRow.id) == _ONLY).values(number=ChangeRow.number + 1)
     number = session.execute(step.returning(col(ChangeRow.number))).scalar_one_or_none()
     if number is None:  # the first change of all
-        session.add(ChangeRow(id=_ONLY, number=1))
-        session.flush()
-        return 1
+        insert_new(session, ChangeRow, [{"id": _ONLY, "number": 0}])
+        return next_change(session)
     return int(number)
 
 

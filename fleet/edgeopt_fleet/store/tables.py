@@ -1,20 +1,23 @@
 """The tables of the fleet's database.
 
 Columns and indexes only; what may be in them is decided by the modules that write them. Times are seconds since
-1970 on the server's clock unless a comment says otherwise.
+1970 on the server's clock unless a comment says otherwise. A new column needs the revision made anew, or a new one:
+``python -m tools.migration``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, LargeBinary, UniqueConstraint
-from sqlmodel import Field, SQLModel
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlmodel import AutoString, Field, SQLModel
 
 __all__ = [
     "AlertRow",
     "AnswerRow",
     "ApiKeyRow",
+    "AuditHeadRow",
+    "AuditRow",
     "BaselineRow",
     "BundleRow",
     "CertificateRow",
@@ -31,29 +34,77 @@ __all__ = [
     "ServedRow",
     "SpoolRow",
     "TokenRow",
+    "UserRow",
     "VerdictRow",
     "WindowRow",
 ]
 
 
+class UserRow(SQLModel, table=True):
+    """A person, or a program that acts for one, with a role. Rows are never deleted: the audit log names them."""
+
+    __tablename__ = "person"  # "user" is a word of SQL
+
+    name: str = Field(primary_key=True)
+    role: str
+    created_at: int
+    revoked_at: int | None = None
+
+
 class ApiKeyRow(SQLModel, table=True):
-    """An operator's key; only its SHA-256 is kept."""
+    """A key of a user; only its SHA-256 is kept, and the beginning by which people recognise it."""
 
     __tablename__ = "api_key"
 
     sha256: str = Field(primary_key=True)
-    name: str
-    created_at: float
+    user: str = Field(index=True, sa_column_kwargs={"name": "person"})
+    prefix: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class AuditRow(SQLModel, table=True):
+    """One entry of the audit log; rows are never changed and never deleted."""
+
+    __tablename__ = "audit"
+
+    number: int = Field(primary_key=True)
+    at: int  # milliseconds
+    actor: str = Field(index=True)
+    via: str
+    operation: str = Field(index=True)
+    subject: str = Field(index=True)
+    before: str
+    after: str
+    detail: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    previous: str
+    sha256: str
+
+
+class AuditHeadRow(SQLModel, table=True):
+    """The end of the audit log: one row, whose lock lets transactions append one after the other."""
+
+    __tablename__ = "audit_head"
+
+    id: int = Field(primary_key=True)
+    number: int
+    sha256: str
 
 
 class TokenRow(SQLModel, table=True):
-    """A token that enrols devices; only its SHA-256 is kept."""
+    """A token that enrols devices; only its SHA-256 is kept, and its beginning is the token's id."""
 
     __tablename__ = "token"
 
     sha256: str = Field(primary_key=True)
+    uses: int
     uses_left: int
+    created_at: int
+    created_by: str
     expires_at: int
+    revoked_at: int | None = None
+    cohort: str = ""  # whose tags the devices get, besides ``tags``
     tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
 
 
@@ -67,6 +118,7 @@ class DeviceRow(SQLModel, table=True):
     capabilities: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     machine: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # of its birth
     hardware: str = Field(default="", index=True)  # its class, see edgeopt_fleet.hardware
+    malformed: int = 0  # messages that were no messages, and were not stored
     changed: int = Field(default=0, index=True)  # see edgeopt_fleet.store.changes; so below
     password_hash: str = ""  # where the broker takes passwords
     enrolled_at: int
@@ -182,10 +234,10 @@ class ReportRow(SQLModel, table=True):
 
 
 class WindowRow(SQLModel, table=True):
-    """One profile window of a device, as it came."""
+    """One profile window of a device, as it came; ``counts`` as :mod:`edgeopt_fleet.narrow` packs them."""
 
     __tablename__ = "window"
-    __table_args__ = (UniqueConstraint("device", "session", "number"), Index("window_of_bundle", "bundle", "id"))
+    __table_args__ = (Index("window_of_bundle", "bundle", "id"), Index("window_of_device", "device", "id"))  # the spool's numbers keep duplicates out
 
     id: int | None = Field(default=None, primary_key=True)
     device: str
@@ -197,8 +249,7 @@ class WindowRow(SQLModel, table=True):
     end: int  # on the device's clock
     rows: int
     errors: int
-    cells: dict[str, list[int]] = Field(sa_column=Column(JSON, nullable=False))
-    latency: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     infrastructure: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
     received_at: float
 
@@ -213,6 +264,7 @@ class ServedRow(SQLModel, table=True):
     windows: int = 0
     rows: int = 0
     errors: int = 0
+    counts: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))  # see edgeopt_fleet.totals
     confidence_n: int = 0
     confidence_total: float = 0.0
     confidence_squares: float = 0.0
@@ -233,44 +285,79 @@ class BaselineRow(SQLModel, table=True):
 
 
 class RolloutRow(SQLModel, table=True):
-    """A rollout without its members; ``settled`` when nothing more can come of it."""
+    """A rollout without its members; ``settled`` when nothing more can come of it.
+
+    ``execution``, ``pacing`` and ``tally`` are records of :mod:`edgeopt_fleet.rollout`. Reports with a change number up
+    to ``seen`` have been looked at.
+    """
 
     __tablename__ = "rollout"
 
     name: str = Field(primary_key=True)
     bundle: str
     cohort: str
-    waves: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    waves: list[str] = Field(sa_column=Column(JSON, nullable=False))
     policy: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
-    state: str
+    execution: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    state: str = Field(index=True)
     wave: int
+    started_at: float
     wave_started_at: float
     step_started_at: float
-    created_at: float
+    pacing: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    tally: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    reason: str
+    approval: bool
+    created_by: str
+    approved_by: str
+    approval_reason: str
+    created_at: float = Field(index=True)
     updated_at: float
+    seen: int
+    next_look_at: float
     settled: bool = Field(default=False, index=True)
     changed: int = Field(default=0, index=True)
 
 
 class MemberRow(SQLModel, table=True):
-    """One device of one rollout; ``active`` while the rollout is."""
+    """One device of one rollout; ``active`` while the rollout is, ``open`` while something may still come of it.
+
+    ``held`` says that it has everything and waits for the time at which it may switch; ``to_offer`` that it waits for
+    its turn, at its ``place`` in the line.
+    """
 
     __tablename__ = "member"
+    __table_args__ = (
+        Index("member_line", "rollout", "to_offer", "wave", "place"),
+        Index("member_late", "rollout", "deadline"),
+    )
 
     rollout: str = Field(primary_key=True)
     device: str = Field(primary_key=True, index=True)
     active: bool = True
+    open: bool = False
+    to_offer: bool = True
+    held: bool = False
     wave: int
+    place: int
+    bundle: str
     previous: str | None
+    distrusted: str | None
     attempt: int
+    tries: int
+    again: bool
+    withdrawn: bool
+    taken: bool
     state: str | None
     outcome: str | None
+    kind: str | None
     returned: bool
     result: str | None
     detail: str
     failure: str
     running: str | None
     online: bool
+    deadline: float | None
 
 
 class VerdictRow(SQLModel, table=True):
@@ -369,3 +456,22 @@ class AnswerRow(SQLModel, table=True):
     created_at: float = Field(index=True)
     status: int | None = None  # none while it is being worked on
     sealed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))  # encrypted
+
+
+def _make_portable() -> None:
+    """Let all columns mean the same on SQLite and PostgreSQL.
+
+    Integers of devices go up to 2**53, SQLite's always do, but it counts row ids in INTEGER columns only. Text is
+    compared by its code points, as SQLite and Python do, not by the rules of the server's language.
+    """
+    integer = BigInteger().with_variant(Integer(), "sqlite")
+    text = String().with_variant(String(collation="C"), "postgresql")
+    for table in SQLModel.metadata.tables.values():
+        for column in table.columns:
+            if type(column.type) is Integer:
+                column.type = integer
+            elif isinstance(column.type, AutoString | String):
+                column.type = text
+
+
+_make_portable()
