@@ -114,13 +114,15 @@ def test_a_quantile_lies_in_the_cell_that_holds_it(values: list[float], quantile
     assert edges[edges.index(upper, 1) - 1] * 0.999 <= got <= upper * 1.001
 
 
-def test_a_shift_smaller_than_a_cell_is_seen() -> None:
-    """Latencies that grow by a tenth give a 95th percentile that grows by about a tenth."""
-    latencies = np.random.default_rng(5).lognormal(8, 0.5, 20_000)
+@pytest.mark.parametrize("spread", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("middle", [8.0, 8.1, 8.2])
+def test_a_shift_smaller_than_a_cell_is_seen(spread: float, middle: float) -> None:
+    """Latencies that grow by a tenth give a 95th percentile that grows by a tenth, wherever they stand in a cell."""
+    latencies = np.random.default_rng(5).lognormal(middle, spread, 20_000)
     before = latency_quantile(count_latency(latencies.tolist()), 0.95)
     after = latency_quantile(count_latency((latencies * 1.1).tolist()), 0.95)
-    assert 0.10 == pytest.approx(float(after / before - 1), abs=0.02)
-    assert float(np.quantile(latencies, 0.95)) == pytest.approx(float(before), rel=0.03)
+    assert 0.10 == pytest.approx(float(after / before - 1), abs=0.03)
+    assert float(np.quantile(latencies, 0.95)) == pytest.approx(float(before), rel=0.04)
 
 
 def test_no_latency_without_counts() -> None:
