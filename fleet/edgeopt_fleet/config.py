@@ -1,6 +1,7 @@
 """The settings of one fleet and where its files lie.
 
-Example::
+Each setting stands in ``fleet.toml``, and a variable ``EDGEOPT_FLEET_<NAME>`` takes its place, so that several
+processes can share one file. Example::
 
     home = Home(Path("fleet"))
     config = read_config(home.config)        # FleetConfig(host='127.0.0.1', http_port=8080, mqtt_port=1883, …)
@@ -10,15 +11,47 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeopt_contract.errors import UsageError
+from edgeopt_fleet.leases import Role
 
-__all__ = ["FleetConfig", "Home", "read_config", "write_config"]
+__all__ = [
+    "ENVIRONMENT",
+    "BrokerNode",
+    "FleetConfig",
+    "Home",
+    "host_and_port",
+    "read_config",
+    "read_settings",
+    "write_config",
+]
 
-_BROKERS = ("embedded", "mosquitto")
+ENVIRONMENT = "EDGEOPT_FLEET_"  # a variable is this and the setting's name in capitals; lists are separated by commas
+
+_CHOICES = {
+    "approval": ("none", "four-eyes"),
+    "broker": ("embedded", "mosquitto", "nats-cluster"),
+    "log_format": ("text", "json"),
+}
+_RANGES = {
+    "http_port": (1, 65535),
+    "mqtt_port": (1, 65535),
+    "worker_port": (0, 65535),
+    "tick_seconds": (0.01, 86400),
+    "drift_look_seconds": (0.01, 86400),
+    "lease_seconds": (0.5, 300),
+    "certificate_days": (0.0001, 3650),
+    "requests_per_second_per_user": (0, 1_000_000),
+    "requests_per_second_per_address": (0, 1_000_000),
+    "enrolments_per_minute_per_address": (0, 1_000_000),
+}
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
@@ -38,22 +71,74 @@ class FleetConfig:
     tls: bool = False  # the API speaks HTTPS with a certificate of the fleet's own CA
     names: tuple[str, ...] = ()  # host names and addresses under which devices reach this machine
     certificate_days: float = 90.0  # how long a device's certificate lasts
+    approval: str = "none"  # or four-eyes: a rollout waits until somebody else than its creator approves it
+    requests_per_second_per_user: float = 500.0  # with all keys of one user, in each API process; 0: no limit
+    requests_per_second_per_address: float = 1000.0  # of devices and of whoever has no key; 0: no limit
+    enrolments_per_minute_per_address: float = 300.0  # enrolments and renewals; 0: no limit
+    database: str = field(default="", repr=False)  # postgresql://user:password@host/name; empty: SQLite in fleet.db
+    brokers: tuple[str, ...] = ()  # host:port of each broker that the fleet itself tries; empty: host and mqtt_port
+    broker_nodes: tuple[str, ...] = ()  # name=host:mqtt-port:route-port of each node of a NATS cluster
+    roles: tuple[str, ...] = ()  # what a worker may do, such as ingest; empty: everything
+    lease_seconds: float = 5.0  # after how long a standby takes over from a worker that is gone
+    worker_host: str = "127.0.0.1"  # where a worker answers /metrics and /readyz
+    worker_port: int = 0  # 0: nowhere
+    log_format: str = "text"  # or json: one object a line
 
     def __post_init__(self) -> None:
-        for name in ("http_port", "mqtt_port"):
-            if not 1 <= getattr(self, name) <= 65535:
-                raise ValueError(f"expected {name} from 1 to 65535, got {getattr(self, name)}")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"expected {name} from {low} to {high}, got {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        self._check_brokers()
         if not self.host:
             raise ValueError("expected a host to listen on, such as 127.0.0.1")
-        if self.broker not in _BROKERS:
-            raise ValueError(f"expected broker to be one of {', '.join(_BROKERS)}, got {self.broker!r}")
+        unknown = sorted(set(self.roles) - set(Role))
+        if unknown:
+            raise ValueError(f"expected roles out of {', '.join(Role)}, got {unknown[0]!r}")
+
+    def _check_brokers(self) -> None:
+        """Raise :class:`ValueError` unless the settings of the brokers fit each other."""
         if self.plain and self.broker != "embedded":
             raise ValueError("expected plain with the embedded broker only")
-        if not 0.0001 <= self.certificate_days <= 3650:
-            raise ValueError(f"expected certificate_days from 0.0001 to 3650, got {self.certificate_days}")
-        for name in ("tick_seconds", "drift_look_seconds"):
-            if not 0.01 <= getattr(self, name) <= 86400:
-                raise ValueError(f"expected {name} from 0.01 to 86400, got {getattr(self, name)}")
+        if (self.broker == "nats-cluster") != bool(self.broker_nodes):
+            raise ValueError("expected broker_nodes with the broker nats-cluster, and only with it")
+        for text in self.brokers:
+            host_and_port(text)
+        for text in self.broker_nodes:
+            BrokerNode.parse(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerNode:
+    """One node of a NATS cluster: its name, and where it listens for devices and for the other nodes."""
+
+    name: str
+    host: str
+    mqtt_port: int
+    route_port: int
+
+    @classmethod
+    def parse(cls, text: str) -> BrokerNode:
+        """Read ``name=host:mqtt-port:route-port``. Raises :class:`ValueError`."""
+        name, _, address = text.partition("=")
+        host, *ports = address.rsplit(":", 2)
+        if not name.isalnum() or not host or len(ports) != 2 or not all(map(_is_port, ports)):
+            raise ValueError(f"expected a broker node such as a=10.0.0.1:8883:6222, got {text!r}")
+        return cls(name=name, host=host, mqtt_port=int(ports[0]), route_port=int(ports[1]))
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read ``host:port``. Raises :class:`ValueError`."""
+    host, _, port = text.rpartition(":")
+    if not host or not _is_port(port):
+        raise ValueError(f"expected a broker's address such as 10.0.0.1:8883, got {text!r}")
+    return host, int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +156,10 @@ class Home:
     def database(self) -> Path:
         """The SQLite file."""
         return self.directory / "fleet.db"
+
+    def address(self, config: FleetConfig) -> Path | str:
+        """Where the database is: SQLite's file, or the address of the PostgreSQL that the settings name."""
+        return config.database or self.database
 
     @property
     def keys(self) -> Path:
@@ -114,24 +203,53 @@ class Home:
 
 
 def read_config(path: Path) -> FleetConfig:
-    """Read ``fleet.toml``. Raises :class:`UsageError` naming what is wrong; unknown settings are refused."""
+    """Read ``fleet.toml`` and the environment. Raises :class:`UsageError` naming what is wrong."""
+    return read_settings(path, os.environ)[0]
+
+
+def read_settings(path: Path, environment: Mapping[str, str]) -> tuple[FleetConfig, dict[str, str]]:
+    """Read ``fleet.toml`` and ``environment``; also say where each setting that is not the default comes from.
+
+    Raises :class:`UsageError` naming what is wrong; unknown settings are refused.
+    """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; make a fleet first: edgeopt-fleet init {path.parent}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    fields = {field.name: field for field in dataclasses.fields(FleetConfig)}
-    unknown = sorted(set(raw) - set(fields))
+    kinds = {setting.name: str(setting.type) for setting in dataclasses.fields(FleetConfig)}
+    unknown = sorted(set(raw) - set(kinds))
     if unknown:
-        raise UsageError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(fields)}")
+        raise UsageError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(kinds)}")
+    sources = dict.fromkeys(raw, str(path))
     for name, value in raw.items():
-        _check_kind(path, name, str(fields[name].type), value)
-    names = tuple(raw.pop("names", ()))
+        _check_kind(path, name, kinds[name], value)
+    for variable, text in sorted(environment.items()):
+        if variable.startswith(ENVIRONMENT):
+            name = variable.removeprefix(ENVIRONMENT).lower()
+            if name not in kinds or variable != variable.upper():
+                raise UsageError(f"unknown variable {variable}; known are {ENVIRONMENT}<NAME> of {', '.join(kinds)}")
+            raw[name] = _parse(variable, kinds[name], text)
+            sources[name] = variable
+    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
     try:
-        return FleetConfig(**raw, names=names)
+        return FleetConfig(**settings), sources
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _parse(variable: str, kind: str, text: str) -> object:
+    """Return the value that a variable's ``text`` means. Raises :class:`UsageError` without it: it may be a secret."""
+    try:
+        if kind.startswith("tuple"):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        if kind == "bool":
+            return _TRUTHS[text.strip().lower()]
+        return {"int": int, "float": float, "str": str}[kind](text)
+    except (KeyError, ValueError) as error:
+        expected = "true or false" if kind == "bool" else f"a value of the kind {kind}"
+        raise UsageError(f"{variable}: expected {expected}") from error
 
 
 def _check_kind(path: Path, name: str, kind: str, value: object) -> None:
@@ -147,7 +265,10 @@ def _check_kind(path: Path, name: str, kind: str, value: object) -> None:
 
 def write_config(config: FleetConfig) -> str:
     """Return ``config`` as the text of ``fleet.toml``."""
-    lines = ["# Settings of this edgeopt fleet; restart 'edgeopt-fleet serve' after a change."]
+    lines = [
+        "# Settings of this edgeopt fleet; restart its processes after a change.",
+        f"# A variable {ENVIRONMENT}<NAME> takes the place of a setting.",
+    ]
     for name, value in dataclasses.asdict(config).items():
         lines.append(f"{name} = {json.dumps(value)}")  # of these kinds, JSON is TOML
     return "\n".join(lines) + "\n"

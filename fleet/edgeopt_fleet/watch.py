@@ -1,0 +1,161 @@
+"""Looks at the fleet from time to time, so that questions about it cost nothing; and says whether a process is ready.
+
+A process is ready when it can do its own work: it reaches the database, and if it holds the role that hears the
+devices, the broker too. What other processes do is told, but does not make this one unready: else one broken worker
+would take all API processes out of the balancer. Example::
+
+    watch = Watch(database, serial, metrics, hears=lambda: link.connected)
+    group.create_task(watch.run())
+    watch.readiness().ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edgeopt_contract.errors import StorageError
+from edgeopt_fleet.leases import Role
+from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.census import Census, count
+from edgeopt_fleet.store.database import Database
+
+__all__ = ["CONNECTED", "Check", "Readiness", "Watch"]
+
+CONNECTED = "connected"  # what the holder of the ingest role notes in its lease
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0
+_STALE_SECONDS = 10.0  # a look that takes longer means that the database hangs
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at; ``needed`` when this process cannot work without it."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Everything that was looked at."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that is needed is there."""
+        return all(check.ok for check in self.checks if check.needed)
+
+
+class Watch(Collector):
+    """Keeps the newest census, and gives it to Prometheus."""
+
+    def __init__(
+        self,
+        database: Database,
+        serial: Serial,
+        metrics: Metrics,
+        *,
+        hears: Callable[[], bool | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._serial = serial
+        self._hears = hears  # None: another process does
+        self._clock = clock
+        self._looked = -_STALE_SECONDS
+        self._failure = "it was not asked yet"
+        self.census: Census | None = None
+        metrics.registry.register(self)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once; a database that fails is noted."""
+        try:
+            self.census = await self._serial.read(count, self._database)
+        except StorageError as error:
+            if not self._failure:
+                _LOG.warning("the database does not answer: %s", error, extra={"event": "database.lost"})
+            self._failure = str(error)
+        else:
+            self._failure = ""
+            self._looked = self._clock()
+
+    def is_connected(self) -> bool:
+        """Say whether the fleet, in whatever process, hears its devices."""
+        own = self._hears()
+        if own is not None:
+            return own
+        holder = self.census and self.census.holder(Role.INGEST)
+        return bool(holder and holder.note == CONNECTED and self._is_fresh())
+
+    def readiness(self) -> Readiness:
+        """Say what this process has of what it needs, and how the roles are held."""
+        fresh = self._is_fresh()
+        failure = self._failure or ("" if fresh else "it does not answer")
+        checks = [Check("database", fresh and not failure, failure or "answers", needed=True)]
+        own = self._hears()
+        checks.append(Check("broker", self.is_connected(), _told(own, self.is_connected()), needed=own is not None))
+        for role in Role:
+            holder = self.census.holder(role) if self.census and fresh else None
+            told = f"held by {holder.owner} (epoch {holder.epoch})" if holder else "held by nobody that is known"
+            checks.append(Check(f"role {role}", holder is not None, told))
+        return Readiness(tuple(checks))
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the newest census to Prometheus; nothing while the database does not answer."""
+        name = "edgeopt_fleet_{}".format
+        up = not self._failure and self._is_fresh()
+        yield GaugeMetricFamily(name("database_up"), "Whether the database answers this process.", value=up)
+        if self.census is None or not up:
+            return
+        census = self.census
+        yield _gauges(name("devices"), "Devices by state; every process says the same.", "state", {
+            "online": 0, "offline": 0, "revoked": 0, **census.devices})  # fmt: skip
+        yield _gauges(name("rollouts"), "Rollouts by state; every process says the same.", "state", census.rollouts)
+        yield _gauges(name("alerts_open"), "Open alerts by kind; every process says the same.", "kind", census.alerts)
+        yield GaugeMetricFamily(
+            name("unpublished_devices"), "Devices whose desired state waits to be published.", value=census.unpublished
+        )
+        vacant = {role: int(census.holder(role) is None) for role in Role}
+        yield _gauges(name("role_vacant"), "Whether no process does the work of a role.", "role", vacant)
+        epochs = {role: lease.epoch for role, lease in census.leases.items()}
+        yield _gauges(name("lease_epoch"), "How often a role has changed hands.", "role", epochs)
+        verdicts = CounterMetricFamily(
+            name("gate_verdicts"), "Verdicts of the gate that were news.", labels=["verdict"]
+        )
+        for verdict, number in sorted(census.verdicts.items()):
+            verdicts.add_metric([verdict], number)
+        yield verdicts
+
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._looked < _STALE_SECONDS
+
+
+def _told(own: bool | None, connected: bool) -> str:  # noqa: FBT001 - two facts, none is an option
+    where = "another process" if own is None else "this process"
+    return f"{where} hears the devices" if connected else f"{where} does not hear the devices"
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in sorted(values.items()):
+        family.add_metric([value], number)
+    return family
