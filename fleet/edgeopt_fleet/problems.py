@@ -14,8 +14,9 @@ Each kind has a type URI, ``urn:edgeopt:problem:<kind>``, by which programs tell
         ├── PreconditionFailedError      412  somebody changed it since it was read
         ├── TooLargeError                413  the body is larger than what is asked for can be
         ├── RangeError                   416  the range lies outside of the file
-        └── InvalidError                 422  the request is understood, but asks for something impossible
-            └── KeyReusedError           422  the Idempotency-Key came with another request before
+        ├── InvalidError                 422  the request is understood, but asks for something impossible
+        │   └── KeyReusedError           422  the Idempotency-Key came with another request before
+        └── RateLimitedError             429  too many requests; when to come again
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "PreconditionFailedError",
     "ProblemError",
     "RangeError",
+    "RateLimitedError",
     "TooLargeError",
     "UnauthorizedError",
 ]
@@ -123,3 +125,15 @@ class KeyReusedError(InvalidError):
 
     kind = "idempotency-key-reused"
     title = "Idempotency-Key reused"
+
+
+class RateLimitedError(ProblemError):
+    """Too many requests with a key or from an address."""
+
+    kind = "rate-limited"
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds

@@ -34,8 +34,11 @@ from edgeopt_fleet.drift import DriftRules
 from edgeopt_fleet.ingest import Ingest
 from edgeopt_fleet.link import BrokerAddress, Link
 from edgeopt_fleet.mosquitto import ExternalBroker, MosquittoFiles, write_mosquitto_files
+from edgeopt_fleet.rates import Limits
+from edgeopt_fleet.rights import Role
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.idempotency import AnswerBook
@@ -44,6 +47,8 @@ from edgeopt_fleet.store.inbox import Inbox
 from edgeopt_fleet.store.outbox import Outbox
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.tokens import Tokens
+from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.renewal import Renewal
@@ -81,7 +86,7 @@ def create_fleet(home: Home, config: FleetConfig) -> None:
         now = time.time()
         DeviceAuthority.create(new.ca, now)
         database = Database.create(new.address(config))
-        key = Registry(database).create_api_key("operator", now)
+        key = Users(database).create("operator", Role.ADMIN, now).key
         Repository(database, new.keys).create({role: (create_server_key(new.keys),) for role in ROLES}, now)
         database.close()
         if not config.database:
@@ -160,6 +165,11 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
             rollouts=rollouts,
             alerts=alerts,
             answers=AnswerBook(database),
+            users=Users(database),
+            tokens=Tokens(database),
+            audit=AuditLog(database),
+            limits=_limits(config),
+            four_eyes=config.approval == "four-eyes",
             worker=worker,
             is_connected=lambda: link.connected,
             broker=broker,
@@ -187,6 +197,16 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
         await _serve_web(web, listener, config)
         for task in background:
             task.cancel()
+
+
+def _limits(config: FleetConfig) -> Limits:
+    """Return how often somebody may ask."""
+    return Limits.of(
+        per_user=config.requests_per_second_per_user,
+        per_address=config.requests_per_second_per_address,
+        enrolments=config.enrolments_per_minute_per_address,
+        clock=time.monotonic,
+    )
 
 
 def _reach(config: FleetConfig) -> Reach:

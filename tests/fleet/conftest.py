@@ -44,16 +44,21 @@ from edgeopt_fleet.api.app import create_app
 from edgeopt_fleet.api.services import Reach, Services
 from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.drift import DriftRules
+from edgeopt_fleet.rates import Limits
+from edgeopt_fleet.rights import Role as PersonRole
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Address, Database
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
 from edgeopt_fleet.store.inbox import Inbox, Incoming
 from edgeopt_fleet.store.outbox import Outbox
-from edgeopt_fleet.store.registry import Registry, TokenGrant
+from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.tokens import TokenGrant, Tokens
+from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.repository import Repository
@@ -163,6 +168,9 @@ class Kit:
     address: Address
     directory: Path
     registry: Registry
+    users: Users
+    tokens: Tokens
+    audit: AuditLog
     identities: Identities
     authority: DeviceAuthority
     bundles: Bundles
@@ -177,7 +185,7 @@ class Kit:
     def enrol(self, *devices: str, **tags: str) -> None:
         """Enrol devices with these tags and report each online."""
         for device in devices:
-            token = self.registry.create_token(TokenGrant(uses=1, expires_at=2**31, tags={}))
+            token = self.tokens.create(TokenGrant(uses=1, expires_at=2**31), self.now)
             self.identities.enrol(token, self.enrolment(device, **tags), int(self.now))
             self.status(device)
 
@@ -328,6 +336,9 @@ def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
         address=address,
         directory=tmp_path,
         registry=Registry(database),
+        users=Users(database),
+        tokens=Tokens(database),
+        audit=AuditLog(database),
         identities=Identities(database),
         authority=DeviceAuthority.load(tmp_path / "ca"),
         bundles=bundles,
@@ -397,6 +408,11 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
             rollouts=kit.rollouts,
             alerts=kit.alerts,
             answers=AnswerBook(kit.database),
+            users=kit.users,
+            tokens=kit.tokens,
+            audit=kit.audit,
+            limits=Limits.of(per_user=0, per_address=0, enrolments=0, clock=lambda: kit.now),
+            four_eyes=False,
             worker=worker,
             is_connected=lambda: True,
             broker=broker,
@@ -406,7 +422,7 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
             clock=lambda: kit.now,
         )
     )
-    key = kit.registry.create_api_key("test", 0.0)
+    key = kit.users.create("test", PersonRole.ADMIN, 0.0).key
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://fleet.test", headers={"Authorization": f"Bearer {key}"}
     ) as client:

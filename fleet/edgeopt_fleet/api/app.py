@@ -12,14 +12,14 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from edgeopt_contract.errors import StorageError
-from edgeopt_fleet.api import bundles, devices, downloads, identities, rollouts, tuf
-from edgeopt_fleet.api.access import operator_only
+from edgeopt_fleet.api import audit, bundles, devices, downloads, identities, rollouts, tokens, tuf, users
+from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
 from edgeopt_fleet.api.services import Services, services_of
@@ -52,6 +52,7 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    app.add_middleware(Guard, services=services)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -62,8 +63,10 @@ def create_app(services: Services) -> FastAPI:
     api.include_router(identities.public)
     api.include_router(tuf.public)
     api.include_router(downloads.router)  # for devices, by their bearer
-    for router in (devices.router, identities.router, bundles.router, tuf.router, rollouts.router):
-        api.include_router(router, dependencies=[Depends(operator_only)])
+    for router in (devices.router, identities.router, tokens.router, bundles.router, tuf.router, rollouts.router):
+        api.include_router(router)
+    for router in (users.router, audit.router):
+        api.include_router(router)
     app.include_router(api)
     return app
 

@@ -9,10 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from edgeopt_fleet.api.access import device_of
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.problems import RangeError
 from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
@@ -20,7 +19,7 @@ from edgeopt_fleet.store.downloads import Downloads
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["downloads"], dependencies=[Depends(device_of)])
+router = APIRouter(tags=["downloads"])
 _BYTES = "application/octet-stream"
 _DESCRIPTION: dict[int | str, dict[str, Any]] = {
     200: {"content": {_BYTES: {}}},

@@ -11,7 +11,9 @@ from edgeopt_contract.codec import R, decode, encode
 from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, MqttAccess, RenewRequest
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.values import digest_of
+from edgeopt_fleet.acting import acting_as
 from edgeopt_fleet.api.bodies import read_body
+from edgeopt_fleet.api.guard import device_actor
 from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.api.views import DeviceView
 from edgeopt_fleet.broker import hash_password
@@ -49,7 +51,8 @@ async def enrol(request: Request) -> Response:
         issued=issued,
         secrets=_kept(bearer, password),
     )
-    enrolled = await services.serial(services.identities.enrol, asked.token, enrolment, int(now))
+    with acting_as(device_actor(asked.device)):
+        enrolled = await services.serial(services.identities.enrol, asked.token, enrolment, int(now))
     await services.broker.reload()
     return await _answer(request, enrolled, bearer, password)
 
@@ -62,7 +65,7 @@ async def renew(request: Request) -> Response:
     """
     services = services_of(request)
     asked = await _read(request, RenewRequest)
-    old = await services.serial(services.identities.renewing, asked.device, asked.serial)
+    old = await services.serial(services.identities.renewing, asked.device, asked.serial, int(services.clock()))
     signed = RenewRequest.signed_bytes(asked.device, asked.serial, asked.csr)
     if not is_signed_by(old.public_key, base64.b64decode(asked.signature), signed):
         raise ForbiddenError(f"the renewal of {asked.device} is not signed by the key of its certificate")
@@ -70,9 +73,9 @@ async def renew(request: Request) -> Response:
     if digest_of(issued.public_key) == old.public_key_sha256:
         raise InvalidError("csr: expected a new key, got the one of the certificate that is to be renewed")
     bearer, password = _new_secrets(services)
-    enrolled = await services.serial(
-        services.identities.renew, asked.device, asked.serial, issued, _kept(bearer, password), int(services.clock())
-    )
+    kept, now = _kept(bearer, password), int(services.clock())
+    with acting_as(device_actor(asked.device)):
+        enrolled = await services.serial(services.identities.renew, asked.device, asked.serial, issued, kept, now)
     await services.broker.reload()
     return await _answer(request, enrolled, bearer, password)
 

@@ -9,13 +9,17 @@ from typing import Protocol
 from fastapi import Request
 
 from edgeopt_fleet.ca import DeviceAuthority
+from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.tokens import Tokens
+from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.worker import Worker
 
@@ -55,6 +59,11 @@ class Services:
     rollouts: Rollouts
     alerts: Alerts
     answers: AnswerBook
+    users: Users
+    tokens: Tokens
+    audit: AuditLog
+    limits: Limits
+    four_eyes: bool
     worker: Worker
     is_connected: Callable[[], bool]
     broker: BrokerControl

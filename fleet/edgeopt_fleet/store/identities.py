@@ -11,7 +11,8 @@ here was just made, and counts only once it is stored. Times are seconds since 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,10 +22,13 @@ from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.ca import Issued
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError
+from edgeopt_fleet.store.alarms import Alarm, raise_alarm
+from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.tables import CertificateRow, DeviceRow, TokenRow
+from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
+from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
 
-__all__ = ["BrokerUser", "Enrolled", "Enrolment", "Identities", "Secrets"]
+__all__ = ["Bearer", "BrokerUser", "Enrolled", "Enrolment", "Identities", "RevokedIdentityError", "Secrets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +59,25 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """What a bearer is worth; ``revoked``: its device was, rather than that it ran out or was replaced."""
+
+    device: str
+    valid: bool
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUser:
     """One certificate that the broker lets in; or, without TLS, one device with the hash of its password."""
 
     device: str
     serial: str
     password_hash: str
+
+
+class RevokedIdentityError(ForbiddenError):
+    """Somebody came with a certificate that was revoked."""
 
 
 class Identities:
@@ -73,29 +90,32 @@ class Identities:
         """Spend one use of the token ``secret`` on a device.
 
         The same token with the same key gives the same certificate again, so that a device whose answer was lost can
-        ask once more. Raises :class:`ForbiddenError` for a token that is unknown, used up or expired, and
-        :class:`ConflictError` when the id or the key belongs to a device already; then the token keeps its use.
+        ask once more. Raises :class:`ForbiddenError` for a token that is unknown, used up, revoked or expired, and
+        :class:`ConflictError` when the id or the key belongs to a device already; then the token keeps its use. A token
+        that is used up or revoked raises an alarm.
         """
-        token = digest_of(secret.encode("utf-8", "surrogatepass"))
+        token = token_hash(secret)
         key = digest_of(enrolment.issued.public_key)
-        with self._database.transaction() as session:
+        with self._alarms(enrolment.device, now), self._database.transaction() as session:
             found = _latest(session, CertificateRow.token_sha256 == token, enrolment.device, key)
             if found is None or not _is_valid(found, now):
-                row = _usable_token(session, token, now)
+                row = spend(session, token, now)
+                before = _state(session, enrolment.device)
                 _put_device(session, enrolment, row.tags, now)
                 _check_key_is_new(session, key)
-                row.uses_left -= 1
                 found = _certificate(enrolment.issued, enrolment.device, token=token)
                 session.add(found)
+                session.flush()
+                _tell(session, "device.enrol", found, before, now)
             _keep_secrets(session, found, enrolment.secrets)
             return _enrolled(session, found)
 
-    def renewing(self, device: str, serial: str) -> CertificateRow:
+    def renewing(self, device: str, serial: str, now: int) -> CertificateRow:
         """Return the certificate with which ``device`` asks for its next one; it may have expired.
 
-        Raises :class:`ForbiddenError` when it is not one of this device, or was revoked.
+        Raises :class:`ForbiddenError` when it is not one of this device, or was revoked; the latter raises an alarm.
         """
-        with self._database.transaction() as session:
+        with self._alarms(device, now), self._database.reading() as session:
             return _renewable(session, device, serial)
 
     def renew(self, device: str, serial: str, issued: Issued, secrets: Secrets, now: int) -> Enrolled:
@@ -105,7 +125,7 @@ class Identities:
         revoked, :class:`ConflictError` when it was renewed with another key.
         """
         key = digest_of(issued.public_key)
-        with self._database.transaction() as session:
+        with self._alarms(device, now), self._database.transaction() as session:
             old = _renewable(session, device, serial)
             successor = session.exec(
                 select(CertificateRow).where(CertificateRow.replaces == serial).order_by(col(CertificateRow.id).desc())
@@ -118,9 +138,12 @@ class Identities:
             if successor is None or not _is_valid(successor, now):
                 if successor is None:
                     _check_key_is_new(session, key)
+                before = _state(session, device)
                 _revoke_one(session, old.replaces, now)
                 successor = _certificate(issued, old.device, replaces=serial)
                 session.add(successor)
+                session.flush()
+                _tell(session, "device.renew", successor, before, now)
             _keep_secrets(session, successor, secrets)
             return _enrolled(session, successor)
 
@@ -130,11 +153,17 @@ class Identities:
             row = session.get(DeviceRow, device)
             if row is None:
                 raise NotFoundError(f"there is no device {device!r}")
+            before = _state(session, device)
             row.revoked_at = row.revoked_at or now
             row.online = False
             row.password_hash = ""
             for serial in session.exec(select(CertificateRow.serial).where(CertificateRow.device == device)).all():
                 _revoke_one(session, serial, now)
+            session.flush()
+            change = Change(
+                operation="device.revoke", subject=f"device/{device}", before=before, after=_state(session, device)
+            )
+            append(session, change, now)
 
     def users(self) -> list[BrokerUser]:
         """Return whom the broker lets in: every certificate that was not revoked, by device."""
@@ -155,12 +184,35 @@ class Identities:
         with self._database.transaction() as session:
             return [(serial, int(at or 0)) for serial, at in session.exec(query).all()]
 
-    def device_of_bearer(self, bearer: str, now: int) -> str | None:
-        """Return whose valid bearer this is. Looked up by its hash, so the time tells nothing about the bearer."""
+    def bearer(self, bearer: str, now: int) -> Bearer | None:
+        """Return whose bearer this is. Looked up by its hash, so the time tells nothing about the bearer."""
         wanted = digest_of(bearer.encode("utf-8", "surrogatepass"))
-        with self._database.transaction() as session:
-            row = session.exec(select(CertificateRow).where(CertificateRow.bearer_sha256 == wanted)).first()
-        return row.device if row is not None and _is_valid(row, now) else None
+        query = select(CertificateRow, DeviceRow.revoked_at).join(
+            DeviceRow, col(DeviceRow.id) == col(CertificateRow.device)
+        )
+        with self._database.reading() as session:
+            found = session.exec(query.where(CertificateRow.bearer_sha256 == wanted)).first()
+        if found is None:
+            return None
+        row, revoked_at = found
+        return Bearer(device=row.device, valid=_is_valid(row, now), revoked=revoked_at is not None)
+
+    def report_revoked(self, device: str, now: int) -> None:
+        """Raise an alarm: a device that was revoked tries again."""
+        raise_alarm(self._database, _revoked_alarm(device), now)
+
+    @contextlib.contextmanager
+    def _alarms(self, device: str, now: int) -> Iterator[None]:
+        """Raise an alarm about what nobody honest does: spending a spent token, renewing what was revoked."""
+        try:
+            yield
+        except SpentTokenError as error:
+            message = f"token {error.token} was used again, by a device that calls itself {device}: {error}"
+            raise_alarm(self._database, Alarm("token_reuse", f"token/{error.token}", message), now)
+            raise
+        except RevokedIdentityError:
+            self.report_revoked(device, now)
+            raise
 
 
 def _is_valid(row: CertificateRow, now: int) -> bool:
@@ -180,15 +232,31 @@ def _find(session: Session, serial: str) -> CertificateRow | None:
     return session.exec(select(CertificateRow).where(CertificateRow.serial == serial)).first()
 
 
-def _usable_token(session: Session, token: str, now: int) -> TokenRow:
-    row = session.get(TokenRow, token)
+def _revoked_alarm(device: str) -> Alarm:
+    message = f"device {device} tries to use an identity that was revoked"
+    return Alarm("revoked_identity", f"device/{device}", message)
+
+
+def _state(session: Session, device: str) -> dict[str, object] | None:
+    """Return what the audit log keeps a digest of; no secrets and no hashes of any."""
+    row = session.get(DeviceRow, device)
     if row is None:
-        raise ForbiddenError("this fleet does not know the token; make one with: edgeopt token create")
-    if row.expires_at <= now:
-        raise ForbiddenError(f"the token expired {now - row.expires_at} s ago; make another: edgeopt token create")
-    if row.uses_left < 1:
-        raise ForbiddenError("the token was used up by another device; make another: edgeopt token create")
-    return row
+        return None
+    query = select(CertificateRow.serial, CertificateRow.revoked_at).where(CertificateRow.device == device)
+    serials = [list(one) for one in session.exec(query.order_by(col(CertificateRow.id))).all()]
+    return {"device": device, "tags": row.tags, "revoked_at": row.revoked_at, "certificates": serials}
+
+
+def _tell(session: Session, operation: str, row: CertificateRow, before: dict[str, object] | None, now: float) -> None:
+    """Tell the audit log of a new certificate."""
+    change = Change(
+        operation=operation,
+        subject=f"device/{row.device}",
+        before=before,
+        after=_state(session, row.device),
+        detail={"serial": row.serial, "token": (row.token_sha256 or "")[:16]},
+    )
+    append(session, change, now)
 
 
 def _put_device(session: Session, enrolment: Enrolment, tags: Mapping[str, str], now: int) -> None:
@@ -222,7 +290,9 @@ def _renewable(session: Session, device: str, serial: str) -> CertificateRow:
     if row is None or row.device != device:
         raise ForbiddenError(f"this fleet gave {device} no certificate {serial[:12]}; enrol again with a new token")
     if row.revoked_at is not None:
-        raise ForbiddenError(f"the certificate {serial[:12]} of {device} was revoked; only a new token lets it back in")
+        raise RevokedIdentityError(
+            f"the certificate {serial[:12]} of {device} was revoked; only a new token lets it back in"
+        )
     return row
 
 

@@ -1,0 +1,121 @@
+"""The guard in front of all routes: who asks, how often, and whether the role allows it.
+
+It decides by the table in :mod:`edgeopt_fleet.rights`, before a byte of the body is read, and says for whom the rest of
+the request acts. A path that is not in the table is for admins, so a route that somebody forgot there opens nothing.
+Example::
+
+    app.add_middleware(Guard, services=services)
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edgeopt_fleet.acting import NOBODY, Actor, acting_as
+from edgeopt_fleet.api.responses import answer_problem
+from edgeopt_fleet.api.services import Services
+from edgeopt_fleet.problems import ForbiddenError, ProblemError, RateLimitedError, UnauthorizedError
+from edgeopt_fleet.rights import Caller, Role, least_for
+
+__all__ = ["Guard", "device_actor"]
+
+_ENROLLING = ("/api/v1/devices/enrol", "/api/v1/devices/renew")
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+class Guard:
+    """ASGI middleware that lets through what is allowed."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse with problem+json, or hand the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            actor = await self._admit(Request(scope))
+        except ProblemError as error:
+            await answer_problem(error, _headers(error))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["actor"] = actor
+        with acting_as(actor):
+            await self._app(scope, receive, send)
+
+    async def _admit(self, request: Request) -> Actor:
+        """Return who acts. Raises :class:`UnauthorizedError`, :class:`ForbiddenError`, :class:`RateLimitedError`."""
+        limits, path = self._services.limits, request.url.path
+        least = least_for(request.method, path)
+        address = "" if request.client is None else request.client.host
+        if path in _ENROLLING:
+            _wait_if_told(limits.enrolments.take(address, limits.clock()), "enrolments from this address")
+            return NOBODY
+        _wait_if_told(limits.addresses.take(address, limits.clock()), "requests from this address")
+        if least is Caller.ANYONE:
+            return NOBODY
+        bearer = _bearer(request)
+        if least is Caller.DEVICE:
+            return await self._device(bearer)
+        actor = await self._user(bearer)
+        limits.addresses.give_back(address)  # whoever has a key counts by the key
+        _wait_if_told(limits.keys.take(actor.name, limits.clock()), "requests with keys of this user")
+        assert isinstance(least, Role) and actor.role is not None  # noqa: PT018 - users have a role
+        if not actor.role.covers(least):
+            raise ForbiddenError(
+                f"this needs the role {least} or higher, and {actor.name} is {actor.role}; ask an admin for it: "
+                f"edgeopt users role {actor.name} {least}"
+            )
+        return actor
+
+    async def _user(self, bearer: str | None) -> Actor:
+        services = self._services
+        holder = None
+        if bearer is not None:
+            holder = await services.serial.read(services.users.whose, bearer, services.clock())
+        if holder is None:
+            raise UnauthorizedError(
+                "expected 'Authorization: Bearer <key>' with the key of a user, as in operator.json; it is missing, "
+                "wrong, expired or revoked"
+            )
+        return Actor(name=holder.name, via="api", role=holder.role, key=holder.prefix)
+
+    async def _device(self, bearer: str | None) -> Actor:
+        services, now = self._services, int(self._services.clock())
+        found = None
+        if bearer is not None:
+            found = await services.serial.read(services.identities.bearer, bearer, now)
+        if found is not None and found.revoked:
+            await services.serial(services.identities.report_revoked, found.device, now)
+        if found is None or not found.valid:
+            raise UnauthorizedError(
+                "expected 'Authorization: Bearer <bearer>' with the bearer of a device's identity; it is missing, "
+                "expired or revoked: renew the identity, or enrol again"
+            )
+        return device_actor(found.device)
+
+
+def device_actor(device: str) -> Actor:
+    """Return a device as who acts."""
+    return Actor(name=f"device/{device}", via="api")
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def _wait_if_told(seconds: float, what: str) -> None:
+    if seconds > 0:
+        wait = max(1, math.ceil(seconds))
+        raise RateLimitedError(f"too many {what}; wait {wait} s", wait)
+
+
+def _headers(error: ProblemError) -> dict[str, str] | None:
+    if isinstance(error, RateLimitedError):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    return _CHALLENGE if isinstance(error, UnauthorizedError) else None

@@ -1,0 +1,121 @@
+"""Routes: users, their roles and their keys."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from edgeopt_fleet.api.access import actor_of
+from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
+from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.paging import Paging
+from edgeopt_fleet.api.people_views import (
+    MeView,
+    NewKeyView,
+    RevokeRequest,
+    RoleRequest,
+    RotateRequest,
+    UserList,
+    UserRequest,
+    UserView,
+)
+from edgeopt_fleet.api.responses import problems
+from edgeopt_fleet.api.services import services_of
+from edgeopt_fleet.problems import ConflictError, NotFoundError, PreconditionFailedError
+from edgeopt_fleet.store.users import User
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["users"], route_class=IdempotentRoute)
+
+
+@router.get("/me", operation_id="getMe", summary="Show who you are")
+async def get_me(request: Request) -> MeView:
+    """Show the user whose key this is, the role, and which key it is."""
+    actor = actor_of(request)
+    assert actor.role is not None  # the table of rights asks for one
+    return MeView(name=actor.name, role=actor.role, prefix=actor.key)
+
+
+@router.post(
+    "/me/rotate", status_code=201, operation_id="rotateMyKey", summary="Replace your key",
+    responses=problems(ConflictError, NotFoundError),
+)  # fmt: skip
+async def rotate_my_key(request: Request, body: RotateRequest) -> NewKeyView:
+    """Make a new key for yourself; the keys before it go on for the overlap."""
+    return await rotate_key(request, actor_of(request).name, body)
+
+
+@router.get("/users", operation_id="listUsers", summary="List users")
+async def list_users(request: Request, page: Paging) -> UserList:
+    """List users by name, with the beginnings of their keys."""
+    services = services_of(request)
+    after = page.after(str)
+    name = "" if after is None else str(after[0])
+    found = await services.serial.read(services.users.page, page.limit + 1, name)
+    items = [UserView.of(user) for user in page.cut(found)]
+    return UserList(items=items, next=page.next(found, lambda user: (user.row.name,)))
+
+
+@router.post(
+    "/users", status_code=201, operation_id="createUser", summary="Add a user", responses=problems(ConflictError)
+)
+async def create_user(request: Request, body: UserRequest) -> NewKeyView:
+    """Add a user with a role; the answer holds the key, which cannot be read again."""
+    services = services_of(request)
+    made = await services.serial(
+        services.users.create, body.name, body.role, services.clock(), lifetime_seconds=body.expires_in_seconds
+    )
+    return NewKeyView.of(made)
+
+
+@router.get(
+    "/users/{name}", operation_id="getUser", summary="Show a user", response_model=UserView,
+    responses=NOT_MODIFIED | problems(NotFoundError),
+)  # fmt: skip
+async def get_user(request: Request, name: str) -> Response:
+    """Show one user."""
+    services = services_of(request)
+    return tagged(request, UserView.of(await services.serial.read(services.users.one, name)))
+
+
+@router.put(
+    "/users/{name}/role", operation_id="changeRole", summary="Give a user another role", response_model=UserView,
+    responses=TAGGED | problems(NotFoundError, ConflictError, PreconditionFailedError),
+)  # fmt: skip
+async def change_role(request: Request, name: str, body: RoleRequest, match: IfMatch) -> Response:
+    """Give a user another role; 409 when no admin would be left."""
+    services = services_of(request)
+
+    def check(present: User) -> None:
+        match.check(UserView.of(present))
+
+    await services.serial(services.users.change_role, name, body.role, services.clock(), check)
+    return tagged(request, UserView.of(await services.serial.read(services.users.one, name)))
+
+
+@router.post(
+    "/users/{name}/rotate", status_code=201, operation_id="rotateKey", summary="Replace a user's key",
+    responses=problems(NotFoundError, ConflictError),
+)  # fmt: skip
+async def rotate_key(request: Request, name: str, body: RotateRequest) -> NewKeyView:
+    """Make a new key for a user; the keys before it go on for the overlap, unless they end sooner."""
+    services = services_of(request)
+    made = await services.serial(
+        services.users.rotate,
+        name,
+        services.clock(),
+        overlap_seconds=body.overlap_seconds,
+        lifetime_seconds=body.expires_in_seconds,
+    )
+    return NewKeyView.of(made)
+
+
+@router.post(
+    "/users/{name}/revoke", operation_id="revokeUser", summary="Take a user or one key out",
+    responses=problems(NotFoundError, ConflictError),
+)  # fmt: skip
+async def revoke_user(request: Request, name: str, body: RevokeRequest) -> UserView:
+    """Take one key out, or the user with all keys, at once; 409 when no admin would be left."""
+    services = services_of(request)
+    await services.serial(services.users.revoke, name, services.clock(), prefix=body.prefix)
+    return UserView.of(await services.serial.read(services.users.one, name))
