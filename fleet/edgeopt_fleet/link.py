@@ -4,7 +4,7 @@ No broker is trusted to keep anything: on *every* connection all blocks, manifes
 may need are published again. What is sent while there is no connection is dropped, because it is either retained,
 and so sent again, or an acknowledgement, which the device will ask for again. Example::
 
-    link = Link(address, outbox, receive)
+    link = Link([address], outbox, serial, receive)
     group.create_task(link.run())
     await link.announce({"cam-7"})               # after its desired state was saved
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +51,16 @@ class Link:
 
     def __init__(
         self,
-        address: BrokerAddress,
+        addresses: Sequence[BrokerAddress],
         outbox: Outbox,
         serial: Serial,
         receive: Callable[[str, bytes], Awaitable[None]],
+        *,
+        identifier: str = "edgeopt-fleet",
     ) -> None:
-        self._address = address
+        self._addresses = addresses  # of one broker, or of the nodes of a cluster: tried in turn
+        self._identifier = identifier
+        self._attempt = 0
         self._outbox = outbox
         self._serial = serial
         self._receive = receive
@@ -81,6 +85,7 @@ class Link:
                 await self._connect_once()
             except aiomqtt.MqttError as error:
                 _LOG.info("no connection to the broker: %s; trying again", error)
+                self._attempt += 1
             if task.cancelling():  # the failing connection may have taken the cancellation's place
                 raise asyncio.CancelledError
             await asyncio.sleep(_RECONNECT_SECONDS)
@@ -109,14 +114,14 @@ class Link:
         )
 
     async def _connect_once(self) -> None:
-        address = self._address
+        address = self._addresses[self._attempt % len(self._addresses)]
         async with aiomqtt.Client(
             address.host,
             address.port,
             username=address.username,
             password=address.password,
             tls_context=address.tls,
-            identifier="edgeopt-fleet",
+            identifier=self._identifier,
             protocol=aiomqtt.ProtocolVersion.V311,
             keepalive=15,
             max_inflight_messages=_IN_FLIGHT,

@@ -89,7 +89,7 @@ async def running(kit: Kit, tmp_path: Path) -> AsyncIterator[Running]:
         heard.append((topic, payload))
 
     serial = Serial()
-    link = Link(address, kit.outbox, serial, receive)
+    link = Link([address], kit.outbox, serial, receive)
     tasks = [asyncio.create_task(broker.run()), asyncio.create_task(link.run())]
     yield Running(link, broker, settings, heard)
     for task in tasks:
@@ -173,7 +173,7 @@ async def test_without_a_connection_nothing_waits_and_nothing_fails(kit: Kit) ->
         raise AssertionError("nothing can be heard")
 
     address = BrokerAddress(host="127.0.0.1", port=free_port("127.0.0.1"), username="x", password="y")
-    link = Link(address, kit.outbox, serial, receive)
+    link = Link([address], kit.outbox, serial, receive)
     await link.announce()
     await link.acknowledge({"cam-1": [Ack(session=3, upto=7)]})
     assert not link.connected
