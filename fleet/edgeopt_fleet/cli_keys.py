@@ -176,12 +176,12 @@ def discard(directory: Path) -> None:
 
 @contextmanager
 def _repository(directory: Path) -> Iterator[Repository]:
-    from edgeopt_fleet.config import Home
+    from edgeopt_fleet.config import Home, read_config
     from edgeopt_fleet.store.database import Database
     from edgeopt_fleet.tuf.repository import Repository
 
     home = Home(directory)
-    database = Database.open(home.database)
+    database = Database.open(home.address(read_config(home.config)))
     try:
         yield Repository(database, home.keys)
     finally:

@@ -1,14 +1,17 @@
-"""Blocking calls, one after the other, on one thread: how the event loop uses the database.
+"""Blocking calls on threads: how the event loop uses the database.
 
-SQLite has one writer; taking turns here costs less than waiting for its lock. Example::
+Calls that write take turns where the database has one writer (SQLite): waiting here costs less than waiting for its
+lock. Calls that only read have threads of their own, and never wait for one that writes. Example::
 
-    serial = Serial()
-    device = await serial(registry.device, "cam-7")
+    serial = Serial(writers=1)
+    await serial(registry.put_cohort, "oslo", {"site": "oslo"})
+    device = await serial.read(registry.device, "cam-7")
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -18,17 +21,34 @@ __all__ = ["Serial"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_READERS = 4
+
 
 class Serial:
-    """A queue of calls with one thread behind it."""
+    """A queue of calls that write and one of calls that read, each with threads behind it.
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+    With one writer, calls that write happen one after the other, in the order in which they were made.
+    """
+
+    def __init__(self, writers: int = 1) -> None:
+        self._writers = ThreadPoolExecutor(max_workers=writers, thread_name_prefix="database")
+        self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="reading")
 
     async def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run ``call`` after all calls before it and return what it returns."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        """Run ``call``, which may write, and return what it returns."""
+        return await _run(self._writers, lambda: call(*args, **kwargs))
+
+    async def read(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run ``call``, which uses :meth:`~edgeopt_fleet.store.database.Database.reading` only."""
+        return await _run(self._readers, lambda: call(*args, **kwargs))
 
     def close(self) -> None:
-        """Finish the calls that wait, then end the thread."""
-        self._executor.shutdown(wait=True)
+        """Finish the calls that wait, then end the threads."""
+        self._readers.shutdown(wait=True)
+        self._writers.shutdown(wait=True)
+
+
+async def _run(executor: ThreadPoolExecutor, call: Callable[[], R]) -> R:
+    """Run ``call`` on a thread, with the context variables of who asks."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(executor, lambda: context.run(call))

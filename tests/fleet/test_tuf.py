@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlmodel import func, select
 from tuf.api.metadata import Root, Targets, Timestamp
 
 from edgeopt.signing.drafts import Additions, Desk, Facts, Seen, draft_targets, explain, read_metadata
@@ -23,6 +24,7 @@ from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.rollouts import Plan
+from edgeopt_fleet.store.tables import MetadataRow
 from edgeopt_fleet.tuf.keys import create_key, load_signer, read_public
 from edgeopt_fleet.tuf.metadata import Change, parse, render
 from edgeopt_fleet.tuf.repository import Repository
@@ -293,14 +295,11 @@ def test_metadata_survive_another_process(kit: Kit, now: float, tmp_path: Path) 
     kit.publish("1")
     message = kit.metadata.message()
     kit.database.close()
-    database = Database.open(tmp_path / "fleet.db")
-    assert message == Repository(database, tmp_path / "keys").message()
-    database.close()
-    with sqlite3.connect(tmp_path / "fleet.db") as connection:
-        assert {("root", 2), ("snapshot", 1), ("targets", 1), ("timestamp", 1)} == set(
-            connection.execute("SELECT role, count(*) FROM metadata GROUP BY role")
-        )
-    connection.close()
+    with contextlib.closing(Database.open(kit.address)) as database:
+        assert message == Repository(database, tmp_path / "keys").message()
+        with database.reading() as session:
+            counts = session.exec(select(MetadataRow.role, func.count()).group_by(MetadataRow.role)).all()
+    assert {("root", 2), ("snapshot", 1), ("targets", 1), ("timestamp", 1)} == {tuple(row) for row in counts}
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -126,10 +126,10 @@ def test_a_revoked_device_loses_everything_until_a_new_token(kit: Kit) -> None:
     assert [] == kit.identities.users()
     assert [(serial, 2000)] == kit.identities.revoked()
     assert whose(kit, "b", 2001) is None
-    assert ((), 2000) == (kit.registry.cohort("all").devices, kit.registry.device("a").revoked_at)
+    assert ((), 2000) == (kit.members("all"), kit.registry.device("a").revoked_at)
     back = kit.identities.enrol(token(kit), kit.enrolment("a", line="2"), 4000)
     assert [back.certificate.serial] == [user.serial for user in kit.identities.users()]
-    assert (("a",), {"line": "2"}) == (kit.registry.cohort("all").devices, kit.registry.device("a").tags)
+    assert (("a",), {"line": "2"}) == (kit.members("all"), kit.registry.device("a").tags)
     with pytest.raises(NotFoundError, match="no device 'x'"):
         kit.identities.revoke("x", 1)
 
@@ -142,6 +142,7 @@ def test_a_bearer_ends_with_its_certificate(kit: Kit) -> None:
     assert whose(kit, "", 1001) is None
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # the file is read
 def test_no_secret_stands_in_the_database(kit: Kit) -> None:
     """Bearers and tokens are hashes in the file, keys are public."""
     secret = token(kit)

@@ -1,0 +1,1 @@
+"""One module a revision, named by a number; each leads from the one before it."""
