@@ -139,7 +139,7 @@ def verify_export(lines: Iterable[bytes], noted: str = "") -> Head:
 
 def _read(number: int, line: bytes) -> _Line | _End:
     """Return what a line holds, if it is byte for byte what was written."""
-    kind: type[_Line] | type[_End] = _Line if line.startswith(b'{"entry":') else _End
+    kind: type[_Line | _End] = _Line if line.startswith(b'{"entry":') else _End
     try:
         record = msgspec.json.decode(line[:_MAX_LINE_BYTES], type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
