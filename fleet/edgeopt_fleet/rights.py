@@ -54,6 +54,10 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"GET {_API}/devices": Role.VIEWER,
     f"GET {_API}/devices/{{device}}": Role.VIEWER,
     f"GET {_API}/devices/{{device}}/messages": Role.VIEWER,
+    f"GET {_API}/devices/{{device}}/reports": Role.VIEWER,
+    f"GET {_API}/devices/{{device}}/windows": Role.VIEWER,
+    f"GET {_API}/devices/{{device}}/tags": Role.VIEWER,
+    f"PUT {_API}/devices/{{device}}/tags": Role.OPERATOR,
     f"POST {_API}/devices/{{device}}/revoke": Role.OPERATOR,
     f"GET {_API}/tokens": Role.OPERATOR,
     f"POST {_API}/tokens": Role.OPERATOR,
@@ -61,6 +65,7 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"GET {_API}/cohorts": Role.VIEWER,
     f"GET {_API}/cohorts/{{name}}": Role.VIEWER,
     f"PUT {_API}/cohorts/{{name}}": Role.OPERATOR,
+    f"DELETE {_API}/cohorts/{{name}}": Role.OPERATOR,
     # bundles; what may be installed is said by the targets keys, not by who hands it in
     f"GET {_API}/bundles": Role.VIEWER,
     f"GET {_API}/bundles/{{prefix}}": Role.VIEWER,
@@ -72,10 +77,14 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"GET {_API}/rollouts": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}": Role.VIEWER,
     f"POST {_API}/rollouts": Role.OPERATOR,
+    f"POST {_API}/rollouts/dry-run": Role.OPERATOR,
     f"POST {_API}/rollouts/{{name}}/{{order}}": Role.OPERATOR,
     f"POST {_API}/rollouts/{{name}}/approve": Role.APPROVER,
     f"POST {_API}/rollouts/{{name}}/deny": Role.APPROVER,
     f"GET {_API}/alerts": Role.VIEWER,
+    f"GET {_API}/alerts/{{number}}": Role.VIEWER,
+    f"POST {_API}/alerts/{{number}}/close": Role.OPERATOR,
+    f"GET {_API}/events": Role.VIEWER,
     # people
     f"GET {_API}/me": Role.VIEWER,
     f"POST {_API}/me/rotate": Role.VIEWER,  # one's own key

@@ -37,9 +37,11 @@ from edgeopt_fleet.mosquitto import ExternalBroker, MosquittoFiles, write_mosqui
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.rights import Role
 from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
@@ -160,10 +162,11 @@ async def _run(home: Home, config: FleetConfig, listener: socket.socket, databas
         Services(
             serial=serial,
             registry=registry,
+            cohorts=Cohorts(database),
             identities=identities,
             bundles=bundles,
             rollouts=rollouts,
-            alerts=alerts,
+            alert_book=AlertBook(database),
             answers=AnswerBook(database),
             users=Users(database),
             tokens=Tokens(database),

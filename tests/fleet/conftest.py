@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -44,12 +42,15 @@ from edgeopt_fleet.api.app import create_app
 from edgeopt_fleet.api.services import Reach, Services
 from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.drift import DriftRules
+from edgeopt_fleet.filters import DeviceFilter
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.rights import Role as PersonRole
 from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.cohorts import Cohorts, find_cohort
 from edgeopt_fleet.store.database import Address, Database
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
@@ -62,8 +63,7 @@ from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.repository import Repository
-from edgeopt_fleet.worker import Timing, Worker
-from tests.fleet.postgres import Postgres, missing_postgres, running_postgres
+from edgeopt_fleet.worker import Worker
 from tests.identity import DeviceKey, enrol_request, issue
 
 CAPABILITIES = Capabilities(
@@ -168,6 +168,7 @@ class Kit:
     address: Address
     directory: Path
     registry: Registry
+    cohorts: Cohorts
     users: Users
     tokens: Tokens
     audit: AuditLog
@@ -198,6 +199,15 @@ class Kit:
             issued=issue(self.authority, device, key or DeviceKey(), now=self.now),
             secrets=Secrets(bearer_sha256=hashlib.sha256(bearer.encode()).hexdigest()),
         )
+
+    def put_cohort(self, name: str, **tags: str) -> None:
+        """Save a cohort of the devices with these tags."""
+        self.cohorts.put(name, DeviceFilter(tags=tags), self.now, lambda _present: None)
+
+    def members(self, cohort: str) -> tuple[str, ...]:
+        """Return who belongs to a cohort now."""
+        with self.database.reading() as session:
+            return find_cohort(session, cohort).devices
 
     def publish(self, version: str) -> str:
         """Publish a bundle with all its blocks and return its digest."""
@@ -262,65 +272,6 @@ def make_repository(database: Database, keys: Path, now: float = 1000.0) -> Repo
     return repository
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """Run a PostgreSQL for the whole run; it holds an empty fleet to copy."""
-    reason = missing_postgres()
-    if reason is not None:
-        pytest.skip(reason)
-    with running_postgres() as server:
-        Database.create(server.create("empty_fleet")).close()
-        yield server
-
-
-@pytest.fixture(scope="session")
-def empty_fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a SQLite file that holds an empty fleet to copy."""
-    path = tmp_path_factory.mktemp("empty") / "fleet.db"
-    Database.create(path).close()
-    return path
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Name the database; tests run on both, but those that say otherwise (parametrize, indirect)."""
-    return str(request.param)
-
-
-@pytest.fixture
-def new_address(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Address]]:
-    """Give a function that makes the database of an empty fleet and returns where it is, for any process to open."""
-    made: list[str] = []
-
-    def new() -> Address:
-        if backend == "sqlite":
-            path = tmp_path / (f"fleet-{len(made)}.db" if made else "fleet.db")
-            made.append(path.name)
-            shutil.copy(request.getfixturevalue("empty_fleet"), path)
-            return path
-        server: Postgres = request.getfixturevalue("postgres")
-        made.append(f"fleet_{next(server.numbers)}")
-        return server.create(made[-1], template="empty_fleet")
-
-    yield new
-    if backend != "sqlite":
-        for name in made:
-            request.getfixturevalue("postgres").drop(name)
-
-
-@pytest.fixture
-def make_database(new_address: Callable[[], Address]) -> Iterator[Callable[[], Database]]:
-    """Give a function that returns the database of a new, empty fleet; it is closed at the end."""
-    with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(contextlib.closing(Database.open(new_address())))
-
-
-@pytest.fixture
-def database(make_database: Callable[[], Database]) -> Database:
-    """Return the database of an empty fleet."""
-    return make_database()
-
-
 @pytest.fixture
 def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
     """Make the stores of an empty fleet."""
@@ -336,6 +287,7 @@ def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
         address=address,
         directory=tmp_path,
         registry=Registry(database),
+        cohorts=Cohorts(database),
         users=Users(database),
         tokens=Tokens(database),
         audit=AuditLog(database),
@@ -397,16 +349,16 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
     async def announce(devices: Any) -> None:
         announced.append(set(devices))
 
-    timing = Timing(tick_seconds=0.01, drift_look_seconds=0.01, clock=lambda: kit.now)
-    worker = Worker(kit.rollouts, kit.alerts, serial, announce, timing)
+    worker = Worker(kit.rollouts, serial, announce, lambda: kit.now)
     app = create_app(
         Services(
             serial=serial,
             registry=kit.registry,
+            cohorts=kit.cohorts,
             identities=kit.identities,
             bundles=kit.bundles,
             rollouts=kit.rollouts,
-            alerts=kit.alerts,
+            alert_book=AlertBook(kit.database),
             answers=AnswerBook(kit.database),
             users=kit.users,
             tokens=kit.tokens,

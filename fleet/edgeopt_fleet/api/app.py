@@ -18,7 +18,19 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from edgeopt_contract.errors import StorageError
-from edgeopt_fleet.api import audit, bundles, devices, downloads, identities, rollouts, tokens, tuf, users
+from edgeopt_fleet.api import (
+    alerts,
+    audit,
+    bundles,
+    cohorts,
+    devices,
+    downloads,
+    identities,
+    rollouts,
+    tokens,
+    tuf,
+    users,
+)
 from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
@@ -29,6 +41,21 @@ from edgeopt_fleet.problems import ProblemError, UnauthorizedError
 __all__ = ["create_app"]
 
 _LOG = logging.getLogger(__name__)
+_ROUTERS = (  # who may call what stands in edgeopt_fleet.rights
+    identities.public,
+    tuf.public,
+    downloads.router,
+    devices.router,
+    cohorts.router,
+    identities.router,
+    tokens.router,
+    bundles.router,
+    tuf.router,
+    rollouts.router,
+    alerts.router,
+    users.router,
+    audit.router,
+)
 
 
 class _Api(FastAPI):
@@ -60,12 +87,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(Exception, _on_failure)
     app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["operations"])
     api = APIRouter(prefix="/api/v1")
-    api.include_router(identities.public)
-    api.include_router(tuf.public)
-    api.include_router(downloads.router)  # for devices, by their bearer
-    for router in (devices.router, identities.router, tokens.router, bundles.router, tuf.router, rollouts.router):
-        api.include_router(router)
-    for router in (users.router, audit.router):
+    for router in _ROUTERS:
         api.include_router(router)
     app.include_router(api)
     return app

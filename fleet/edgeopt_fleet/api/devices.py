@@ -1,95 +1,171 @@
-"""Routes: tokens, devices, their messages, and cohorts."""
+"""Routes: devices, what they say, and their tags."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import Field
 
-from edgeopt_contract.enrolment import EnrolToken
-from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import (
-    CohortList,
-    CohortRequest,
-    CohortView,
+from edgeopt_contract.messages import DeviceState
+from edgeopt_fleet.api.device_views import (
     DeviceList,
     DeviceView,
     MessageList,
-    Name,
+    ReportList,
+    ReportView,
     SpoolView,
-    TokenRequest,
-    TokenView,
+    TagsModel,
+    WindowList,
+    WindowView,
+    Word,
 )
-from edgeopt_fleet.problems import InvalidError
-from edgeopt_fleet.store.registry import TokenGrant
+from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
+from edgeopt_fleet.api.paging import Paging
+from edgeopt_fleet.api.responses import problems
+from edgeopt_fleet.api.services import services_of
+from edgeopt_fleet.api.views import Name
+from edgeopt_fleet.filters import KEY_PATTERN, MOST_TAGS, RUNNING_PATTERN, VALUE_PATTERN, DeviceFilter, Health
+from edgeopt_fleet.problems import NotFoundError, PreconditionFailedError
 
-__all__ = ["router"]
+__all__ = ["DeviceId", "device_filter", "router"]
 
 router = APIRouter(tags=["devices"])
+DeviceId = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="the device's id", examples=["cam-7"])
+]
+_TAG = Annotated[str, Field(pattern=f"{KEY_PATTERN[:-1]}={VALUE_PATTERN[1:]}")]
 
 
-@router.post("/tokens", status_code=201)
-async def create_token(request: Request, body: TokenRequest) -> TokenView:
-    """Make a token that enrols devices."""
-    services = services_of(request)
-    expires_at = int(services.clock()) + body.expires_in_seconds
-    grant = TokenGrant(uses=body.uses, expires_at=expires_at, tags=body.tags)
-    secret = await services.serial(services.registry.create_token, grant)
-    token = EnrolToken(secret=secret, fingerprint=services.authority.fingerprint)
-    return TokenView(token=str(token), expires_at=expires_at)
+async def device_filter(  # noqa: PLR0913  # one parameter a query parameter
+    *,
+    tag: Annotated[
+        list[_TAG], Query(max_length=MOST_TAGS, examples=[["site=oslo"]], description="`key=value`; all must match")
+    ] = [],  # noqa: B006  # FastAPI copies it
+    hardware: Annotated[
+        list[Word], Query(max_length=MOST_TAGS, examples=[["aarch64-dotprod"]], description="one of these classes")
+    ] = [],  # noqa: B006
+    running: Annotated[
+        str | None, Query(pattern=RUNNING_PATTERN, description="beginning of the bundle's digest that it runs, or none")
+    ] = None,
+    agent_version: Annotated[Word | None, Query(examples=["0.1.0"])] = None,
+    state: Annotated[DeviceState | None, Query(description="of its newest update")] = None,
+    online: Annotated[bool | None, Query()] = None,
+    health: Annotated[Health | None, Query()] = None,
+) -> DeviceFilter:
+    """Return the filter that a request's query asks for; all of it must hold."""
+    tags = dict(one.split("=", 1) for one in tag)
+    return DeviceFilter(
+        tags=tags,
+        hardware=tuple(hardware),
+        running=running,
+        agent_version=agent_version,
+        state=state,
+        online=online,
+        health=health,
+    )
 
 
-@router.get("/devices")
+@router.get("/devices", operation_id="listDevices", summary="List devices", responses=problems(NotFoundError))
 async def list_devices(
     request: Request,
-    tag: Annotated[str | None, Query(examples=["site=oslo"], description="key=value")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
-    cursor: str = "",
+    page: Paging,
+    wanted: Annotated[DeviceFilter, Depends(device_filter)],
+    cohort: Annotated[Name | None, Query(description="only those that belong to this cohort now")] = None,
 ) -> DeviceList:
-    """List devices by id, those with a tag if one is given."""
-    wanted = None
-    if tag is not None:
-        key, equals, value = tag.partition("=")
-        if not equals:
-            raise InvalidError(f"expected tag=key=value, got tag={tag}")
-        wanted = (key, value)
+    """List the devices that fit all filters, by id."""
+    services, after = services_of(request), page.after(str)
+    rows = await services.serial.read(
+        services.registry.devices, wanted, None if after is None else str(after[0]), page.limit + 1, cohort
+    )
+    items = [DeviceView.of(row) for row in page.cut(rows)]
+    return DeviceList(items=items, next=page.next(rows, lambda row: (row.id,)))
+
+
+@router.get("/devices/{device}", operation_id="getDevice", summary="Show a device", responses=problems(NotFoundError))
+async def get_device(request: Request, device: DeviceId) -> DeviceView:
+    """Show one device: what it is, what it runs, how its newest update stands, and its last ten reports."""
     services = services_of(request)
-    page = await services.serial(services.registry.devices, wanted, limit, cursor)
-    return DeviceList(items=[DeviceView.of(row) for row in page.devices], next=page.next)
+    row, reports = await services.serial.read(services.registry.detail, device)
+    return DeviceView.of(row, reports)
 
 
-@router.get("/devices/{device}")
-async def get_device(request: Request, device: str) -> DeviceView:
-    """Show one device."""
-    services = services_of(request)
-    row = await services.serial(services.registry.device, device)
-    return DeviceView.of(row, await services.serial(services.registry.reports, device))
-
-
-@router.get("/devices/{device}/messages")
-async def get_messages(request: Request, device: str) -> MessageList:
+@router.get(
+    "/devices/{device}/messages",
+    operation_id="listDeviceMessages",
+    summary="Show which messages are stored",
+    responses=problems(NotFoundError),
+)
+async def get_messages(request: Request, device: DeviceId) -> MessageList:
     """Show which numbered messages of a device are stored, by spool session."""
     services = services_of(request)
-    spools = await services.serial(services.registry.spools, device)
+    spools = await services.serial.read(services.registry.spools, device)
     return MessageList(items=[SpoolView.of(row) for row in spools])
 
 
-@router.get("/cohorts")
-async def list_cohorts(request: Request) -> CohortList:
-    """List all cohorts."""
+@router.get(
+    "/devices/{device}/reports",
+    operation_id="listDeviceReports",
+    summary="List a device's reports",
+    responses=problems(NotFoundError),
+)
+async def list_reports(request: Request, device: DeviceId, page: Paging) -> ReportList:
+    """List what a device reported of its updates, newest first, in the order in which it came here."""
+    services, before = services_of(request), page.after(int)
+    rows = await services.serial.read(
+        services.registry.reports, device, None if before is None else int(before[0]), page.limit + 1
+    )
+    return ReportList(
+        items=[ReportView.of(row) for row in page.cut(rows)], next=page.next(rows, lambda row: (row.id or 0,))
+    )
+
+
+@router.get(
+    "/devices/{device}/windows",
+    operation_id="listDeviceWindows",
+    summary="List a device's profile windows",
+    responses=problems(NotFoundError),
+)
+async def list_windows(request: Request, device: DeviceId, page: Paging) -> WindowList:
+    """List the profile windows that are kept of a device, newest first, in the order in which they came here."""
+    services, before = services_of(request), page.after(int)
+    rows = await services.serial.read(
+        services.registry.windows, device, None if before is None else int(before[0]), page.limit + 1
+    )
+    return WindowList(
+        items=[WindowView.of(row) for row in page.cut(rows)], next=page.next(rows, lambda row: (row.id or 0,))
+    )
+
+
+@router.get(
+    "/devices/{device}/tags",
+    operation_id="getDeviceTags",
+    summary="Show a device's tags",
+    response_model=TagsModel,
+    responses=NOT_MODIFIED | problems(NotFoundError),
+)
+async def get_tags(request: Request, device: DeviceId) -> Response:
+    """Show the tags of a device, with the ETag that changing them asks for."""
     services = services_of(request)
-    return CohortList(items=[CohortView.of(cohort) for cohort in await services.serial(services.registry.cohorts)])
+    row = await services.serial.read(services.registry.device, device)
+    return tagged(request, TagsModel(tags=row.tags))
 
 
-@router.get("/cohorts/{name}")
-async def get_cohort(request: Request, name: str) -> CohortView:
-    """Show one cohort."""
+@router.put(
+    "/devices/{device}/tags",
+    operation_id="putDeviceTags",
+    summary="Change a device's tags",
+    response_model=TagsModel,
+    responses=TAGGED | problems(NotFoundError, PreconditionFailedError),
+)
+async def put_tags(request: Request, device: DeviceId, body: TagsModel, match: IfMatch) -> Response:
+    """Give a device these tags instead of those that it has. Rollouts that exist keep their members."""
     services = services_of(request)
-    return CohortView.of(await services.serial(services.registry.cohort, name))
-
-
-@router.put("/cohorts/{name}")
-async def put_cohort(request: Request, name: Name, body: CohortRequest) -> CohortView:
-    """Save a filter over tags under a name."""
-    services = services_of(request)
-    return CohortView.of(await services.serial(services.registry.put_cohort, name, body.tags))
+    tags = await services.serial(
+        services.registry.put_tags,
+        device,
+        body.tags,
+        services.clock(),
+        lambda present: match.check(TagsModel(tags=dict(present))),
+    )
+    return tagged(request, TagsModel(tags=dict(tags)))

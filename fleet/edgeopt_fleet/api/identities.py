@@ -13,9 +13,9 @@ from edgeopt_contract.errors import MessageError
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.acting import acting_as
 from edgeopt_fleet.api.bodies import read_body
+from edgeopt_fleet.api.device_views import DeviceView
 from edgeopt_fleet.api.guard import device_actor
 from edgeopt_fleet.api.services import Services, services_of
-from edgeopt_fleet.api.views import DeviceView
 from edgeopt_fleet.broker import hash_password
 from edgeopt_fleet.ca import Issued, is_signed_by
 from edgeopt_fleet.problems import ForbiddenError, InvalidError

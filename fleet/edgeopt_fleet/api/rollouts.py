@@ -1,24 +1,28 @@
-"""Routes: rollouts and alerts."""
+"""Routes: rollouts, the orders that people give them, and what one would do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request, Response
 
-from edgeopt_fleet.api.rollout_views import RolloutList, RolloutRequest, RolloutView
-from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import AlertList, AlertView
+from edgeopt_fleet.api.etags import NOT_MODIFIED, IfMatch, Match, tagged
+from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.paging import Paging
+from edgeopt_fleet.api.responses import problems
+from edgeopt_fleet.api.rollout_views import PlannedView, RolloutList, RolloutRequest, RolloutView
+from edgeopt_fleet.api.services import Services, services_of
+from edgeopt_fleet.problems import ConflictError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.rollout import Event
-from edgeopt_fleet.store.rollouts import Plan
+from edgeopt_fleet.store.rollouts import Plan, RolloutReport
 
 __all__ = [
     "Order",
     "router",
 ]
 
-router = APIRouter(tags=["rollouts"])
+router = APIRouter(tags=["rollouts"], route_class=IdempotentRoute)
 
 
 class Order(StrEnum):
@@ -32,7 +36,7 @@ class Order(StrEnum):
 
 
 _EVENTS = {
-    Order.START: Event.STARTED,
+    Order.START: None,  # what that means depends on approval and time
     Order.PAUSE: Event.PAUSED,
     Order.RESUME: Event.RESUMED,
     Order.CANCEL: Event.CANCELLED,
@@ -40,50 +44,91 @@ _EVENTS = {
 }
 
 
-@router.post("/rollouts", status_code=201)
-async def create_rollout(request: Request, body: RolloutRequest) -> RolloutView:
-    """Create a rollout; its devices and waves are fixed from now on. It starts at once unless told otherwise."""
-    services = services_of(request)
-    plan = Plan(
+def _plan(services: Services, body: RolloutRequest) -> Plan:
+    return Plan(
         name=body.name,
         bundle=body.bundle,
         cohort=body.cohort,
-        waves=tuple(body.waves),
+        waves=body.wave_values(),
         policy=body.policy.policy(),
+        execution=body.execution.execution(),
         allow_no_recall=body.no_recall,
+        approval=body.approval or services.four_eyes,
     )
-    await services.serial(services.rollouts.create, plan, services.clock())
+
+
+async def _show(services: Services, name: str) -> RolloutView:
+    return RolloutView.of(await services.serial.read(services.rollouts.report, name))
+
+
+@router.post(
+    "/rollouts",
+    status_code=201,
+    operation_id="createRollout",
+    summary="Create a rollout",
+    responses=problems(NotFoundError, ConflictError),
+)
+async def create_rollout(request: Request, body: RolloutRequest) -> RolloutView:
+    """Create a rollout; its devices and waves are fixed from now on. It starts at once unless told otherwise.
+
+    Where approval is needed it waits for that, and with `start_at` for its time.
+    """
+    services = services_of(request)
+    await services.serial(services.rollouts.create, _plan(services, body), services.clock())
     if body.start:
-        await services.worker.apply(body.name, Event.STARTED)
-    return await get_rollout(request, body.name)
+        await services.worker.apply(body.name, None)
+    return await _show(services, body.name)
 
 
-@router.get("/rollouts")
-async def list_rollouts(request: Request) -> RolloutList:
-    """List all rollouts, newest first."""
+@router.post(
+    "/rollouts/dry-run",
+    operation_id="planRollout",
+    summary="Show what a rollout would do",
+    responses=problems(NotFoundError),
+)
+async def plan_rollout(request: Request, body: RolloutRequest) -> PlannedView:
+    """Show members, waves and what would happen. Nothing is written, and no device hears of it."""
     services = services_of(request)
-    names = await services.serial(services.rollouts.names)
-    return RolloutList(items=[await get_rollout(request, name) for name in names])
+    return PlannedView.of(await services.serial.read(services.rollouts.plan, _plan(services, body), services.clock()))
 
 
-@router.get("/rollouts/{name}")
-async def get_rollout(request: Request, name: str) -> RolloutView:
-    """Show one rollout."""
+@router.get("/rollouts", operation_id="listRollouts", summary="List rollouts", responses=problems())
+async def list_rollouts(request: Request, page: Paging) -> RolloutList:
+    """List rollouts, newest first, without their members."""
     services = services_of(request)
-    return RolloutView.of(await services.serial(services.rollouts.report, name))
+    after = page.after(float, str)
+    below = None if after is None else (float(after[0]), str(after[1]))
+    reports = await services.serial.read(services.rollouts.reports, page.limit + 1, below)
+    return RolloutList(
+        items=[RolloutView.of(report) for report in page.cut(reports)],
+        next=page.next(reports, lambda report: (report.rollout.created_at, report.rollout.name)),
+    )
 
 
-@router.post("/rollouts/{name}/{order}")
-async def order_rollout(request: Request, name: str, order: Order) -> RolloutView:
+@router.get(
+    "/rollouts/{name}",
+    operation_id="getRollout",
+    summary="Show one rollout",
+    response_model=RolloutView,
+    responses=NOT_MODIFIED | problems(NotFoundError),
+)
+async def get_rollout(request: Request, name: str) -> Response:
+    """Show one rollout with its members and verdicts."""
+    return tagged(request, await _show(services_of(request), name))
+
+
+@router.post(
+    "/rollouts/{name}/{order}",
+    operation_id="orderRollout",
+    summary="Start, pause, resume, cancel or roll back",
+    responses=problems(NotFoundError, ConflictError, PreconditionFailedError),
+)
+async def order_rollout(request: Request, name: str, order: Order, match: IfMatch) -> RolloutView:
     """Start, pause, resume, cancel or roll back; 409 when the rollout's state does not allow it."""
-    await services_of(request).worker.apply(name, _EVENTS[order])
-    return await get_rollout(request, name)
-
-
-@router.get("/alerts", tags=["alerts"])
-async def list_alerts(
-    request: Request, state: Annotated[Literal["open", "closed"] | None, Query(examples=["open"])] = None
-) -> AlertList:
-    """List drift alerts, newest first."""
     services = services_of(request)
-    return AlertList(items=[AlertView.of(row) for row in await services.serial(services.alerts.list, state)])
+    await services.worker.apply(name, _EVENTS[order], _check(match))
+    return await _show(services, name)
+
+
+def _check(match: Match) -> Callable[[RolloutReport], None]:
+    return lambda report: match.check(RolloutView.of(report))

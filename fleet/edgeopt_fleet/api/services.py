@@ -11,9 +11,10 @@ from fastapi import Request
 from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.serial import Serial
-from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.registry import Registry
@@ -54,10 +55,11 @@ class Services:
 
     serial: Serial
     registry: Registry
+    cohorts: Cohorts
     identities: Identities
     bundles: Bundles
     rollouts: Rollouts
-    alerts: Alerts
+    alert_book: AlertBook
     answers: AnswerBook
     users: Users
     tokens: Tokens

@@ -1,65 +1,46 @@
-"""What the API takes and gives, as pydantic models with examples; rollouts have a module of their own.
+"""What the API takes and gives, as pydantic models with examples; bigger things have modules of their own.
 
 Shapes only: how they are filled from the stores stands beside each as ``of``. Example::
 
-    DeviceView.of(registry.device("cam-7")).model_dump()
+    BundleDetail.of(bundles.find("9f86d0")).model_dump()
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from edgeopt_fleet.filters import KEY_PATTERN, MOST_TAGS, VALUE_PATTERN
 from edgeopt_fleet.store.bundles import PostedBundle
-from edgeopt_fleet.store.registry import Cohort
-from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, ReportRow, SpoolRow
+from edgeopt_fleet.store.tables import BundleRow
 
 __all__ = [
     "DIGEST_EXAMPLE",
-    "AlertList",
-    "AlertView",
     "BundleDetail",
     "BundleList",
     "BundleView",
-    "CohortList",
-    "CohortRequest",
-    "CohortView",
-    "DeviceList",
-    "DeviceView",
+    "Digest",
     "Health",
-    "MessageList",
     "Name",
     "Problem",
-    "ReportView",
-    "SpoolView",
     "StrictRequest",
-    "TelemetryTotals",
-    "TokenRequest",
-    "TokenView",
-    "UpdateView",
+    "Tags",
 ]
 
 DIGEST_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
-
-
-def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("expected a name of 1-48 letters, digits, '.', '_' or '-', beginning with a letter or digit")
-    return value
-
-
-def _check_tags(tags: dict[str, str]) -> dict[str, str]:
-    if len(tags) > 32 or any(not 0 < len(k) <= 64 or len(v) > 128 for k, v in tags.items()):
-        raise ValueError("expected at most 32 tags, keys of 1-64 and values of up to 128 characters")
-    return tags
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-Tags = Annotated[dict[str, str], AfterValidator(_check_tags)]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$",
+        description="1-48 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+    ),
+]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", examples=[DIGEST_EXAMPLE])]
+Tags = Annotated[
+    dict[Annotated[str, Field(pattern=KEY_PATTERN)], Annotated[str, Field(pattern=VALUE_PATTERN)]],
+    Field(max_length=MOST_TAGS),
+]
 
 
 class StrictRequest(BaseModel):
@@ -82,163 +63,6 @@ class Health(BaseModel):
 
     status: str = Field(examples=["ok"])
     broker: str = Field(examples=["connected"], description="connected or disconnected")
-
-
-class TokenRequest(StrictRequest):
-    """What a token is to allow."""
-
-    uses: int = Field(default=1, ge=1, le=100_000)
-    expires_in_seconds: int = Field(default=86400, ge=1, le=366 * 86400)
-    tags: Tags = Field(default_factory=dict, examples=[{"site": "oslo"}])
-
-
-class TokenView(BaseModel):
-    """A token, shown this once."""
-
-    token: str = Field(examples=["eo1.kX3….q1Z…"])
-    expires_at: int = Field(examples=[1764086400])
-
-
-class UpdateView(BaseModel):
-    """Where a device's newest update is."""
-
-    job: str = Field(examples=["v2.1.cam-7"])
-    bundle: str | None = Field(examples=[DIGEST_EXAMPLE])
-    state: str | None = Field(examples=["confirmed"])
-    result: str | None = Field(examples=["runs_new"])
-    detail: str = ""
-    at: int | None = Field(examples=[1764000000], description="on the device's clock")
-
-
-class TelemetryTotals(BaseModel):
-    """All that a device has sent."""
-
-    windows: int
-    rows: int
-    errors: int
-
-
-class ReportView(BaseModel):
-    """One report of a device, as it came."""
-
-    at: int = Field(examples=[1764000000], description="on the device's clock")
-    job: str = Field(examples=["v2.1.cam-7"])
-    bundle: str = Field(examples=[DIGEST_EXAMPLE])
-    state: str = Field(examples=["baking"])
-    result: str | None = None
-    detail: str = ""
-
-    @classmethod
-    def of(cls, row: ReportRow) -> Self:
-        """Show one report's row."""
-        return cls.model_validate(row, from_attributes=True)
-
-
-class DeviceView(BaseModel):
-    """One device."""
-
-    id: str = Field(examples=["cam-7"])
-    tags: dict[str, str] = Field(examples=[{"site": "oslo"}])
-    online: bool
-    boot: int
-    running: str | None = Field(examples=[DIGEST_EXAMPLE])
-    agent_version: str = Field(examples=["0.1.0"])
-    capabilities: dict[str, Any]
-    enrolled_at: int
-    revoked_at: int | None = Field(description="when its identity was taken away")
-    last_seen: int | None
-    update: UpdateView | None
-    telemetry: TelemetryTotals
-    gauges: dict[str, float] = Field(
-        examples=[{"temperature_celsius": 61.5, "disk_free_bytes": 2.1e9}], description="of the newest window"
-    )
-    gauges_at: int | None = Field(description="on the device's clock")
-    reports: list[ReportView] = Field(description="the last ten, newest first; only where one device is asked for")
-
-    @classmethod
-    def of(cls, row: DeviceRow, reports: Sequence[ReportRow] = ()) -> Self:
-        """Show one device's row."""
-        update = None
-        if row.job is not None:
-            update = UpdateView(
-                job=row.job,
-                bundle=row.job_bundle,
-                state=row.state,
-                result=row.result,
-                detail=row.detail,
-                at=row.reported_at,
-            )
-        return cls(
-            id=row.id,
-            tags=row.tags,
-            online=row.online,
-            boot=row.boot,
-            running=row.running,
-            agent_version=row.agent_version,
-            capabilities=row.capabilities,
-            enrolled_at=row.enrolled_at,
-            revoked_at=row.revoked_at,
-            last_seen=row.last_seen,
-            update=update,
-            telemetry=TelemetryTotals(windows=row.windows, rows=row.rows, errors=row.errors),
-            gauges=row.gauges,
-            gauges_at=row.gauges_at,
-            reports=[ReportView.of(report) for report in reports],
-        )
-
-
-class DeviceList(BaseModel):
-    """A page of devices; ``next`` is the cursor of the next page."""
-
-    items: list[DeviceView]
-    next: str | None = None
-
-
-class SpoolView(BaseModel):
-    """What is stored of one spool session of a device."""
-
-    session: int = Field(examples=[1764000000123])
-    stored: int = Field(description="how many numbered messages are stored")
-    upto: int = Field(description="all numbers up to this one are stored")
-    rows: int
-    errors: int
-
-    @classmethod
-    def of(cls, row: SpoolRow) -> Self:
-        """Show one spool's row."""
-        stored = row.upto + sum(last - first + 1 for first, last in row.beyond)
-        return cls(session=row.session, stored=stored, upto=row.upto, rows=row.rows, errors=row.errors)
-
-
-class MessageList(BaseModel):
-    """All spool sessions of a device, oldest first."""
-
-    items: list[SpoolView]
-
-
-class CohortRequest(StrictRequest):
-    """The tags that a device must have to belong."""
-
-    tags: Tags = Field(default_factory=dict, examples=[{"site": "oslo"}])
-
-
-class CohortView(BaseModel):
-    """A cohort and the devices that belong to it now."""
-
-    name: str = Field(examples=["oslo"])
-    tags: dict[str, str] = Field(examples=[{"site": "oslo"}])
-    devices: list[str] = Field(examples=[["cam-1", "cam-7"]])
-
-    @classmethod
-    def of(cls, cohort: Cohort) -> Self:
-        """Show one cohort."""
-        return cls(name=cohort.name, tags=dict(cohort.tags), devices=list(cohort.devices))
-
-
-class CohortList(BaseModel):
-    """All cohorts."""
-
-    items: list[CohortView]
 
 
 class BundleView(BaseModel):
@@ -277,35 +101,7 @@ class BundleDetail(BaseModel):
 
 
 class BundleList(BaseModel):
-    """All bundles, newest first."""
+    """A page of bundles, newest first."""
 
     items: list[BundleDetail]
-
-
-class AlertView(BaseModel):
-    """A drift alert. ``psi`` is debiased: about 0 without drift, 0.2 and more when it matters."""
-
-    id: int
-    kind: str = Field(examples=["drift"])
-    cohort: str = Field(examples=["oslo"])
-    feature: str = Field(examples=["brightness"])
-    source: str = Field(examples=["input"])
-    bundle: str = Field(examples=[DIGEST_EXAMPLE])
-    state: str = Field(examples=["open"])
-    opened_at: int
-    last_seen: int
-    psi: float = Field(examples=[1.4])
-    p_value: float = Field(examples=[1e-30])
-    rows: int = Field(examples=[412])
-    message: str = Field(examples=["oslo: brightness: PSI 1.40, p 1.0e-30 on 412 rows; above 0.8 went from 6% to 71%"])
-
-    @classmethod
-    def of(cls, row: AlertRow) -> Self:
-        """Show one alert's row."""
-        return cls.model_validate(row, from_attributes=True)
-
-
-class AlertList(BaseModel):
-    """Drift alerts, newest first."""
-
-    items: list[AlertView]
+    next: str | None = Field(default=None, description="the cursor of the next page, if there is one")

@@ -57,7 +57,8 @@ async def test_the_schema_describes_problems_and_examples(api: Api) -> None:
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             assert operation["description"], (path, method)
-            assert "default" in operation["responses"], (path, method)
+            assert {"401", "403", "422", "429", "500", "503", "507"} <= set(operation["responses"]), (path, method)
+            assert "default" not in operation["responses"], (path, method)
     assert "examples" in str(schema["components"]["schemas"]["RolloutView"])
 
 
@@ -87,15 +88,22 @@ async def test_publishing(api: Api) -> None:
 
 
 async def test_cohorts(api: Api) -> None:
-    """A saved filter; ``all`` is always there."""
+    """A saved filter; ``all`` is always there; its devices are a list of devices."""
     api.kit.enrol("a", site="oslo")
-    assert ["a"] == (await api.call("PUT", "cohorts/oslo", 200, json={"tags": {"site": "oslo"}}))["devices"]
-    assert [] == (await api.call("PUT", "cohorts/lima", 200, json={"tags": {"site": "lima"}}))["devices"]
+    api.kit.enrol("b")
+    saved = await api.call("PUT", "cohorts/oslo", 200, json={"tags": {"site": "oslo"}})
+    await api.call("PUT", "cohorts/lima", 200, json={"tags": {"site": "lima"}, "health": "ok"})
     assert ["all", "lima", "oslo"] == [c["name"] for c in (await api.call("GET", "cohorts", 200))["items"]]
-    assert {"name": "oslo", "tags": {"site": "oslo"}, "devices": ["a"]} == await api.call("GET", "cohorts/oslo", 200)
+    assert saved == await api.call("GET", "cohorts/oslo", 200)
+    assert ("oslo", {"site": "oslo"}, None) == tuple(saved[name] for name in ("name", "tags", "health"))
+    assert ["a"] == [item["id"] for item in (await api.call("GET", "devices?cohort=oslo", 200))["items"]]
     await api.call("GET", "cohorts/mars", 404)
+    await api.call("GET", "devices?cohort=mars", 404)
     await api.call("PUT", "cohorts/all", 422, json={"tags": {"site": "oslo"}})
     await api.call("PUT", "cohorts/-x", 422, json={})
+    await api.call("PUT", "cohorts/x", 422, json={"tags": {"a\u0000": "b"}})
+    await api.call("DELETE", "cohorts/lima", 204)
+    await api.call("DELETE", "cohorts/lima", 404)
 
 
 async def test_a_rollout_with_a_window(api: Api) -> None:

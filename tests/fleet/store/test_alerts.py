@@ -11,7 +11,7 @@ def two_sites(kit: Kit) -> str:
     kit.enrol(*OSLO, site="oslo")
     kit.enrol(*LIMA, site="lima")
     for site in ("oslo", "lima"):
-        kit.registry.put_cohort(site, {"site": site})
+        kit.put_cohort(site, site=site)
     for device in (*OSLO, *LIMA):
         kit.status(device, running=digest, boot=2)
     kit.alerts.look(kit.now)
@@ -71,7 +71,7 @@ def test_what_was_served_before_the_cohort_existed_is_not_held_against_it(kit: K
     """A cohort is watched from the moment it is saved."""
     digest = two_sites(kit)
     serve(kit, digest, OSLO, brightness=0.8)
-    kit.registry.put_cohort("pair", {"site": "oslo"})
+    kit.put_cohort("pair", site="oslo")
     for _ in range(3):
         kit.alerts.look(kit.now)
     assert [] == list(kit.alerts.list())

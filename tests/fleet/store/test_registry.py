@@ -1,53 +1,125 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from edgeopt_contract.messages import DeviceState
+from edgeopt_fleet.filters import DeviceFilter, Health
 from edgeopt_fleet.problems import InvalidError, NotFoundError
-from edgeopt_fleet.store.registry import TokenGrant
 from tests.fleet.conftest import Kit
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # the file is read
-def test_secrets_are_stored_as_hashes_only(kit: Kit) -> None:
-    """Neither keys nor tokens stand in the database file."""
-    token = kit.registry.create_token(TokenGrant(uses=1, expires_at=100, tags={}))
-    key = kit.registry.create_api_key("me", 0.0)
-    files = b"".join(path.read_bytes() for path in kit.directory.glob("fleet.db*"))
-    assert b"api_key" in files
-    assert token.encode() not in files
-    assert key.encode() not in files
-    assert kit.registry.is_api_key(key)
-    assert not kit.registry.is_api_key(key[:-1])
-    assert not kit.registry.is_api_key("")
+def ids(kit: Kit, wanted: DeviceFilter, cohort: str | None = None) -> list[str]:
+    """Return the ids of all devices that fit."""
+    return [row.id for row in kit.registry.devices(wanted, None, 1000, cohort)]
 
 
 def test_pages_of_devices(kit: Kit) -> None:
-    """Pages follow each other without loss or repetition; a tag filters."""
-    kit.enrol("a", "b", "c", site="oslo")
-    kit.enrol("d", site="lima")
-    first = kit.registry.devices(limit=2)
-    assert (["a", "b"], "b") == ([row.id for row in first.devices], first.next)
-    second = kit.registry.devices(limit=2, cursor=first.next or "")
-    assert (["c", "d"], None) == ([row.id for row in second.devices], second.next)
-    assert ["d"] == [row.id for row in kit.registry.devices(("site", "lima")).devices]
+    """Pages follow each other without loss or repetition, also when a device comes in between."""
+    kit.enrol("a", "b", "d", "e", site="oslo")
+    first = [row.id for row in kit.registry.devices(DeviceFilter(), None, 2)]
+    kit.enrol("aa", "c", site="oslo")
+    assert (["a", "b"], ["c", "d", "e"]) == (
+        first, [row.id for row in kit.registry.devices(DeviceFilter(), first[-1], 9)],
+    )  # fmt: skip
 
 
-def test_cohorts_follow_the_tags(kit: Kit) -> None:
-    """A cohort is a filter, not a list: a device enrolled later belongs too. ``all`` always exists."""
-    kit.put_cohort("oslo", site="oslo")
+def test_every_filter_filters(kit: Kit) -> None:
+    """Tags, hardware class, what runs, the newest update, version, presence and health; all of them must hold."""
+    digest = kit.publish("1")
+    kit.enrol("a", "b", site="oslo", line="2")
+    kit.enrol("c", site="oslo", hardware="pi-5")
+    kit.enrol("d", site='ö "quoted"')
+    kit.status("a", running=digest, boot=2)
+    kit.report("b", DeviceState.FAILED, None)
+    kit.status("c", online=False)
+    kit.enrol("e")
+    kit.identities.revoke("e", 1000)
+    for expected, wanted in (
+        ("abcde", DeviceFilter()),
+        ("abc", DeviceFilter(tags={"site": "oslo"})),
+        ("ab", DeviceFilter(tags={"site": "oslo", "line": "2"})),
+        ("d", DeviceFilter(tags={"site": 'ö "quoted"'})),
+        ("", DeviceFilter(tags={"line": "3"})),
+        ("c", DeviceFilter(hardware=("pi-5",))),
+        ("abcde", DeviceFilter(hardware=("pi-5", "x86_64-avx2"))),
+        ("a", DeviceFilter(running=digest[:6])),
+        ("bcde", DeviceFilter(running="none")),
+        ("b", DeviceFilter(state="failed")),
+        ("abcde", DeviceFilter(agent_version="0")),
+        ("", DeviceFilter(agent_version="9")),
+        ("abd", DeviceFilter(online=True)),
+        ("ce", DeviceFilter(online=False)),
+        ("ad", DeviceFilter(health=Health.OK)),
+        ("b", DeviceFilter(health=Health.FAILING)),
+        ("c", DeviceFilter(health=Health.OFFLINE)),
+        ("e", DeviceFilter(health=Health.REVOKED)),
+        ("a", DeviceFilter(tags={"site": "oslo"}, running=digest, online=True)),
+    ):
+        assert list(expected) == ids(kit, wanted), wanted
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.text(min_size=1, max_size=64), value=st.text(max_size=128))
+def test_any_tag_that_is_taken_is_found(kit: Kit, key: str, value: str) -> None:
+    """Whatever characters a tag has: either it is refused, or the filter finds its device."""
+    try:
+        wanted = DeviceFilter(tags={key: value})
+    except ValueError:
+        return
+    if not ids(kit, DeviceFilter()):
+        kit.enrol("a")
+    kit.registry.put_tags("a", wanted.tags, 1.0, lambda _present: None)
+    assert ["a"] == ids(kit, wanted)
+
+
+def test_tags_are_changed_for_whoever_read_them(kit: Kit) -> None:
+    """The check sees the present tags within the transaction; what it refuses changes nothing."""
     kit.enrol("a", site="oslo")
-    kit.enrol("b", site="lima")
-    assert ("a",) == kit.members("oslo")
-    assert ("a", "b") == kit.members("all")
-    assert ["all", "oslo"] == [cohort.name for cohort in kit.registry.cohorts()]
-    assert ("b",) == kit.registry.put_cohort("oslo", {"site": "lima"}).devices
+    seen = []
+    kit.registry.put_tags("a", {"hardware": "pi-5"}, 1.0, lambda present: seen.append(dict(present)))
+    row = kit.registry.device("a")
+    assert ([{"site": "oslo"}], {"hardware": "pi-5"}, "pi-5") == (seen, row.tags, row.hardware)
+    assert row.changed > 0
+
+    def refuse(_present: object) -> None:
+        raise InvalidError("no")
+
+    with pytest.raises(InvalidError):
+        kit.registry.put_tags("a", {}, 1.0, refuse)
+    assert {"hardware": "pi-5"} == kit.registry.device("a").tags
 
 
 def test_what_is_not_there_is_named(kit: Kit) -> None:
-    """Unknown devices and cohorts; and everyone cannot be narrowed."""
-    with pytest.raises(NotFoundError, match="'x'"):
-        kit.registry.device("x")
-    with pytest.raises(NotFoundError, match="edgeopt cohort create x"):
-        kit.registry.cohort("x")
-    with pytest.raises(InvalidError, match="always holds all devices"):
-        kit.registry.put_cohort("all", {"site": "oslo"})
+    """Unknown devices and cohorts."""
+    for call in (
+        lambda: kit.registry.device("x"),
+        lambda: kit.registry.detail("x"),
+        lambda: kit.registry.reports("x", None, 1),
+        lambda: kit.registry.windows("x", None, 1),
+        lambda: kit.registry.put_tags("x", {}, 1.0, lambda _present: None),
+        lambda: ids(kit, DeviceFilter(), "x"),
+    ):
+        with pytest.raises(NotFoundError, match="'x'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tags": {"": "x"}},
+        {"tags": {"a=b": "x"}},
+        {"tags": {'a"': "x"}},
+        {"tags": {"a": "\0"}},
+        {"tags": {str(n): "" for n in range(33)}},
+        {"hardware": ("",)},
+        {"running": "xyz"},
+        {"agent_version": "\n"},
+    ],
+)
+def test_a_filter_that_cannot_be_meant(wrong: dict[str, object]) -> None:
+    """It cannot be made."""
+    with pytest.raises(ValueError, match="expected"):
+        DeviceFilter(**wrong)  # type: ignore[arg-type]
