@@ -10,6 +10,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.databases"]
+
 settings.register_profile("edgeopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgeopt")
 
