@@ -18,7 +18,7 @@ from edgeopt_contract.values import digest_of
 from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, EmbeddedBroker
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.link import BrokerAddress, Link
-from edgeopt_fleet.rollout import Event
+from edgeopt_fleet.rollout import Event, Wave
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.server import free_port
 from edgeopt_fleet.store.identities import BrokerUser
@@ -66,7 +66,14 @@ async def running(kit: Kit, tmp_path: Path) -> AsyncIterator[Running]:
     """Run broker and link for a kit in which one device is offered a bundle."""
     kit.enrol("cam-1", "cam-2")
     kit.rollouts.create(
-        Plan(name="v1", bundle=kit.publish("1"), cohort="all", waves=(50, 100), policy=Policy()), kit.now
+        Plan(
+            name="v1",
+            bundle=kit.publish("1"),
+            cohort="all",
+            waves=(Wave.parse("50%"), Wave.parse("100%")),
+            policy=Policy(),
+        ),
+        kit.now,
     )
     kit.rollouts.apply("v1", Event.STARTED, kit.now)
     (tmp_path / "broker").mkdir()

@@ -22,6 +22,7 @@ from edgeopt_contract.tuf import TufMetadata
 from edgeopt_fleet.cli import group
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError
+from edgeopt_fleet.rollout import Wave
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.rollouts import Plan
 from edgeopt_fleet.store.tables import MetadataRow
@@ -123,7 +124,7 @@ def test_server_without_targets_keys_signs_no_bundle(kit: Kit, now: float, tmp_p
     assert Outcome.TRUSTED == device(kit, tmp_path / "d", first, root=root).outcome
     assert Outcome.WAITING == device(kit, tmp_path / "d", second, root=root, running=first).outcome
     kit.enrol("cam-1")
-    plan = Plan(name="r", bundle=second, cohort="all", waves=(100,), policy=Policy())
+    plan = Plan(name="r", bundle=second, cohort="all", waves=(Wave.parse("100%"),), policy=Policy())
     with pytest.raises(ConflictError, match="is not signed"):
         kit.rollouts.create(plan, kit.now)
 

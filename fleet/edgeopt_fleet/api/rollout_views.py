@@ -7,24 +7,40 @@ Shapes only. Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgeopt_contract.windows import Window
 from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, StrictRequest
-from edgeopt_fleet.cohort import check_waves
-from edgeopt_fleet.gate import Outcome, Policy
-from edgeopt_fleet.rollout import Member, Rollout, State
-from edgeopt_fleet.store.rollouts import RolloutReport
+from edgeopt_fleet.gate import Policy
+from edgeopt_fleet.rollout import (
+    Count,
+    Execution,
+    Failure,
+    Member,
+    Pace,
+    Rollout,
+    State,
+    Threshold,
+    Wave,
+    check_waves,
+    forecast_seconds,
+)
+from edgeopt_fleet.store.rollouts import Planned, RolloutReport
 from edgeopt_fleet.store.tables import VerdictRow
 
 __all__ = [
+    "ExecutionModel",
     "MemberView",
+    "PaceModel",
+    "PlannedView",
     "PolicyModel",
     "RolloutList",
     "RolloutRequest",
     "RolloutView",
+    "ThresholdModel",
     "VerdictView",
     "WaveView",
     "WindowModel",
@@ -66,8 +82,83 @@ def _check_policy(model: PolicyModel) -> PolicyModel:
     return model
 
 
-def _check_wave_list(waves: list[int]) -> list[int]:
-    return list(check_waves(waves))
+class PaceModel(StrictRequest):
+    """How many devices a minute are offered the bundle; the names are those of AWS IoT Jobs.
+
+    With ``base_rate_per_minute`` the rate begins there and is multiplied by ``increment_factor`` each time so many
+    devices more were notified, or succeeded.
+    """
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    maximum_per_minute: int = Field(examples=[100])
+    base_rate_per_minute: int | None = Field(default=None, examples=[10])
+    increment_factor: float = Field(default=2.0, description="1.1 to 5")
+    number_of_notified_things: int | None = None
+    number_of_succeeded_things: int | None = Field(default=None, examples=[50])
+
+
+class ThresholdModel(StrictRequest):
+    """When too many devices failed: more than ``threshold_percentage`` of at least so many executed ones."""
+
+    failure_type: Failure = Field(examples=["timed_out"])
+    threshold_percentage: float = Field(examples=[5.0])
+    min_number_of_executed_things: int = Field(default=1, examples=[20])
+
+
+class ExecutionModel(StrictRequest):
+    """How a rollout is carried out."""
+
+    pace: PaceModel | None = Field(default=None, description="no rate: a wave is offered the bundle at once")
+    thresholds: list[ThresholdModel] = Field(default=[], description="beside the policy's failure_threshold")
+    device_timeout_seconds: float | None = Field(
+        default=None, description="from a device's first report to its end; not while it waits for its window"
+    )
+    total_timeout_seconds: float | None = Field(default=None, description="then the rollout is cancelled")
+    retries: int = Field(default=0, description="0 to 10; only a device's last attempt is counted as a failure")
+    start_at: int | None = Field(default=None, examples=[1764000000], description="it begins no sooner")
+    priority: int = Field(default=500, description="0 to 1000; the higher one has a device that two want")
+
+    def execution(self) -> Execution:
+        """Return what is asked for. Raises ``ValueError`` for what cannot be."""
+        return Execution(
+            pace=None if self.pace is None else Pace(**self.pace.model_dump()),
+            thresholds=tuple(
+                Threshold(one.failure_type, one.threshold_percentage, one.min_number_of_executed_things)
+                for one in self.thresholds
+            ),
+            **self.model_dump(exclude={"pace", "thresholds"}),
+        )
+
+    @classmethod
+    def of(cls, execution: Execution) -> Self:
+        """Show one."""
+        return cls(
+            pace=None if execution.pace is None else PaceModel.model_validate(execution.pace),
+            thresholds=[
+                ThresholdModel(
+                    failure_type=one.failure,
+                    threshold_percentage=one.percentage,
+                    min_number_of_executed_things=one.minimum_executed,
+                )
+                for one in execution.thresholds
+            ],
+            device_timeout_seconds=execution.device_timeout_seconds,
+            total_timeout_seconds=execution.total_timeout_seconds,
+            retries=execution.retries,
+            start_at=execution.start_at,
+            priority=execution.priority,
+        )
+
+
+def _check_execution(model: ExecutionModel) -> ExecutionModel:
+    model.execution()
+    return model
+
+
+def _check_wave_list(waves: list[int | str]) -> list[int | str]:
+    check_waves([Wave.parse(wave) for wave in waves])
+    return waves
 
 
 class RolloutRequest(StrictRequest):
@@ -76,29 +167,42 @@ class RolloutRequest(StrictRequest):
     name: Name = Field(examples=["digits-2"])
     bundle: str = Field(examples=[DIGEST_EXAMPLE[:12]], description="digest or unique prefix")
     cohort: str = Field(default="all", examples=["all"])
-    waves: Annotated[list[int], AfterValidator(_check_wave_list)] = Field(
-        default=[20, 50, 100], description="cumulative percents"
+    waves: Annotated[list[int | str], AfterValidator(_check_wave_list)] = Field(
+        default=[20, 50, 100],
+        examples=[["tag:ring=canary", "20%", "100%"]],
+        description="percents (20 or `20%`) and counts (`5 devices`) are cumulative; `tag:key=value` and "
+        "`hardware:class` take all such devices",
     )
     policy: Annotated[PolicyModel, AfterValidator(_check_policy)] = Field(default_factory=PolicyModel)
+    execution: Annotated[ExecutionModel, AfterValidator(_check_execution)] = Field(default_factory=ExecutionModel)
     start: bool = True
+    approval: bool = Field(default=False, description="somebody else must approve it before it starts")
     no_recall: bool = Field(
         default=False, description="also when the bundle's signature does not permit devices to go back"
     )
 
+    def wave_values(self) -> tuple[Wave, ...]:
+        """Return the waves."""
+        return tuple(Wave.parse(wave) for wave in self.waves)
+
 
 class WaveView(BaseModel):
-    """One wave: its devices, and how many of them ended how."""
+    """One wave: how many devices it has, and how many of them ended how; in lists without their names."""
 
-    percent: int = Field(examples=[20])
+    wave: str = Field(examples=["20%"])
+    percent: int | None = Field(examples=[20], description="if it is a share")
+    members: int
     devices: list[str] = Field(examples=[["cam-3"]])
+    notified: int = Field(description="were offered the bundle")
     executed: int
     confirmed: int
     failed: int
+    failures: dict[str, int] = Field(examples=[{"timed_out": 1}], description="by kind")
     state: str = Field(examples=["running"], description="waiting, running, passed or failed")
 
 
 class MemberView(BaseModel):
-    """One device of a rollout; ``state`` is a device state, or waiting or offered."""
+    """One device of a rollout; ``state`` is a device state, or waiting, offered or taken (by another rollout)."""
 
     device: str = Field(examples=["cam-3"])
     wave: int = Field(examples=[0])
@@ -106,6 +210,8 @@ class MemberView(BaseModel):
     result: str | None = None
     detail: str = Field(default="", description="of the newest report")
     failure: str = Field(default="", description="why the update failed here; stays when the device was sent back")
+    failure_type: str | None = Field(default=None, examples=["timed_out"])
+    tries: int = Field(default=0, description="how often it was asked in the present direction")
     running: str | None = None
 
 
@@ -124,7 +230,7 @@ class VerdictView(BaseModel):
 
 
 class RolloutView(BaseModel):
-    """A rollout as it stands."""
+    """A rollout as it stands. In lists without members, and with the newest verdict only."""
 
     name: str = Field(examples=["digits-2"])
     bundle: str = Field(examples=[DIGEST_EXAMPLE])
@@ -136,6 +242,12 @@ class RolloutView(BaseModel):
     members: list[MemberView]
     verdicts: list[VerdictView]
     policy: PolicyModel
+    execution: ExecutionModel
+    reason: str = Field(default="", description="of the last step that nobody ordered")
+    approval: bool = Field(default=False, description="it needs, or needed, to be approved")
+    created_by: str = Field(default="", examples=["alice"])
+    approved_by: str = Field(default="", examples=["bob"], description="who approved or denied it")
+    approval_reason: str = ""
     created_at: int
     updated_at: int
 
@@ -150,29 +262,41 @@ class RolloutView(BaseModel):
             cohort=record.cohort,
             state=record.state,
             wave=record.wave,
-            waves=[_wave(record, index) for index in range(len(record.waves))],
-            members=[_member(member) for member in record.members.values()],
+            waves=[_wave(record, index, report.members.values()) for index in range(len(record.waves))],
+            members=[_member(member) for member in report.members.values()],
             verdicts=[VerdictView.of(row) for row in report.verdicts],
             policy=PolicyModel.model_validate(record.policy, from_attributes=True),
+            execution=ExecutionModel.of(record.execution),
+            reason=record.reason,
+            approval=record.approval,
+            created_by=record.created_by,
+            approved_by=record.approved_by,
+            approval_reason=record.approval_reason,
             created_at=int(record.created_at),
             updated_at=int(record.updated_at),
         )
 
 
-def _wave(record: Rollout, index: int) -> WaveView:
-    members = [member for member in record.members.values() if member.wave == index]
+def _wave(record: Rollout, index: int, members: Iterable[Member]) -> WaveView:
+    tally, wave = record.tally, record.waves[index]
+    failed = {kind: number for kind, number in tally.failed(index).items() if number}
+    confirmed = tally.of(index, Count.CONFIRMED)
     return WaveView(
-        percent=record.waves[index],
-        devices=[member.device for member in members],
-        executed=sum(member.outcome is not None for member in members),
-        confirmed=sum(member.outcome is Outcome.CONFIRMED for member in members),
-        failed=sum(member.outcome is Outcome.FAILED for member in members),
+        wave=str(wave),
+        percent=wave.percent,
+        members=tally.of(index, Count.MEMBERS),
+        devices=[member.device for member in members if member.wave == index],
+        notified=tally.of(index, Count.NOTIFIED),
+        executed=confirmed + sum(failed.values()),
+        confirmed=confirmed,
+        failed=sum(failed.values()),
+        failures={str(kind): number for kind, number in failed.items()},
         state=_wave_state(record, index),
     )
 
 
 def _wave_state(record: Rollout, index: int) -> str:
-    if record.state is State.DRAFT or index > record.wave:
+    if index > record.wave or not record.started_at:
         return "waiting"
     if index < record.wave or record.state is State.SUCCEEDED:
         return "passed"
@@ -183,6 +307,8 @@ def _member(member: Member) -> MemberView:
     state = "waiting" if not member.exposed else "offered" if member.state is None else str(member.state)
     if member.withdrawn and member.returned:
         state = "rolled_back"
+    if member.taken and member.outcome is None:
+        state = "taken"
     return MemberView(
         device=member.device,
         wave=member.wave,
@@ -190,11 +316,47 @@ def _member(member: Member) -> MemberView:
         result=None if member.result is None else str(member.result),
         detail=member.detail,
         failure=member.failure,
+        failure_type=None if member.kind is None else str(member.kind),
+        tries=member.tries,
         running=member.running,
     )
 
 
 class RolloutList(BaseModel):
-    """All rollouts, newest first."""
+    """Rollouts, newest first."""
 
     items: list[RolloutView]
+    next: str | None = Field(default=None, description="cursor of the next page, if there is one")
+
+
+class PlannedView(BaseModel):
+    """What a rollout would do; nothing was written, and no device hears of it."""
+
+    rollout: RolloutView
+    problems: list[str] = Field(description="why it would be refused; empty when it would not")
+    superseded: dict[str, int] = Field(
+        examples=[{"digits-1": 3}], description="rollouts of lower priority, and how many devices they would lose"
+    )
+    offline: list[str] = Field(examples=[["cam-9"]], description="would find the offer when they return")
+    starts: str = Field(examples=["at once"], description="at once, after approval, or when its time has come")
+    notified_after_seconds: list[float] = Field(
+        examples=[[60.0, 300.0]],
+        description="for each wave, how long after the start its last device is offered the bundle at the earliest, "
+        "by the rate alone and without waiting for the gate",
+    )
+
+    @classmethod
+    def of(cls, planned: Planned) -> Self:
+        """Show one."""
+        record = planned.rollout
+        members = {member.device: member for member in planned.members}
+        report = RolloutReport(rollout=record, bundle_name=planned.bundle_name, members=members, verdicts=())
+        at = record.execution.start_at
+        return cls(
+            rollout=RolloutView.of(report),
+            problems=[str(problem) for problem in planned.problems],
+            superseded=dict(planned.superseded),
+            offline=sorted(planned.offline),
+            starts="after approval" if record.approval else "at once" if at is None else f"at {at}",
+            notified_after_seconds=forecast_seconds(record),
+        )

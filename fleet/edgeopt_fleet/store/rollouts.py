@@ -1,8 +1,9 @@
-"""Rollouts: the shell around the pure record of :mod:`edgeopt_fleet.rollout`.
+"""Rollouts: the shell around the pure records of :mod:`edgeopt_fleet.rollout`.
 
-Each method loads the record, lets it see its devices, takes at most one step and saves, in one transaction; what
-every device should run is saved with it, in the device's own row. What it returns is to be published afterwards,
-and may be published again at any time. Example::
+Each turn loads a rollout, lets those of its members see their devices whose reports are new, takes the steps that
+follow, offers the bundle to as many devices as it may, and saves, in one transaction; what every device should run is
+saved with it, in the device's own row. So a turn costs what changed, however large the fleet is. What it returns is to
+be published afterwards, and may be published again at any time. Example::
 
     rollouts.create(plan, now)
     rollouts.apply("v2", Event.STARTED, now)     # {'cam-3'}: devices whose desired state changed
@@ -11,66 +12,78 @@ and may be published again at any time. Example::
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import msgspec
-from sqlmodel import Session, col, select
-from tuf.api.metadata import Targets
+from sqlalchemy import Select
+from sqlmodel import Session, col, select, update
 
-from edgeopt_contract.messages import DeviceState, Result
-from edgeopt_fleet.gate import Evidence, Outcome, Policy, Verdict, judge
-from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
+from edgeopt_fleet.acting import current_actor
+from edgeopt_fleet.gate import Decision, Verdict, judge
+from edgeopt_fleet.problems import ConflictError
 from edgeopt_fleet.rollout import (
-    ACTIVE,
     Command,
     Event,
     IllegalTransitionError,
     Member,
     Rollout,
-    Sighting,
     State,
-    create,
-    desired,
+    allowed_offers,
     event_of,
     excuse,
-    is_settled,
+    give_up_to_another,
+    inherit,
     observe,
+    offer,
+    offered,
+    overrun,
+    start_event,
     step,
+    terms_of,
+    time_out,
+    withdraw,
 )
-from edgeopt_fleet.store.bundles import find_bundle
+from edgeopt_fleet.store.audit import Change as AuditChange
+from edgeopt_fleet.store.audit import append
+from edgeopt_fleet.store.changes import newest_change, next_change
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.evidence import forget_baseline, gather_evidence, take_baseline
-from edgeopt_fleet.store.registry import find_cohort
+from edgeopt_fleet.store.evidence import forget_baseline, gather_evidence, store_verdict, take_baseline
+from edgeopt_fleet.store.rollout_plans import Plan, Planned, plan_rollout
+from edgeopt_fleet.store.rollout_rows import (
+    Change,
+    add_members,
+    load_rollout,
+    members,
+    rollout_of,
+    save_members,
+    save_rollout,
+    with_devices,
+)
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow, VerdictRow
-from edgeopt_fleet.tuf.metadata import bundles_of, parse
-from edgeopt_fleet.tuf.rows import newest
 
-__all__ = ["Plan", "RolloutReport", "Rollouts"]
+__all__ = ["Check", "Plan", "Planned", "RolloutReport", "Rollouts"]
 
-_REPEAT_VERDICT_SECONDS = 30.0  # a hold whose reasons are the same is stored again this often, with new numbers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What an operator asks for; ``bundle`` is a digest or a unique prefix of one."""
-
-    name: str
-    bundle: str
-    cohort: str
-    waves: tuple[int, ...]
-    policy: Policy
-    allow_no_recall: bool = False  # also where the new bundle's signature does not permit the way back
+_LOCK = "rollouts"  # they take devices from each other, so one has its turn at a time
+_MOST_AT_ONCE = 5000  # devices that one turn offers to, or asks the database about in one statement
+_MOST_STEPS = 40  # of one turn: every wave may be empty, and pass at once
+_STALE_CHANGES = 100  # a cursor this far behind is written even when nothing else is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutReport:
-    """A rollout as it stands, with what its devices said last, and its verdicts, oldest first."""
+    """A rollout as it stands, with what its devices said last, and its verdicts, oldest first.
+
+    In a list there are no members, and the newest verdict only.
+    """
 
     rollout: Rollout
     bundle_name: str
+    members: Mapping[str, Member]
     verdicts: Sequence[VerdictRow]
+
+
+Check = Callable[[RolloutReport], None]  # raises a problem to refuse what is about to be done
 
 
 class Rollouts:
@@ -81,247 +94,285 @@ class Rollouts:
 
     def create(self, plan: Plan, now: float) -> Rollout:
         """Save a draft with its members. Raises a problem when bundle, cohort or a device cannot take part."""
-        with self._database.transaction() as session:
-            if session.get(RolloutRow, plan.name) is not None:
-                raise ConflictError(f"there is a rollout {plan.name!r} already; names are never used twice")
-            bundle = find_bundle(session, plan.bundle)
-            if not bundle.complete:
-                raise ConflictError(f"bundle {bundle.digest[:12]} is incomplete; publish it again: edgeopt publish DIR")
-            if bundle.counter is None:
-                raise ConflictError(
-                    f"bundle {bundle.digest[:12]} is not signed; devices would refuse it: edgeopt sign DIR"
-                )
-            devices = find_cohort(session, plan.cohort).devices
-            if not devices:
-                raise InvalidError(f"the cohort {plan.cohort!r} has no device: there is nobody to roll out to")
-            empty = Rollout(
-                name=plan.name,
-                bundle=bundle.digest,
-                cohort=plan.cohort,
-                waves=plan.waves,
-                policy=plan.policy,
-                created_at=now,
-                updated_at=now,
-            )
-            record = create(empty, {name: seen.running for name, seen in _sightings(session, devices).items()})
-            _refuse_busy_devices(session, record)
-            if not plan.allow_no_recall:
-                _refuse_one_way_devices(session, record)
-            _save(session, None, record)
+        with self._database.transaction(lock=_LOCK) as session:
+            planned = plan_rollout(session, plan, now, by=current_actor().name)
+            if planned.problems:
+                raise planned.problems[0]
+            record = planned.rollout
+            row = save_rollout(session, record, None)
+            add_members(session, record, planned.members)
+            row.changed = next_change(session)
+            _tell(session, None, record, "create", now)
         return record
+
+    def plan(self, plan: Plan, now: float) -> Planned:
+        """Return what :meth:`create` would do. Writes nothing. Raises a problem when bundle or cohort are not there."""
+        with self._database.reading() as session:
+            return plan_rollout(session, plan, now, by=current_actor().name)
 
     def names(self) -> list[str]:
         """Return the names of all rollouts, newest first."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return list(session.exec(select(RolloutRow.name).order_by(col(RolloutRow.created_at).desc())))
 
     def unsettled(self) -> list[str]:
-        """Return the names of the rollouts that :meth:`advance` must look at, oldest first."""
-        query = select(RolloutRow.name).where(col(RolloutRow.settled).is_(False), RolloutRow.state != State.DRAFT)
-        with self._database.transaction() as session:
-            return list(session.exec(query.order_by(col(RolloutRow.created_at))))
+        """Return the names of the rollouts that :meth:`advance` must look at, the most urgent and oldest first."""
+        waiting = (State.DRAFT, State.AWAITING_APPROVAL)
+        query = select(RolloutRow).where(col(RolloutRow.settled).is_(False), col(RolloutRow.state).not_in(waiting))
+        with self._database.reading() as session:
+            rows = session.exec(query).all()
+        return [row.name for row in sorted(rows, key=lambda row: (-row.execution["priority"], row.created_at))]
 
     def report(self, name: str) -> RolloutReport:
         """Return one rollout. Raises :class:`NotFoundError`."""
-        with self._database.transaction() as session:
-            record = _load(session, name)
-            bundle = session.get(BundleRow, record.bundle)
-            verdicts = session.exec(
-                select(VerdictRow).where(VerdictRow.rollout == name).order_by(col(VerdictRow.id))
-            ).all()
-            return RolloutReport(
-                rollout=observe(record, _sightings(session, tuple(record.members))),
-                bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
-                verdicts=verdicts,
-            )
+        with self._database.reading() as session:
+            return _report(session, name)
 
-    def apply(self, name: str, event: Event, now: float) -> set[str]:
-        """Let an operator's ``event`` happen and return the devices whose desired state changed.
+    def reports(self, limit: int, below: tuple[float, str] | None = None) -> list[RolloutReport]:
+        """Return up to ``limit`` rollouts without members, newest first, older than (time, name) ``below``."""
+        query = select(RolloutRow, BundleRow).join(
+            BundleRow, col(BundleRow.digest) == col(RolloutRow.bundle), isouter=True
+        )
+        made, name = col(RolloutRow.created_at), col(RolloutRow.name)
+        if below is not None:
+            query = query.where((made < below[0]) | ((made == below[0]) & (name < below[1])))
+        with self._database.reading() as session:
+            found = session.exec(query.order_by(made.desc(), name.desc()).limit(limit)).all()
+            return [
+                RolloutReport(
+                    rollout=rollout_of(row),
+                    bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
+                    members={},
+                    verdicts=_verdicts(session, row.name, 1),
+                )
+                for row, bundle in found
+            ]
 
-        Raises :class:`ConflictError` when the rollout's state does not allow it.
+    def start(self, name: str, now: float, check: Check | None = None) -> set[str]:
+        """Start a draft, or what is scheduled, as far as its approval and its time allow; see :meth:`apply`."""
+        return self.apply(name, None, now, check)
+
+    def apply(
+        self, name: str, event: Event | None, now: float, check: Check | None = None, reason: str = ""
+    ) -> set[str]:
+        """Let somebody's ``event`` happen (None: the order to start) and return whose desired state changed.
+
+        ``check`` is asked before, in the same transaction. Raises :class:`ConflictError` when the rollout's state does
+        not allow it.
         """
-        with self._database.transaction() as session:
-            before = _load(session, name)
-            record = observe(before, _sightings(session, tuple(before.members)))
+        with self._database.transaction(lock=_LOCK) as session:
+            if check is not None:
+                check(_report(session, name))
+            turn = _Turn.begin(session, name, now)
+            turn.hear()
+            if event in (Event.APPROVED, Event.DENIED):
+                turn.record = replace(turn.record, approved_by=current_actor().name, approval_reason=reason)
             try:
-                return _step_and_save(session, before, record, event, now)
+                turn.take(start_event(turn.record) if event is None else event)
             except IllegalTransitionError as error:
                 raise ConflictError(str(error)) from error
+            turn.go_on(None)
+            return turn.end()
 
     def advance(self, name: str, now: float) -> set[str]:
-        """Look at reports and gate, take the step that follows, and return the devices whose desired state changed."""
-        with self._database.transaction() as session:
-            before = _load(session, name)
-            record = observe(before, _sightings(session, tuple(before.members)))
+        """Look at reports and gate, take what follows, and return the devices whose desired state changed."""
+        with self._database.transaction(lock=_LOCK) as session:
+            turn = _Turn.begin(session, name, now)
+            turn.hear()
+            turn.record = excuse(turn.record, now)
+            turn.go_on(turn.look())
+            return turn.end()
+
+
+class _Turn:
+    """One transaction's work on one rollout. Members are written as they change, the rollout at the end."""
+
+    def __init__(self, session: Session, record: Rollout, row: RolloutRow, now: float) -> None:
+        self.record = record
+        self._session = session
+        self._row = row
+        self._now = now
+        self._before = record
+        self._changed: set[str] = set()
+        self._judged = False
+        self._told: list[tuple[Rollout, Event]] = []
+
+    @classmethod
+    def begin(cls, session: Session, name: str, now: float) -> _Turn:
+        """Load the rollout. Raises :class:`NotFoundError`."""
+        record, row = load_rollout(session, name)
+        return cls(session, record, row, now)
+
+    def hear(self) -> None:
+        """Let the members whose devices said something new see it, and the late ones time out."""
+        newest = newest_change(self._session)
+        mine = select(MemberRow).where(MemberRow.rollout == self.record.name)
+        news = mine.where(col(MemberRow.attempt) > 0, col(DeviceRow.changed) > self._row.seen)
+        terms = terms_of(self.record)
+        heard = [
+            (member, observe(member, seen, terms, self._now)) for member, seen in with_devices(self._session, news)
+        ]
+        self._save(heard)
+        due = members(self._session, mine.where(col(MemberRow.deadline) <= self._now))
+        late = [(member, time_out(member, terms, self._now)) for member in due]
+        self._save(late)
+        if heard or late or newest - self._row.seen > _STALE_CHANGES:
+            self._row.seen = newest
+
+    def look(self) -> Verdict | None:
+        """Ask the gate, when it is time to: as often as its policy says, and once more before something ends."""
+        if self.record.state not in (State.RUNNING, State.PAUSED):
+            return None
+        evidence = gather_evidence(self._session, self.record, self._now)
+        verdict = judge(evidence, self.record.policy)
+        store_verdict(self._session, self.record, evidence, verdict, self._now)
+        self._judged = True
+        return verdict
+
+    def go_on(self, verdict: Verdict | None) -> None:
+        """Take all steps that follow by themselves, then offer what may be offered."""
+        for _ in range(_MOST_STEPS):
+            event = event_of(self.record, verdict, self._now)
+            if event is None:
+                break
+            words = overrun(self.record) if event is Event.TOO_MANY_FAILED else ""
+            if verdict is not None and verdict.decision is Decision.ROLL_BACK and not words:
+                words = verdict.reasons[0].text
+            self.take(event, words)
             verdict = None
-            record = excuse(record, now)
-            if record.state in (State.RUNNING, State.PAUSED):
-                evidence = gather_evidence(session, record, now)
-                verdict = judge(evidence, record.policy)
-                _store_verdict(session, record, evidence, verdict, now)
-            return _step_and_save(session, before, record, event_of(record, verdict), now)
+        self._offer()
 
+    def take(self, event: Event, reason: str = "") -> None:
+        """Take one step and do what it asks for. Raises :class:`IllegalTransitionError`."""
+        self.record, commands = step(replace(self.record, reason=reason), event, self._now)
+        self._told.append((self.record, event))
+        for command in commands:
+            if command is Command.CLAIM:
+                self._claim()
+            elif command is Command.EXPOSE_WAVE:
+                self._offer()
+                take_baseline(self._session, self.record.name)
+            elif command is Command.RELEASE:
+                self._release()
+            else:
+                self._withdraw(keep_confirmed=command is Command.WITHDRAW_UNCONFIRMED)
 
-def _step_and_save(session: Session, before: Rollout, record: Rollout, event: Event | None, now: float) -> set[str]:
-    if event is not None:
-        record, commands = step(record, event, now)
-        if Command.EXPOSE_WAVE in commands:
-            take_baseline(session, record.name)
-        if record.state not in ACTIVE:
-            forget_baseline(session, record.name)
-    return _save(session, before, record)
+    def end(self) -> set[str]:
+        """Write the rollout, tell of its steps, and return the devices whose desired state changed."""
+        record = self.record
+        save_rollout(self._session, record, self._row)
+        if record != self._before or self._judged:
+            self._row.changed = next_change(self._session)
+        before = self._before
+        for after, event in self._told:
+            _tell(self._session, before, after, str(event), self._now)
+            before = after
+        return self._changed
 
+    # --- what steps do to members ---------------------------------------------------------------------------------
 
-def _refuse_busy_devices(session: Session, record: Rollout) -> None:
-    """Raise :class:`ConflictError` naming a rollout that has not ended yet and holds one of the devices."""
-    for row in session.exec(select(MemberRow).where(col(MemberRow.active).is_(True))):
-        if row.device in record.members:
-            raise ConflictError(
-                f"device {row.device} is in the rollout {row.rollout!r}, which has not ended; "
-                f"wait for it, or cancel it: edgeopt rollout cancel {row.rollout}"
+    def _save(self, changes: Sequence[Change]) -> None:
+        """Write members that changed."""
+        changes = [pair for pair in changes if pair[0] != pair[1]]
+        if changes:
+            self.record = replace(self.record, tally=self.record.tally.moved([*changes]))
+            self._changed |= save_members(self._session, self.record, changes)
+
+    def _offer(self) -> None:
+        """Offer the bundle to those whose turn it is, as many as the rate allows."""
+        allowed = allowed_offers(self.record, self._now)
+        most = _MOST_AT_ONCE if allowed is None else min(allowed, _MOST_AT_ONCE)
+        while most:
+            line = (
+                select(MemberRow)
+                .where(MemberRow.rollout == self.record.name, col(MemberRow.to_offer))
+                .where(col(MemberRow.wave) <= self.record.wave)
+                .order_by(col(MemberRow.wave), col(MemberRow.place))
+                .limit(most)
             )
+            found = with_devices(self._session, line)
+            if not found:
+                return
+            theirs = self._take_from_others([member.device for member, _ in found if not member.exposed])
+            changes = []
+            for member, seen in found:
+                other = theirs.get(member.device)
+                changes.append((member, offer(member if other is None else inherit(member, other), seen)))
+            self.record = offered(self.record, changes, self._now)
+            self._changed |= save_members(self._session, self.record, changes)
+            if allowed is not None or len(found) < most:
+                return
 
+    def _claim(self) -> None:
+        """Take from other rollouts the devices that they have not offered anything yet."""
+        mine = select(MemberRow.device).where(MemberRow.rollout == self.record.name)
+        self._take_away(select(MemberRow).where(col(MemberRow.attempt) == 0, col(MemberRow.device).in_(mine)))
 
-def _refuse_one_way_devices(session: Session, record: Rollout) -> None:
-    """Raise :class:`ConflictError` when a device would reject the order back to what it runs now.
+    def _take_from_others(self, devices: Collection[str]) -> dict[str, Member]:
+        """Take ``devices`` from the rollouts that hold or still wait for them; return what they were there."""
+        return self._take_away(select(MemberRow).where(col(MemberRow.device).in_(devices))) if devices else {}
 
-    A device goes back to a bundle that was signed before only when the signature of what it runs names it.
-    """
-    signed = bundles_of(parse(Targets, newest(session, Targets.type)))
-    new = signed.get(record.bundle)
-    one_way: dict[str, list[str]] = {}
-    for member in record.members.values():
-        if member.previous is None or member.previous == record.bundle:
-            continue
-        old = signed.get(member.previous)
-        if new is None or old is None or (old.counter < new.counter and old.digest not in new.rollback):
-            one_way.setdefault(member.previous, []).append(member.device)
-    if one_way:
-        bundle, devices = max(one_way.items(), key=lambda item: (len(item[1]), item[0]))
-        raise ConflictError(
-            f"{sum(map(len, one_way.values()))} devices could not be recalled ({devices[0]} runs {bundle[:12]}): "
-            f"bundle {record.bundle[:12]} was signed without permission to go back to it. Sign that: "
-            f"edgeopt sign DIR --allow-rollback {bundle[:12]}; or do without a recall: --no-recall"
+    def _take_away(self, query: Select[Any]) -> dict[str, Member]:
+        """Take the members that ``query`` finds from other rollouts."""
+        held = col(MemberRow.active) | col(MemberRow.open)
+        query = query.where(col(MemberRow.rollout) != self.record.name, col(MemberRow.taken).is_(False), held)
+        names = sorted(set(self._session.execute(query.with_only_columns(col(MemberRow.rollout))).scalars()))
+        taken: dict[str, Member] = {}
+        for name in names:
+            theirs = members(self._session, query.where(col(MemberRow.rollout) == name))
+            other, row = load_rollout(self._session, name)
+            changes = [(member, give_up_to_another(member)) for member in theirs]
+            save_members(self._session, other, changes)
+            save_rollout(self._session, replace(other, tally=other.tally.moved([*changes])), row)
+            taken |= {member.device: member for member in theirs}
+        return taken
+
+    def _withdraw(self, *, keep_confirmed: bool) -> None:
+        exposed = select(MemberRow).where(MemberRow.rollout == self.record.name, col(MemberRow.attempt) > 0)
+        self._save(
+            [(member, withdraw(member, keep_confirmed=keep_confirmed)) for member in members(self._session, exposed)]
         )
 
-
-def _sightings(session: Session, devices: Sequence[str]) -> dict[str, Sighting]:
-    """Return what is known of ``devices``. A running bundle that was never published here counts as none."""
-    known = set(session.exec(select(BundleRow.digest)))
-    wanted = set(devices)
-    return {
-        row.id: Sighting(
-            online=row.online,
-            running=row.running if row.running in known else None,
-            job=row.job,
-            state=None if row.state is None else DeviceState(row.state),
-            result=None if row.result is None else Result(row.result),
-            detail=row.detail,
-        )
-        for row in session.exec(select(DeviceRow))
-        if row.id in wanted
-    }
+    def _release(self) -> None:
+        """Let other rollouts have the devices, and forget what was only needed while this one ran."""
+        self._session.execute(update(MemberRow).where(col(MemberRow.rollout) == self.record.name).values(active=False))
+        forget_baseline(self._session, self.record.name)
 
 
-def _load(session: Session, name: str) -> Rollout:
-    row = session.get(RolloutRow, name)
-    if row is None:
-        raise NotFoundError(f"there is no rollout {name!r}")
-    members = session.exec(select(MemberRow).where(MemberRow.rollout == name).order_by(col(MemberRow.device)))
-    return Rollout(
-        name=row.name,
-        bundle=row.bundle,
-        cohort=row.cohort,
-        waves=tuple(row.waves),
-        policy=msgspec.convert(row.policy, Policy),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        state=State(row.state),
-        wave=row.wave,
-        wave_started_at=row.wave_started_at,
-        step_started_at=row.step_started_at,
-        members={member.device: _member(member) for member in members},
+def _report(session: Session, name: str) -> RolloutReport:
+    record, row = load_rollout(session, name)
+    bundle = session.get(BundleRow, record.bundle)
+    terms = terms_of(record)
+    query = select(MemberRow).where(MemberRow.rollout == name).order_by(col(MemberRow.device))
+    return RolloutReport(
+        rollout=record,
+        bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
+        members={
+            member.device: observe(member, seen, terms, row.updated_at) for member, seen in with_devices(session, query)
+        },
+        verdicts=_verdicts(session, name),
     )
 
 
-def _member(row: MemberRow) -> Member:
-    return Member(
-        device=row.device,
-        wave=row.wave,
-        previous=row.previous,
-        attempt=row.attempt,
-        state=None if row.state is None else DeviceState(row.state),
-        outcome=None if row.outcome is None else Outcome(row.outcome),
-        returned=row.returned,
-        result=None if row.result is None else Result(row.result),
-        detail=row.detail,
-        failure=row.failure,
-        running=row.running,
-        online=row.online,
-    )
+def _verdicts(session: Session, name: str, most: int | None = None) -> list[VerdictRow]:
+    query = select(VerdictRow).where(VerdictRow.rollout == name).order_by(col(VerdictRow.id).desc())
+    return list(session.exec(query if most is None else query.limit(most)))[::-1]
 
 
-def _save(session: Session, before: Rollout | None, record: Rollout) -> set[str]:
-    """Save what changed, and what it means for the devices; return the devices whose desired state changed."""
-    changed = _save_desired(session, before, record)
-    active = record.state in ACTIVE
-    jobs = dict(session.exec(select(DeviceRow.id, DeviceRow.desired_job)).all()) if not active else {}
-    session.merge(
-        RolloutRow(
-            name=record.name,
-            bundle=record.bundle,
-            cohort=record.cohort,
-            waves=list(record.waves),
-            policy=msgspec.to_builtins(record.policy),
-            state=record.state,
-            wave=record.wave,
-            wave_started_at=record.wave_started_at,
-            step_started_at=record.step_started_at,
-            created_at=record.created_at,
-            updated_at=record.updated_at,
-            settled=is_settled(record, jobs),
-        )
-    )
-    ended = before is not None and before.state in ACTIVE and not active
-    for device, member in record.members.items():
-        if before is None or ended or member != before.members[device]:
-            session.merge(MemberRow(rollout=record.name, active=active, **dataclasses.asdict(member)))
-    return changed
+def _tell(session: Session, before: Rollout | None, after: Rollout, verb: str, now: float) -> None:
+    """Write into the audit log what happened to a rollout."""
 
+    def state(record: Rollout) -> dict[str, str | int]:
+        return {"state": str(record.state), "wave": record.wave}
 
-def _save_desired(session: Session, before: Rollout | None, record: Rollout) -> set[str]:
-    """Write what this step changed into the devices' rows, unless a later rollout has taken the device."""
-    was = {} if before is None else desired(before)
-    changed = set()
-    for device, wanted in desired(record).items():
-        if wanted == was.get(device):
-            continue
-        row = session.get(DeviceRow, device)
-        assert row is not None  # members are enrolled devices, and devices are never deleted
-        taken = device in was and row.desired_job != was[device].job
-        if not taken:
-            row.desired_job, row.desired_bundle = wanted.job, wanted.bundle
-            row.desired_bake_seconds = record.policy.bake_seconds
-            row.desired_not_before = wanted.not_before
-            row.desired_window = None if wanted.window is None else msgspec.to_builtins(wanted.window)
-            changed.add(device)
-    return changed
-
-
-def _store_verdict(session: Session, record: Rollout, evidence: Evidence, verdict: Verdict, now: float) -> None:
-    """Store a verdict that is news: another decision or other reasons, or the same ones after a while."""
-    query = select(VerdictRow).where(VerdictRow.rollout == record.name).order_by(col(VerdictRow.id).desc()).limit(1)
-    last = session.exec(query).first()
-    same = last is not None and (last.wave, tuple(last.key)) == (evidence.wave, verdict.key)
-    if last is not None and same and now - last.at < _REPEAT_VERDICT_SECONDS:
-        return
-    session.add(
-        VerdictRow(
-            rollout=record.name,
-            at=now,
-            wave=evidence.wave,
-            verdict=verdict.decision,
-            reasons=[reason.text for reason in verdict.reasons],
-            key=list(verdict.key),
-        )
+    append(
+        session,
+        AuditChange(
+            operation=f"rollout.{verb}",
+            subject=f"rollout/{after.name}",
+            before=None if before is None else state(before),
+            after=state(after),
+            detail=state(after) | {"bundle": after.bundle} | ({"reason": after.reason} if after.reason else {}),
+        ),
+        now,
     )

@@ -11,7 +11,7 @@ from edgeopt_contract.tuf import ROLLBACK_LIMIT
 from edgeopt_contract.windows import Window
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
-from edgeopt_fleet.rollout import Event, Rollout, State
+from edgeopt_fleet.rollout import Event, Rollout, State, Wave
 from edgeopt_fleet.store.rollouts import Plan, Rollouts
 from edgeopt_fleet.store.tables import MetadataRow
 from edgeopt_fleet.tuf.metadata import bundles_of, next_targets, parse
@@ -24,7 +24,7 @@ DEVICES = tuple(f"cam-{number}" for number in range(5))
 
 def plan(name: str, bundle: str, cohort: str = "all", waves: tuple[int, ...] = (20, 50, 100)) -> Plan:
     """Return a plan over the cohort."""
-    return Plan(name=name, bundle=bundle, cohort=cohort, waves=waves, policy=POLICY)
+    return Plan(name=name, bundle=bundle, cohort=cohort, waves=tuple(map(Wave.parse, waves)), policy=POLICY)
 
 
 def started(kit: Kit, name: str, bundle: str, waves: tuple[int, ...] = (20, 50, 100)) -> Rollout:
@@ -36,7 +36,7 @@ def started(kit: Kit, name: str, bundle: str, waves: tuple[int, ...] = (20, 50, 
 
 def wave_of(kit: Kit, name: str, wave: int) -> list[str]:
     """Return the devices of one wave."""
-    return [m.device for m in kit.rollouts.report(name).rollout.members.values() if m.wave == wave]
+    return [m.device for m in kit.rollouts.report(name).members.values() if m.wave == wave]
 
 
 def settle(kit: Kit, name: str, bundle: str, wave: int, **values: float) -> set[str]:
@@ -110,7 +110,7 @@ def test_a_failure_rolls_back_and_the_absent_get_the_order_when_they_return(kit:
     kit.report(absent, DeviceState.CONFIRMED, first)
     kit.rollouts.advance("v2", kit.now)
     assert [] == kit.rollouts.unsettled()
-    assert kit.rollouts.report("v2").rollout.members[absent].returned
+    assert kit.rollouts.report("v2").members[absent].returned
 
 
 def test_confidence_falls_on_the_canary_only(kit: Kit) -> None:
@@ -171,7 +171,7 @@ def test_rows_served_before_the_wave_do_not_count(kit: Kit) -> None:
 def test_one_active_rollout_a_device(kit: Kit) -> None:
     """A second rollout over a device that is taken names it and the first one; a draft takes it as well."""
     kit.enrol(*DEVICES, site="oslo")
-    kit.registry.put_cohort("oslo", {"site": "oslo"})
+    kit.put_cohort("oslo", site="oslo")
     bundle = kit.publish("1")
     kit.rollouts.create(plan("first", bundle), kit.now)
     with pytest.raises(ConflictError, match=r"device cam-\d is in the rollout 'first'"):
@@ -184,8 +184,8 @@ def test_devices_beyond_the_last_wave_are_free(kit: Kit) -> None:
     """A rollout to 20 % takes those devices only."""
     kit.enrol(*DEVICES)
     bundle = kit.publish("1")
-    record = kit.rollouts.create(plan("some", bundle, waves=(20,)), kit.now)
-    assert 1 == len(record.members)
+    kit.rollouts.create(plan("some", bundle, waves=(20,)), kit.now)
+    assert 1 == len(kit.rollouts.report("some").members)
 
 
 def test_what_cannot_be_rolled_out_is_refused(kit: Kit) -> None:
@@ -333,5 +333,5 @@ def test_why_a_device_failed_is_shown_after_the_roll_back(kit: Kit) -> None:
     kit.rollouts.advance("v2", kit.now)
     report = Rollouts(kit.database).report("v2")
     assert State.ROLLED_BACK == report.rollout.state
-    assert "self-test: differs" == report.rollout.members[canary].failure
+    assert "self-test: differs" == report.members[canary].failure
     assert report.verdicts[-1].reasons[0].endswith("most often (1 of 1): self-test: differs")
