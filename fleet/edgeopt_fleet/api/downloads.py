@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
+from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.problems import RangeError
+from edgeopt_fleet.api.views import Digest
+from edgeopt_fleet.problems import NotFoundError, RangeError
 from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
 from edgeopt_fleet.store.downloads import Downloads
 
@@ -21,15 +23,23 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["downloads"])
 _BYTES = "application/octet-stream"
-_DESCRIPTION: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_BYTES: {}}},
-    206: {"content": {_BYTES: {}}, "description": "A part of it"},
+_CONTENT = {_BYTES: {"schema": {"type": "string", "format": "binary"}}}
+_DESCRIPTION: Responses = {
+    200: {"content": _CONTENT},
+    206: {"content": _CONTENT, "description": "A part of it"},
+    **problems(NotFoundError, RangeError),
 }
 
 
-@router.get("/blocks/{sha256}", response_class=Response, responses=_DESCRIPTION)
+@router.get(
+    "/blocks/{sha256}",
+    operation_id="getBlock",
+    summary="Download a block",
+    response_class=Response,
+    responses=_DESCRIPTION,
+)
 async def get_block(
-    request: Request, sha256: str, range_: Annotated[str | None, Header(alias="Range")] = None
+    request: Request, sha256: Digest, range_: Annotated[str | None, Header(alias="Range")] = None
 ) -> Response:
     """Give a device the block, or the manifest, with this hash."""
     data = await services_of(request).serial(Downloads(services_of(request).bundles).named, sha256)
@@ -38,11 +48,17 @@ async def get_block(
     return Response(body, status_code=200 if part is None else 206, media_type=_BYTES, headers=_headers(sha256, part))
 
 
-@router.get("/bundles/{digest}/files/{path}", response_class=StreamingResponse, responses=_DESCRIPTION)
+@router.get(
+    "/bundles/{digest}/files/{path}",
+    operation_id="getFile",
+    summary="Download a file of a bundle",
+    response_class=StreamingResponse,
+    responses=_DESCRIPTION,
+)
 async def get_file(
     request: Request,
-    digest: str,
-    path: str,
+    digest: Digest,
+    path: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}$", examples=["int8.onnx"])],
     range_: Annotated[str | None, Header(alias="Range")] = None,
     if_range: Annotated[str | None, Header(alias="If-Range")] = None,
 ) -> StreamingResponse:

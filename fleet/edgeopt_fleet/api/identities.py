@@ -12,31 +12,55 @@ from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, MqttAccess, 
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.acting import acting_as
-from edgeopt_fleet.api.bodies import read_body
+from edgeopt_fleet.api.bodies import binary, read_body
 from edgeopt_fleet.api.device_views import DeviceView
+from edgeopt_fleet.api.devices import DeviceId
 from edgeopt_fleet.api.guard import device_actor
+from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.broker import hash_password
 from edgeopt_fleet.ca import Issued, is_signed_by
-from edgeopt_fleet.problems import ForbiddenError, InvalidError
+from edgeopt_fleet.problems import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError
 from edgeopt_fleet.store.identities import Enrolled, Enrolment, Secrets
 
 __all__ = ["public", "router"]
 
 public = APIRouter(tags=["identities"])
-router = APIRouter(tags=["identities"])
+router = APIRouter(tags=["identities"], route_class=IdempotentRoute)
 
+_PEM = "application/x-pem-file"
+_IDENTITY: Responses = {
+    201: {
+        "description": "An EnrolResponse, docs/protocol.md",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
 _RECONNECTS_A_SECOND = 65.0  # a broker on two cores takes about this many without strain
 _LONGEST_WINDOW_SECONDS = 90.0
 
 
-@public.get("/ca", response_class=Response)
+@public.get(
+    "/ca",
+    operation_id="getCa",
+    summary="Get the fleet's CA",
+    response_class=Response,
+    responses={200: {"content": {_PEM: {"schema": {"type": "string"}}}}},
+)
 async def get_ca(request: Request) -> Response:
     """Give the fleet's CA certificate (PEM); who has a token can tell by its fingerprint whether it is right."""
-    return Response(services_of(request).authority.pem, media_type="application/x-pem-file")
+    return Response(services_of(request).authority.pem, media_type=_PEM)
 
 
-@public.post("/devices/enrol", status_code=201, response_class=Response)
+@public.post(
+    "/devices/enrol",
+    operation_id="enrolDevice",
+    summary="Enrol a device",
+    status_code=201,
+    response_class=Response,
+    responses=_IDENTITY | problems(ConflictError, TooLargeError),
+    openapi_extra=binary("application/json", EnrolRequest.MAX_BYTES, "an EnrolRequest, docs/protocol.md"),
+)
 async def enrol(request: Request) -> Response:
     """Give a device an identity, for a token. Body and answer are EnrolRequest and EnrolResponse of the contract."""
     services = services_of(request)
@@ -57,7 +81,15 @@ async def enrol(request: Request) -> Response:
     return await _answer(request, enrolled, bearer, password)
 
 
-@public.post("/devices/renew", status_code=201, response_class=Response)
+@public.post(
+    "/devices/renew",
+    operation_id="renewDevice",
+    summary="Renew a device's certificate",
+    status_code=201,
+    response_class=Response,
+    responses=_IDENTITY | problems(ConflictError, TooLargeError),
+    openapi_extra=binary("application/json", RenewRequest.MAX_BYTES, "a RenewRequest, docs/protocol.md"),
+)
 async def renew(request: Request) -> Response:
     """Give a device its next certificate, proven by the key of the one before, which may have expired.
 
@@ -80,8 +112,13 @@ async def renew(request: Request) -> Response:
     return await _answer(request, enrolled, bearer, password)
 
 
-@router.post("/devices/{device}/revoke")
-async def revoke(request: Request, device: str) -> DeviceView:
+@router.post(
+    "/devices/{device}/revoke",
+    operation_id="revokeDevice",
+    summary="Revoke a device",
+    responses=problems(NotFoundError),
+)
+async def revoke(request: Request, device: DeviceId) -> DeviceView:
     """Take a device's identity away; it is cut off before this answers. Only a new token lets it back in."""
     services = services_of(request)
     await services.serial(services.identities.revoke, device, int(services.clock()))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, and_, col, not_, or_, select
 
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.codec import decode
@@ -30,7 +30,7 @@ from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow
 from edgeopt_fleet.tuf.repository import Repository
 
-__all__ = ["Bundles", "Delivery", "PostedBundle", "find_bundle"]
+__all__ = ["BundleFilter", "Bundles", "Delivery", "PostedBundle", "find_bundle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,15 @@ class Delivery:
 
     manifest: bytes
     blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFilter:
+    """Which bundles are meant; None does not matter. ``complete``: all blocks are here, and it is signed."""
+
+    name: str | None = None
+    version: str | None = None
+    complete: bool | None = None
 
 
 class Bundles:
@@ -106,14 +115,25 @@ class Bundles:
                 self._repository.add_bundle(session, row, now)
         return posted
 
-    def all(self) -> Sequence[BundleRow]:
-        """Return all bundles, newest first."""
-        with self._database.transaction() as session:
-            return session.exec(select(BundleRow).order_by(col(BundleRow.created_at).desc())).all()
+    def page(self, wanted: BundleFilter, after: tuple[float, str] | None, limit: int) -> Sequence[BundleRow]:
+        """Return up to ``limit`` bundles that fit, newest first, below ``after`` (when it came, its digest)."""
+        made, digest = col(BundleRow.created_at), col(BundleRow.digest)
+        query = select(BundleRow).order_by(made.desc(), digest.desc()).limit(limit)
+        if wanted.name is not None:
+            query = query.where(BundleRow.name == wanted.name)
+        if wanted.version is not None:
+            query = query.where(BundleRow.version == wanted.version)
+        if wanted.complete is not None:
+            ready = and_(col(BundleRow.complete).is_(True), col(BundleRow.counter).is_not(None))
+            query = query.where(ready if wanted.complete else not_(ready))
+        if after is not None:
+            query = query.where(or_(made < after[0], and_(made == after[0], digest < after[1])))
+        with self._database.reading() as session:
+            return session.exec(query).all()
 
     def find(self, prefix: str) -> BundleRow:
         """Return the bundle whose digest begins with ``prefix``; see :func:`find_bundle`."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return find_bundle(session, prefix)
 
     def delivery(self, digest: str) -> Delivery:
