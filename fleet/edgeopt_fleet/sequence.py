@@ -32,6 +32,8 @@ class NumberSet:
 
     def add(self, number: int) -> NumberSet:
         """Return the set with ``number`` in it."""
+        if number == self.upto + 1 and not self.beyond:  # nearly always
+            return NumberSet(number)
         if number in self:
             return self
         first = last = number
@@ -49,6 +51,8 @@ class NumberSet:
 
     def acknowledgeable(self, fresh: Collection[int]) -> tuple[int, ...]:
         """Return numbers beyond ``upto`` to acknowledge one by one: those of ``fresh``, and the lowest others."""
+        if not self.beyond:
+            return ()
         chosen = {number for number in fresh if number > self.upto and number in self}
         room = len(chosen) + _MOST_EXTRA
         for first, last in self.beyond:

@@ -22,9 +22,11 @@ from edgeopt_contract.features import LATENCY_EDGES_US
 from edgeopt_contract.messages import Ack, DeviceState, Reported, Telemetry
 from edgeopt_contract.profile import merge_cells
 from edgeopt_contract.topics import Channel
+from edgeopt_fleet.narrow import widen
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.inbox import Inbox, Incoming
 from edgeopt_fleet.store.tables import DeviceRow, WindowRow
+from edgeopt_fleet.totals import LATENCY_CELLS
 
 HOUR, DAY = 3600, 86_400
 BEGIN = 1_795_300_000 // DAY * DAY
@@ -125,7 +127,8 @@ def assert_books_agree(months: Months, database: Database, told: list[Reported |
     for bundle in {w.bundle for w in months.windows}:
         counted = [w for w in months.windows if w.bundle == bundle]
         stored = [row for row in rows if row.bundle == bundle]
-        assert _total([w.latency for w in counted]) == _total([row.latency for row in stored])
+        latencies = [widen(row.counts, LATENCY_CELLS) for row in stored]
+        assert _total([w.latency for w in counted]) == np.sum(latencies, axis=0).tolist()
         assert merge_cells(*(w.cells for w in counted)) == merge_cells(
             *(w.cells for w in windows if w.bundle == bundle)
         )

@@ -13,15 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 from sqlmodel import Session, col, func, select
 
 from edgeopt_contract.codec import decode
-from edgeopt_contract.profile import ReferenceProfile, merge_cells
+from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_fleet.cohort import most_specific
 from edgeopt_fleet.drift import DriftRules, FeatureWatch, Look, look, watch
+from edgeopt_fleet.narrow import widen
+from edgeopt_fleet.store.cohorts import all_cohorts
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.registry import all_cohorts
 from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
+from edgeopt_fleet.totals import Layout
 
 __all__ = ["Alerts"]
 
@@ -35,6 +38,15 @@ class _Subject:
     cohort: str
     bundle: str
     devices: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """What a subject's windows add up to, by feature, and the newest of them."""
+
+    profile: ReferenceProfile
+    newest: int
+    cells: Mapping[str, Sequence[int]]
 
 
 class Alerts:
@@ -53,34 +65,31 @@ class Alerts:
             return session.exec(query).all()
 
     def look(self, now: float) -> None:
-        """Look once at every cohort and bundle that has enough new rows; open, renew and close alerts."""
-        with self._database.transaction() as session:
+        """Look once at every cohort and bundle that has enough new rows; open, renew and close alerts.
+
+        Windows are many, so they are added up beside the writers; only what was found is written.
+        """
+        with self._database.reading() as session:
             subjects = _subjects(session)
-            for subject in subjects:
-                self._look_at(session, subject, len(subjects), now)
+            gathered = [(subject, _gather(session, subject)) for subject in subjects]
+        with self._database.transaction(lock="drift") as session:
+            for subject, sums in gathered:
+                if sums is not None:
+                    self._look_at(session, subject, sums, len(subjects), now)
             watched = {(subject.cohort, subject.bundle) for subject in subjects}
             for alert in session.exec(select(AlertRow).where(AlertRow.state == _OPEN)):
                 if (alert.cohort, alert.bundle) not in watched:
                     alert.state = _CLOSED  # nobody there runs that bundle any more
 
-    def _look_at(self, session: Session, subject: _Subject, subjects: int, now: float) -> None:
-        bundle = session.get(BundleRow, subject.bundle)
-        if bundle is None or bundle.profile is None:
-            return
+    def _look_at(self, session: Session, subject: _Subject, sums: _Sums, subjects: int, now: float) -> None:
         progress = session.get(DriftRow, (subject.cohort, subject.bundle))
         if progress is None:  # a new subject is watched from now on
-            newest = session.exec(select(func.max(WindowRow.id)).where(WindowRow.bundle == subject.bundle)).one()
-            session.add(DriftRow(cohort=subject.cohort, bundle=subject.bundle, last_window=newest or 0))
+            session.add(DriftRow(cohort=subject.cohort, bundle=subject.bundle, last_window=sums.newest))
             return
-        query = select(WindowRow.id, WindowRow.device, WindowRow.cells).where(
-            WindowRow.bundle == subject.bundle, col(WindowRow.id) > progress.last_window
-        )
-        windows = [row for row in session.exec(query) if row[1] in subject.devices]
-        cells = merge_cells(*(row[2] for row in windows))
-        looks = look(decode(ReferenceProfile, bundle.profile), cells, subjects, self._rules)
+        looks = look(sums.profile, sums.cells, subjects, self._rules)
         if not looks:
             return
-        progress.last_window = max(row[0] or 0 for row in windows)
+        progress.last_window = sums.newest
         watches = dict(progress.features)
         for seen in looks:
             state = watch(
@@ -89,6 +98,33 @@ class Alerts:
             watches[seen.feature] = msgspec.to_builtins(state)
             _keep_alert(session, subject, seen, state, int(now))
         progress.features = watches
+
+
+def _gather(session: Session, subject: _Subject) -> _Sums | None:
+    """Add up the windows since the last look; none of a subject that is new."""
+    profile = session.exec(select(BundleRow.profile).where(col(BundleRow.digest) == subject.bundle)).first()
+    if profile is None:
+        return None
+    decoded = decode(ReferenceProfile, profile)
+    progress = session.get(DriftRow, (subject.cohort, subject.bundle))
+    if progress is None:
+        newest = session.exec(select(func.max(WindowRow.id)).where(WindowRow.bundle == subject.bundle)).one()
+        return _Sums(profile=decoded, newest=newest or 0, cells={})
+    newest, cells = _cells_since(session, subject, Layout.of(decoded), progress.last_window)
+    return _Sums(profile=decoded, newest=newest, cells=cells)
+
+
+def _cells_since(session: Session, subject: _Subject, layout: Layout, last: int) -> tuple[int, dict[str, list[int]]]:
+    """Return the newest window of the subject after ``last``, and the cells of all of them added up."""
+    query = select(WindowRow.id, WindowRow.device, WindowRow.counts).where(
+        WindowRow.bundle == subject.bundle, col(WindowRow.id) > last
+    )
+    total = np.zeros(layout.size, dtype=np.int64)
+    for number, device, counts in session.connection().execute(query):
+        if device in subject.devices:
+            total += widen(counts, layout.size)
+            last = max(last, number)
+    return last, {spec.name: layout.cells_of(total, spec.name).tolist() for spec in layout.specs}
 
 
 def _subjects(session: Session) -> list[_Subject]:

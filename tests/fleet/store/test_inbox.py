@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeopt_contract.messages import DeviceState, Reported, Telemetry
+from edgeopt_fleet.narrow import widen
 from edgeopt_fleet.store.inbox import Incoming
 from edgeopt_fleet.store.tables import ServedRow, WindowRow
-from tests.fleet.conftest import Kit, window
+from edgeopt_fleet.totals import Layout
+from tests.fleet.conftest import Kit, reference_profile, window
 
 
 def report(number: int, state: DeviceState, session: int = 1, runs: str | None = None) -> Reported:
@@ -108,7 +110,10 @@ def test_cells_that_do_not_fit_the_profile_are_left_out(kit: Kit) -> None:
     with kit.database.transaction() as session:
         row = session.get(WindowRow, 1)
         assert row is not None
-        assert {"confidence"} == set(row.cells)
+        layout = Layout.of(reference_profile())
+        counts = widen(row.counts, layout.size)
+        assert list(good.cells["confidence"]) == layout.cells_of(counts, "confidence").tolist()
+        assert 0 == layout.cells_of(counts, "brightness").sum()
 
 
 def test_confidences_that_are_no_number_count_as_zero(kit: Kit) -> None:
