@@ -1,43 +1,83 @@
-"""What the gate is told: from running totals, never by reading windows again.
+"""What the gate is told, from running totals and without reading windows again; and what it said, with the evidence.
 
-When a wave is exposed, the totals of all devices are copied. What a device has served since is the difference, so
-no clock of a device is trusted and nothing is scanned. A window that arrives late counts for the time of its
-arrival; the bundle it belongs to is always its own. Example::
+When a wave is exposed, the totals of what is compared later are copied: a sample of devices that may serve as controls,
+and what the wave's own devices had served on the new bundle. What a device has served since is the difference, so no
+clock of a device is trusted and nothing is scanned. A window that arrives late counts for the time of its arrival; the
+bundle it belongs to is always its own. All statements are over many rows at once, all arithmetic over stacks of
+devices. Example::
 
     take_baseline(session, "v2")
     evidence = gather_evidence(session, record, now)
+    store_verdict(session, record, evidence, judge(evidence, record.policy), now)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlmodel import Session, col, delete, select
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Row, and_, delete, func, insert, literal, or_, select
+from sqlmodel import Session, col
 
-from edgeopt_fleet.gate import ControlEvidence, DeviceEvidence, Evidence, Moments
-from edgeopt_fleet.rollout import Member, Rollout, is_waiting
-from edgeopt_fleet.store.tables import BaselineRow, ServedRow
+from edgeopt_contract.codec import decode
+from edgeopt_contract.profile import ReferenceProfile
+from edgeopt_contract.values import canonical_json
+from edgeopt_fleet.gate import (
+    METRICS,
+    Devices,
+    Evidence,
+    Look,
+    Metric,
+    Outcome,
+    Tally,
+    Verdict,
+    Wave,
+    canonical,
+    encode,
+)
+from edgeopt_fleet.gate.measuring import Served, Side, changes, empty_side, join, side_of
+from edgeopt_fleet.rollout import Rollout
+from edgeopt_fleet.rollout.waves import rank
+from edgeopt_fleet.store.tables import BaselineRow, BundleRow, DeviceRow, EvidenceRow, MemberRow, ServedRow, VerdictRow
+from edgeopt_fleet.totals import Layout
 
-__all__ = ["forget_baseline", "gather_evidence", "take_baseline"]
+__all__ = ["CODE", "MOST_CONTROLS", "forget_baseline", "gather_evidence", "store_verdict", "take_baseline"]
 
-Totals = Mapping[tuple[str, str], tuple[int, Moments]]  # (device, bundle) -> rows, confidences
+CODE = "gate-1"  # raised whenever the same evidence may be judged otherwise; a replay names the difference
+MOST_CONTROLS = 1000  # more make no comparison surer
+_REPEAT_VERDICT_SECONDS = 30.0  # a hold whose reasons are the same is stored again this often, with new numbers
+_DIVERGENCE_GAUGE = "golden_divergence"
+_MOST_WORDS = 20
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+_Totals = tuple[int, int, bytes]  # rows, errors, counts
+_NOTHING: _Totals = (0, 0, b"")
 
 
 def take_baseline(session: Session, rollout: str) -> None:
-    """Copy what every device has served so far; the copy of an earlier wave is replaced."""
+    """Copy what the devices served so far that the next wave will be compared by; an earlier copy is replaced."""
     forget_baseline(session, rollout)
-    for row in session.exec(select(ServedRow)):
-        session.add(
-            BaselineRow(
-                rollout=rollout,
-                device=row.device,
-                bundle=row.bundle,
-                rows=row.rows,
-                confidence_n=row.confidence_n,
-                confidence_total=row.confidence_total,
-                confidence_squares=row.confidence_squares,
-            )
-        )
+    columns = ["rollout", "device", "bundle", "rows", "errors", "counts"]
+    copied = [*map(col, (ServedRow.device, ServedRow.bundle, *_values(ServedRow)))]
+    own = and_(col(MemberRow.device) == col(ServedRow.device), col(MemberRow.bundle) == col(ServedRow.bundle))
+    to_update = select(literal(rollout), *copied).join(MemberRow, own)
+    to_update = to_update.where(col(MemberRow.rollout) == rollout, col(MemberRow.outcome).is_(None))
+    session.execute(insert(BaselineRow).from_select(columns, to_update))
+    running = and_(col(DeviceRow.id) == col(ServedRow.device), col(DeviceRow.running) == col(ServedRow.bundle))
+    there = select(col(BaselineRow.device)).where(
+        col(BaselineRow.rollout) == rollout,
+        col(BaselineRow.device) == col(ServedRow.device),
+        col(BaselineRow.bundle) == col(ServedRow.bundle),
+    )
+    for_control = select(literal(rollout), *copied).join(DeviceRow, running)
+    for_control = for_control.where(col(ServedRow.device).in_(_sample(session, rollout)), ~there.exists())
+    session.execute(insert(BaselineRow).from_select(columns, for_control))
 
 
 def forget_baseline(session: Session, rollout: str) -> None:
@@ -45,58 +85,291 @@ def forget_baseline(session: Session, rollout: str) -> None:
     session.execute(delete(BaselineRow).where(col(BaselineRow.rollout) == rollout))
 
 
+def _sample(session: Session, rollout: str) -> list[str]:
+    """Return devices that may serve as controls: all of a small fleet, of a large one the same share of each class.
+
+    Twice as many as are used, because those of the wave itself fall out.
+    """
+    query = select(col(DeviceRow.id), col(DeviceRow.hardware)).where(
+        col(DeviceRow.running).is_not(None), col(DeviceRow.revoked_at).is_(None)
+    )
+    devices = session.execute(query).all()
+    if len(devices) <= 2 * MOST_CONTROLS:
+        return [device for device, _ in devices]
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for device, hardware in devices:
+        lines.setdefault(hardware, []).append((rank(rollout, device), device))
+    share = 2 * MOST_CONTROLS / len(devices)
+    chosen = [heapq.nsmallest(max(20, round(share * len(line))), line) for line in lines.values()]
+    return [device for line in chosen for _, device in line]
+
+
 def gather_evidence(session: Session, record: Rollout, now: float) -> Evidence:
-    """Return what the gate needs to judge the current wave of ``record``."""
-    before = {
-        (row.device, row.bundle): _totals(row)
-        for row in session.exec(select(BaselineRow).where(BaselineRow.rollout == record.name))
-    }
-    total = {(row.device, row.bundle): _totals(row) for row in session.exec(select(ServedRow))}
-    current = {member.device for member in record.members.values() if member.wave == record.wave}
+    """Return what the gate needs to judge the current wave of ``record``; nothing is written.
+
+    While nobody has executed the update there is nothing to compare, and no totals are read.
+    """
+    members = _members(session, record)
+    executed = any(member.outcome is not None for member in members)
+    reader = _Reader(session)
+    wave = (
+        _wave_group(session, record, members, reader)
+        if executed
+        else _empty_group([(m.device, m.hardware) for m in members])
+    )
+    controls = _control_group(session, record, reader) if executed else _empty_group([])
+    classes = tuple(sorted({*wave.hardware, *controls.hardware}))
+    looks = _looks(session, record)
+    began = record.wave_started_at + record.policy.initial_delay_seconds
+    tally, overall, failures = _tallies(session, record)
     return Evidence(
         wave=record.wave,
-        wave_members=len(current),
+        waves=len(record.waves),
+        members=len(members),
         age_seconds=now - record.step_started_at,
-        devices=tuple(_device(record, member, before, total) for member in record.members.values() if member.exposed),
-        controls=_controls(current, before, total),
+        silent_seconds=max(now - (looks[-1].at if looks else began), 0.0),
+        history=tuple(Look(row.look) for row in looks),
+        hardware=classes,
+        exposed=_exposed(members, wave.devices(classes), wave.answered),
+        controls=controls.devices(classes),
+        tally=tally,
+        overall=overall,
+        failures=failures,
     )
 
 
-def _totals(row: ServedRow | BaselineRow) -> tuple[int, Moments]:
-    return row.rows, Moments(row.confidence_n, row.confidence_total, row.confidence_squares)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Some devices with their classes by name, what they served, and what became worse.
+
+    ``before`` and ``after`` are attempted inferences on both sides, ``answered`` those that were answered after.
+    """
+
+    names: list[str]
+    hardware: list[str]
+    before: Integers
+    after: Integers
+    answered: Integers
+    changes: Floats
+    noise: Floats
+
+    def devices(self, classes: Sequence[str]) -> Devices:
+        """Return the group as evidence, in which ``classes`` are all there are."""
+        places = {name: place for place, name in enumerate(classes)}
+        return Devices(
+            names=tuple(self.names),
+            hardware=np.array([places[name] for name in self.hardware], dtype=np.int32),
+            before=self.before,
+            after=self.after,
+            changes=self.changes.astype(np.float32),
+            noise=self.noise.astype(np.float32),
+        )
 
 
-def _device(record: Rollout, member: Member, before: Totals, total: Totals) -> DeviceEvidence:
-    nothing = (0, Moments())
-    rows, confidence = total.get((member.device, record.bundle), nothing)
-    rows_before, confidence_before = before.get((member.device, record.bundle), nothing)
-    old = Moments()
-    if member.previous is not None and member.previous != record.bundle:
-        old = total.get((member.device, member.previous), nothing)[1]
-    return DeviceEvidence(
-        device=member.device,
-        wave=member.wave,
-        online=member.online,
-        outcome=member.outcome,
-        failure=member.failure,
-        waiting=is_waiting(record, member),
-        rows=rows - rows_before,
-        new=confidence - confidence_before,
-        old=old,
-    )
+class _Reader:
+    """Reads the profiles of bundles, each once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[str, tuple[Layout, ReferenceProfile | None]] = {}
+
+    def side(self, bundle: str, later: Sequence[_Totals | None], earlier: Sequence[_Totals | None]) -> Side:
+        """Return what devices served on ``bundle`` between two totals of each; no total is none served."""
+        layout, profile = self.layout(bundle)
+        rows, errors = _difference(later, earlier)
+        counts = _stack(layout, later) - _stack(layout, earlier)
+        return side_of(Served(np.maximum(counts, 0), rows, errors), layout, profile)
+
+    def layout(self, bundle: str) -> tuple[Layout, ReferenceProfile | None]:
+        """Return how the counts of ``bundle`` are laid out, and its reference; latency only without one."""
+        if bundle not in self._known:
+            row = self._session.get(BundleRow, bundle)
+            profile = None if row is None or row.profile is None else decode(ReferenceProfile, row.profile)
+            self._known[bundle] = (Layout() if profile is None else Layout.of(profile), profile)
+        return self._known[bundle]
 
 
-def _controls(current: set[str], before: Totals, total: Totals) -> tuple[ControlEvidence, ...]:
-    """Return the devices outside the wave, each on the bundle that it served most since the wave began.
+def _stack(layout: Layout, totals: Sequence[_Totals | None]) -> Integers:
+    return layout.stack([b"" if one is None else one[2] for one in totals])
+
+
+def _difference(later: Sequence[_Totals | None], earlier: Sequence[_Totals | None]) -> tuple[Integers, Integers]:
+    """Return rows and errors (n,) between two totals of each device."""
+    pairs = [((b or _NOTHING)[:2], (a or _NOTHING)[:2]) for a, b in zip(earlier, later, strict=True)]
+    table = np.array([[b[0] - a[0], b[1] - a[1]] for b, a in pairs], dtype=np.int64).reshape(len(pairs), 2)
+    table = np.maximum(table, 0)
+    return table[:, 0], table[:, 1]
+
+
+def _members(session: Session, record: Rollout) -> Sequence[Row[Any]]:
+    """Return the members of the current wave, in the order of their names."""
+    member, device = MemberRow, DeviceRow
+    columns = (member.device, member.bundle, member.previous, member.outcome, member.held)
+    query = select(*map(col, columns), *map(col, (device.online, device.hardware, device.gauges)))
+    mine = (col(member.rollout) == record.name, col(member.wave) == record.wave, col(member.taken).is_(False))
+    query = query.join(device, col(device.id) == col(member.device)).where(*mine).order_by(col(member.device))
+    return session.execute(query).all()
+
+
+def _wave_group(session: Session, record: Rollout, members: Sequence[Row[Any]], reader: _Reader) -> _Group:
+    """Return the wave's devices: what each served on the new bundle since, against all that it served on the old."""
+    of_wave = (col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave)
+    either = or_(col(ServedRow.bundle) == col(MemberRow.bundle), col(ServedRow.bundle) == col(MemberRow.previous))
+    served = _totals(session, ServedRow, and_(col(MemberRow.device) == col(ServedRow.device), either), of_wave)
+    copied = and_(col(MemberRow.device) == col(BaselineRow.device), col(BaselineRow.bundle) == col(MemberRow.bundle))
+    earlier = _totals(session, BaselineRow, copied, (*of_wave, col(BaselineRow.rollout) == record.name))
+    pairs: dict[tuple[str, str | None], list[int]] = {}
+    for place, member in enumerate(members):
+        previous = None if member.previous == member.bundle else member.previous
+        pairs.setdefault((member.bundle, previous), []).append(place)
+    group = _empty_group([(member.device, member.hardware) for member in members])
+    parts = []
+    for (bundle, previous), places in pairs.items():
+        names = [group.names[place] for place in places]
+        new, had = [served.get((name, bundle)) for name in names], [earlier.get((name, bundle)) for name in names]
+        after = reader.side(bundle, new, had)
+        group.answered[places], lost = _difference(new, had)
+        group.after[places] = group.answered[places] + lost
+        before = empty_side(len(places))
+        if previous is not None:
+            old = [served.get((name, previous)) for name in names]
+            before = reader.side(previous, old, [None] * len(places))
+            group.before[places] = sum(_difference(old, [None] * len(places)))
+        parts.append((np.array(places), *changes(before, after)))
+    group.changes[:], group.noise[:] = join(parts, len(members))
+    level = METRICS.index(Metric.DIVERGENCE)
+    group.changes[level] = [(member.gauges or {}).get(_DIVERGENCE_GAUGE, np.nan) for member in members]
+    return group
+
+
+def _empty_group(devices: Sequence[tuple[str, str]]) -> _Group:
+    """Return a group of ``devices``, each with its hardware class, of which nothing is known yet."""
+    n = len(devices)
+    nothing = np.full((len(METRICS), n), np.nan)
+    before, after, answered = (np.zeros(n, dtype=np.int64) for _ in range(3))
+    names, hardware = [name for name, _ in devices], [hardware for _, hardware in devices]
+    return _Group(names, hardware, before, after, answered, nothing, np.zeros_like(nothing))
+
+
+def _control_group(session: Session, record: Rollout, reader: _Reader) -> _Group:
+    """Return devices outside the wave, each on the bundle that it served most since the wave began.
 
     Devices of earlier waves are among them: they ran the new bundle before and after.
     """
-    best: dict[str, ControlEvidence] = {}
-    for (device, bundle), (_, served) in total.items():
-        if device in current or (device, bundle) not in before:
-            continue
-        earlier = before[device, bundle][1]
-        control = ControlEvidence(device=device, before=earlier, after=served - earlier)
-        if device not in best or control.after.n > best[device].after.n:
-            best[device] = control
-    return tuple(best.values())
+    same = and_(col(ServedRow.device) == col(BaselineRow.device), col(ServedRow.bundle) == col(BaselineRow.bundle))
+    then, now = BaselineRow, ServedRow
+    grown = col(now.rows) + col(now.errors) - col(then.rows) - col(then.errors)
+    in_wave = select(col(MemberRow.device)).where(
+        col(MemberRow.rollout) == record.name,
+        col(MemberRow.wave) == record.wave,
+        col(MemberRow.device) == col(then.device),
+    )
+    columns = (then.device, then.bundle, DeviceRow.hardware, *_values(then), *_values(now))
+    query = select(*map(col, columns)).join(now, same).join(DeviceRow, col(DeviceRow.id) == col(then.device))
+    query = query.where(col(then.rollout) == record.name, grown > 0, ~in_wave.exists())
+    query = query.order_by(col(then.device), grown.desc(), col(then.bundle))
+    best = {row[0]: row for row in reversed(session.execute(query).all())}
+    rows = [best[device] for device in sorted(best)[:MOST_CONTROLS]]
+    group = _empty_group([(row[0], row[2]) for row in rows])
+    parts = []
+    for bundle in sorted({row[1] for row in rows}):
+        places = [place for place, row in enumerate(rows) if row[1] == bundle]
+        earlier: list[_Totals | None] = [rows[place][3:6] for place in places]
+        later: list[_Totals | None] = [rows[place][6:9] for place in places]
+        nothing: list[_Totals | None] = [None] * len(places)
+        group.before[places] = sum(_difference(earlier, nothing))
+        group.after[places] = sum(_difference(later, earlier))
+        sides = reader.side(bundle, earlier, nothing), reader.side(bundle, later, earlier)
+        parts.append((np.array(places), *changes(*sides)))
+    group.changes[:], group.noise[:] = join(parts, len(rows))
+    return group
+
+
+def _totals(
+    session: Session, table: type[ServedRow | BaselineRow], joined: Any, where: Sequence[Any]
+) -> dict[Any, _Totals]:
+    """Return totals of the members that ``where`` selects, by device and bundle."""
+    columns = (table.device, table.bundle, *_values(table))
+    query = select(*map(col, columns)).join(MemberRow, joined).where(*where)
+    return {(row[0], row[1]): (row[2], row[3], row[4]) for row in session.execute(query)}
+
+
+def _values(table: type[ServedRow | BaselineRow]) -> tuple[Any, Any, Any]:
+    return table.rows, table.errors, table.counts
+
+
+def _exposed(members: Sequence[Row[Any]], devices: Devices, answered: Integers) -> Wave:
+    outcomes = [member.outcome for member in members]
+    return Wave(
+        devices=devices,
+        online=np.array([member.online for member in members], dtype=bool),
+        confirmed=np.array([outcome == Outcome.CONFIRMED for outcome in outcomes], dtype=bool),
+        failed=np.array([outcome == Outcome.FAILED for outcome in outcomes], dtype=bool),
+        waiting=np.array([member.held for member in members], dtype=bool),
+        rows=answered,
+    )
+
+
+def _looks(session: Session, record: Rollout) -> Sequence[Row[Any]]:
+    """Return the looks of the current wave that compared something, oldest first."""
+    query = select(col(EvidenceRow.look), col(EvidenceRow.at)).where(
+        col(EvidenceRow.rollout) == record.name,
+        col(EvidenceRow.wave) == record.wave,
+        col(EvidenceRow.look).is_not(None),
+    )
+    return session.execute(query.order_by(col(EvidenceRow.id))).all()
+
+
+def _tallies(session: Session, record: Rollout) -> tuple[Tally, Tally, tuple[tuple[str, int], ...]]:
+    """Return how many executed and failed, in the wave and over all, and the failed ones' commonest words."""
+    mine = (col(MemberRow.rollout) == record.name, col(MemberRow.taken).is_(False), col(MemberRow.outcome).is_not(None))
+    grouped = select(col(MemberRow.wave), col(MemberRow.outcome), func.count()).where(*mine)
+    counted = session.execute(grouped.group_by(col(MemberRow.wave), col(MemberRow.outcome))).all()
+    tallies = []
+    for wave in (record.wave, None):
+        here = [(outcome, n) for number, outcome, n in counted if wave in (number, None)]
+        failed = sum(n for outcome, n in here if outcome == Outcome.FAILED)
+        tallies.append(Tally(sum(n for _, n in here), failed))
+    times = func.count()
+    words = select(col(MemberRow.failure), times).where(
+        *mine, col(MemberRow.outcome) == Outcome.FAILED, col(MemberRow.failure) != ""
+    )
+    words = words.group_by(col(MemberRow.failure)).order_by(times.desc(), col(MemberRow.failure)).limit(_MOST_WORDS)
+    return tallies[0], tallies[1], tuple((text, n) for text, n in session.execute(words))
+
+
+def store_verdict(session: Session, record: Rollout, evidence: Evidence, verdict: Verdict, now: float) -> None:
+    """Store a look that compared something, with its evidence; and a verdict that is news, or that is a while old.
+
+    A verdict is news when the decision or what its reasons are about changes.
+    """
+    query = (
+        select(VerdictRow).where(col(VerdictRow.rollout) == record.name).order_by(col(VerdictRow.id).desc()).limit(1)
+    )
+    last = session.execute(query).scalars().first()
+    same = last is not None and (last.wave, tuple(last.key)) == (evidence.wave, verdict.key)
+    news = last is None or not same or now - last.at >= _REPEAT_VERDICT_SECONDS
+    if not news and not verdict.tested:
+        return
+    kept = EvidenceRow(
+        rollout=record.name,
+        wave=evidence.wave,
+        at=now,
+        look=verdict.look,
+        code=CODE,
+        policy=canonical_json(msgspec.to_builtins(record.policy)),
+        evidence=encode(evidence),
+        verdict=canonical(verdict),
+    )
+    session.add(kept)
+    if news:
+        session.add(
+            VerdictRow(
+                rollout=record.name,
+                at=now,
+                wave=evidence.wave,
+                verdict=verdict.decision,
+                reasons=[reason.text for reason in verdict.reasons],
+                key=list(verdict.key),
+            )
+        )

@@ -26,6 +26,7 @@ __all__ = [
     "DeviceRow",
     "DraftRow",
     "DriftRow",
+    "EvidenceRow",
     "LeaseRow",
     "MemberRow",
     "MetadataRow",
@@ -237,7 +238,10 @@ class WindowRow(SQLModel, table=True):
     """One profile window of a device, as it came; ``counts`` as :mod:`edgeopt_fleet.narrow` packs them."""
 
     __tablename__ = "window"
-    __table_args__ = (Index("window_of_bundle", "bundle", "id"), Index("window_of_device", "device", "id"))  # the spool's numbers keep duplicates out
+    __table_args__ = (
+        Index("window_of_bundle", "bundle", "id"),
+        Index("window_of_device", "device", "id"),
+    )  # the spool's numbers keep duplicates out
 
     id: int | None = Field(default=None, primary_key=True)
     device: str
@@ -271,7 +275,7 @@ class ServedRow(SQLModel, table=True):
 
 
 class BaselineRow(SQLModel, table=True):
-    """A copy of ``served`` from the moment a rollout's current wave was exposed."""
+    """A copy of what is compared later from ``served``, of the moment a rollout's current wave was exposed."""
 
     __tablename__ = "baseline"
 
@@ -279,9 +283,8 @@ class BaselineRow(SQLModel, table=True):
     device: str = Field(primary_key=True)
     bundle: str = Field(primary_key=True)
     rows: int
-    confidence_n: int
-    confidence_total: float
-    confidence_squares: float
+    errors: int
+    counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # see edgeopt_fleet.totals
 
 
 class RolloutRow(SQLModel, table=True):
@@ -372,6 +375,25 @@ class VerdictRow(SQLModel, table=True):
     verdict: str
     reasons: list[str] = Field(sa_column=Column(JSON, nullable=False))
     key: list[str] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class EvidenceRow(SQLModel, table=True):
+    """What one look of the gate was told, and what it said: from it the verdict is computed again, byte for byte.
+
+    ``look`` is what it came to, if it compared anything; ``code`` names the rules that judged.
+    """
+
+    __tablename__ = "evidence"
+
+    id: int | None = Field(default=None, primary_key=True)
+    rollout: str = Field(index=True)
+    wave: int
+    at: float
+    look: str | None
+    code: str
+    policy: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    evidence: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    verdict: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class DriftRow(SQLModel, table=True):

@@ -87,9 +87,8 @@ def upgrade() -> None:
         sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("confidence_n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("confidence_total", sa.Float(), nullable=False),
-        sa.Column("confidence_squares", sa.Float(), nullable=False),
+        sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("rollout", "device", "bundle"),
     )
     op.create_table(
@@ -197,6 +196,20 @@ def upgrade() -> None:
         sa.Column("features", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("cohort", "bundle"),
     )
+    op.create_table(
+        "evidence",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rollout", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("wave", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("look", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
+        sa.Column("code", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("policy", sa.LargeBinary(), nullable=False),
+        sa.Column("evidence", sa.LargeBinary(), nullable=False),
+        sa.Column("verdict", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_evidence_rollout"), "evidence", ["rollout"], unique=False)
     op.create_table(
         "lease",
         sa.Column("role", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -397,6 +410,8 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_member_device"), table_name="member")
     op.drop_table("member")
     op.drop_table("lease")
+    op.drop_index(op.f("ix_evidence_rollout"), table_name="evidence")
+    op.drop_table("evidence")
     op.drop_table("drift")
     op.drop_table("draft")
     op.drop_index(op.f("ix_device_hardware"), table_name="device")
