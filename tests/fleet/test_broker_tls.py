@@ -5,183 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import shlex
-import shutil
 import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiomqtt
 import pytest
 
-from edgeopt_agent.refusals import Refusal
-from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.topics import PREFIX, Topics
-from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, BrokerTls, EmbeddedBroker
 from edgeopt_fleet.ca import DeviceAuthority
-from edgeopt_fleet.credentials import client_context, write_pair
-from edgeopt_fleet.mosquitto import ExternalBroker, MosquittoFiles, write_mosquitto_files
-from edgeopt_fleet.server import free_port
-from edgeopt_fleet.store.identities import BrokerUser
-from tests.fleet.conftest import eventually
+from tests.brokers import Running, make_files, run_broker
 from tests.identity import DeviceKey, issue
 
 pytestmark = pytest.mark.scenario
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 DEVICES = ("cam-1", "cam-2")
-
-
-@dataclass
-class Running:
-    """A broker with mutual TLS, the fleet's CA, and a certificate for each of two devices."""
-
-    directory: Path
-    port: int
-    authority: DeviceAuthority
-    broker: EmbeddedBroker | ExternalBroker | None = None
-    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
-    serials: dict[str, str] = field(default_factory=dict)
-    revoked: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def ca(self) -> Path:
-        """The CA's certificate."""
-        return self.directory / "ca" / "ca.pem"
-
-    def issue(self, device: str, *, by: DeviceAuthority | None = None, now: float | None = None) -> ssl.SSLContext:
-        """Return how ``device`` connects with a certificate ``by`` a CA (the fleet's), made ``now``."""
-        key = DeviceKey()
-        issued = issue(by or self.authority, device, key, now=time.time() if now is None else now)
-        self.serials[device] = issued.serial
-        return key.context(self.directory, self.authority.pem, issued.pem)
-
-    def users(self) -> list[BrokerUser]:
-        """Return whom the embedded broker lets in."""
-        gone = {serial for serial, _ in self.revoked}
-        return [
-            BrokerUser(device=device, serial=serial, password_hash="")
-            for device, serial in self.serials.items()
-            if serial not in gone
-        ]
-
-    def fleet(self) -> aiomqtt.Client:
-        """Return the fleet's own client."""
-        context = client_context(self.ca, self.directory / "client.pem")
-        return aiomqtt.Client("127.0.0.1", self.port, identifier="edgeopt-fleet", tls_context=context)
-
-    def client(self, device: str, context: ssl.SSLContext | None = None) -> aiomqtt.Client:
-        """Return a device's client."""
-        return aiomqtt.Client(
-            "127.0.0.1",
-            self.port,
-            identifier=device,
-            tls_context=context or self.contexts[device],
-            protocol=aiomqtt.ProtocolVersion.V311,
-        )
-
-    async def refusal(self, device: str, context: ssl.SSLContext) -> str:
-        """Return why the broker does not let this certificate in; empty if it does."""
-        refusal = Refusal()
-        client = aiomqtt.Client("127.0.0.1", self.port, identifier=device, tls_context=context, logger=refusal.logger)
-        try:
-            await refusal.or_done(client.__aenter__())
-        except (UnreachableError, aiomqtt.MqttError) as error:
-            return str(error)
-        await client.__aexit__(None, None, None)
-        return ""
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Running:
     """The files of a fleet and two devices."""
-    (tmp_path / "ca").mkdir()
-    DeviceAuthority.create(tmp_path / "ca", time.time())
-    running = Running(tmp_path, free_port("127.0.0.1"), DeviceAuthority.load(tmp_path / "ca"))
-    write_pair(tmp_path / "server.pem", running.authority.make_server(["127.0.0.1"], time.time()))
-    write_pair(tmp_path / "client.pem", running.authority.make_client(FLEET_USER, time.time()))
-    running.contexts = {device: running.issue(device) for device in DEVICES}
-    return running
+    return make_files(tmp_path, DEVICES)
 
 
 @pytest.fixture(params=["nats", "mosquitto"])
 async def running(request: pytest.FixtureRequest, made: Running) -> AsyncIterator[Running]:
     """A running broker of either kind."""
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(_nats(made) if request.param == "nats" else _mosquitto(made))
-
-        async def ready() -> bool:
-            with contextlib.suppress(aiomqtt.MqttError):
-                async with made.fleet():
-                    return True
-            return False
-
-        await eventually(ready, "the broker")
+    async with run_broker(request.param, made):
         yield made
-
-
-@contextlib.asynccontextmanager
-async def _nats(made: Running) -> AsyncIterator[None]:
-    settings = BrokerSettings(
-        directory=made.directory / "broker",
-        pid_file=made.directory / "broker.pid",
-        host="127.0.0.1",
-        port=made.port,
-        tls=BrokerTls(server=made.directory / "server.pem", ca=made.ca),
-    )
-    settings.directory.mkdir()
-
-    async def users() -> list[BrokerUser]:
-        return made.users()
-
-    made.broker = EmbeddedBroker(settings, users)
-    task = asyncio.create_task(made.broker.run())
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _mosquitto(made: Running) -> AsyncIterator[None]:
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    files = MosquittoFiles(
-        directory=made.directory / "broker",
-        host="127.0.0.1",
-        port=made.port,
-        server=made.directory / "server.pem",
-        ca=made.ca,
-    )
-    files.directory.mkdir()
-    write_mosquitto_files(files, made.authority, (), time.time())
-    with _process([MOSQUITTO, "-c", str(files.directory / "mosquitto.conf")], made.directory / "mosquitto.log") as pid:
-
-        async def revoked() -> list[tuple[str, int]]:
-            return made.revoked
-
-        made.broker = ExternalBroker(
-            files,
-            made.authority,
-            revoked,
-            address=("127.0.0.1", made.port),
-            command=shlex.join(["kill", "-HUP", str(pid)]),
-        )
-        yield
-
-
-@contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[int]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 async def test_a_certificate_of_the_fleet_is_let_in_and_no_other(running: Running, tmp_path: Path) -> None:
