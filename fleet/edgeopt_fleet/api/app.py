@@ -20,12 +20,14 @@ from starlette.exceptions import HTTPException
 from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.api import (
     alerts,
+    approval,
     audit,
     bundles,
     cohorts,
     devices,
     downloads,
     identities,
+    operations,
     rollouts,
     tokens,
     tuf,
@@ -34,8 +36,7 @@ from edgeopt_fleet.api import (
 from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
-from edgeopt_fleet.api.services import Services, services_of
-from edgeopt_fleet.api.views import Health
+from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import ProblemError, UnauthorizedError
 
 __all__ = ["create_app"]
@@ -52,6 +53,7 @@ _ROUTERS = (  # who may call what stands in edgeopt_fleet.rights
     bundles.router,
     tuf.router,
     rollouts.router,
+    approval.router,
     alerts.router,
     users.router,
     audit.router,
@@ -85,17 +87,12 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(StorageError, _on_failure)
     app.add_exception_handler(Exception, _on_failure)
-    app.add_api_route("/healthz", _health, methods=["GET"], response_model=Health, tags=["operations"])
+    app.include_router(operations.router)  # app.state.operations is theirs
     api = APIRouter(prefix="/api/v1")
     for router in _ROUTERS:
         api.include_router(router)
     app.include_router(api)
     return app
-
-
-async def _health(request: Request) -> Health:
-    """Say whether the server answers and hears its devices."""
-    return Health(status="ok", broker="connected" if services_of(request).is_connected() else "disconnected")
 
 
 async def _on_problem(_request: Request, error: Exception) -> JSONResponse:
