@@ -10,13 +10,14 @@ whatever they call may ask. It decides nothing about rights. Example::
 from __future__ import annotations
 
 import contextlib
+import getpass
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from edgeopt_fleet.rights import Role
 
-__all__ = ["NOBODY", "WORKER", "Actor", "acting_as", "current_actor"]
+__all__ = ["NOBODY", "WORKER", "Actor", "acting_as", "current_actor", "whoever_types"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +52,8 @@ def acting_as(actor: Actor) -> Iterator[None]:
         yield
     finally:
         _ACTING.reset(token)
+
+
+def whoever_types() -> Actor:
+    """Return the account of this machine that runs a command on the fleet's directory."""
+    return Actor(name=f"command/{getpass.getuser()}", via="command")

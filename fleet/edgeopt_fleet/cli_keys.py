@@ -171,11 +171,12 @@ def accept(directory: Path, file: Path) -> None:
 def discard(directory: Path) -> None:
     """Forget what waits for signatures; nothing of it was in force."""
     with _repository(directory) as repository:
-        repository.discard_drafts()
+        repository.discard_drafts(time.time())
 
 
 @contextmanager
 def _repository(directory: Path) -> Iterator[Repository]:
+    from edgeopt_fleet.acting import acting_as, whoever_types
     from edgeopt_fleet.config import Home, read_config
     from edgeopt_fleet.store.database import Database
     from edgeopt_fleet.tuf.repository import Repository
@@ -183,7 +184,8 @@ def _repository(directory: Path) -> Iterator[Repository]:
     home = Home(directory)
     database = Database.open(home.address(read_config(home.config)))
     try:
-        yield Repository(database, home.keys)
+        with acting_as(whoever_types()):
+            yield Repository(database, home.keys)
     finally:
         database.close()
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session, and_, col, not_, or_, select
 
@@ -26,6 +27,7 @@ from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.storage import storage_errors, write_atomically
 from edgeopt_contract.values import check_digest, digest_of
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, TooLargeError
+from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow
 from edgeopt_fleet.tuf.repository import Repository
@@ -99,6 +101,7 @@ class Bundles:
         )
         with self._database.transaction() as session:
             row = session.get(BundleRow, digest)
+            before = None if row is None else _state(row)
             if row is None:
                 row = BundleRow(
                     digest=digest,
@@ -113,6 +116,8 @@ class Bundles:
                 row.complete = True
                 session.flush()
                 self._repository.add_bundle(session, row, now)
+            if _state(row) != before:
+                _tell(session, row, before, now)
         return posted
 
     def page(self, wanted: BundleFilter, after: tuple[float, str] | None, limit: int) -> Sequence[BundleRow]:
@@ -173,6 +178,21 @@ class Bundles:
 
     def _path(self, sha256: str) -> Path:
         return self._directory / sha256
+
+
+def _state(row: BundleRow) -> dict[str, Any]:
+    return {"digest": row.digest, "complete": row.complete, "counter": row.counter}
+
+
+def _tell(session: Session, row: BundleRow, before: dict[str, Any] | None, now: float) -> None:
+    change = Change(
+        operation="bundle.publish",
+        subject=f"bundle/{row.digest}",
+        before=before,
+        after=_state(row),
+        detail={"name": row.name, "version": row.version, "complete": row.complete},
+    )
+    append(session, change, now)
 
 
 def find_bundle(session: Session, prefix: str) -> BundleRow:

@@ -12,6 +12,7 @@ and lets the old ones go on for a while. There is always a user left who may cha
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from dataclasses import dataclass, field
 from sqlmodel import Session, col, select
 
 from edgeopt_contract.values import digest_of
-from edgeopt_fleet.problems import ConflictError, NotFoundError
+from edgeopt_fleet.acting import NOBODY, WORKER
+from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
 from edgeopt_fleet.rights import Role
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.database import Database
@@ -30,6 +32,8 @@ __all__ = ["KEY_PREFIX", "KeyHolder", "NewKey", "User", "Users"]
 KEY_PREFIX = "eok_"
 _SHOWN = len(KEY_PREFIX) + 8  # 48 of 256 bits: enough to tell keys apart, and no help in guessing the rest
 _LOCK = "users"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+_RESERVED = (NOBODY.name, WORKER.name)  # they stand in the audit log as who acts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,15 @@ class Users:
         self._database = database
 
     def create(self, name: str, role: Role, now: float, *, lifetime_seconds: int | None = None) -> NewKey:
-        """Add a user and make the first key. Raises :class:`ConflictError`: a name is given once, for ever."""
+        """Add a user and make the first key.
+
+        Raises :class:`InvalidError` for what cannot be a name, and :class:`ConflictError`: a name is given once, for ever.
+        """
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            raise InvalidError(
+                f"expected a name of 1-48 letters, digits, '.', '_' or '-' that the fleet does not use itself, got "
+                f"{name[:80]!r}"
+            )
         with self._database.transaction(lock=_LOCK) as session:
             if session.get(UserRow, name) is not None:
                 raise ConflictError(f"there is a user {name!r} already, or was: names stand in the audit log for good")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from securesystemslib.signer import CryptoSigner, Key
 from sqlmodel import Session, col, delete, select
@@ -45,12 +45,16 @@ from edgeopt_fleet.tuf.metadata import (
     sign,
 )
 from edgeopt_fleet.tuf.rows import Standing, draft_of, message_of, newest, parse_role, put, row_of, standing_of
+from edgeopt_fleet.tuf.telling import told
 
 __all__ = ["Repository", "RoleView", "Unsigned"]
+
+T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
 
 _RENEW_SHARE = 0.5  # of a root's, targets' or snapshot's validity that is left when it is signed again
 _TIMESTAMP_AGE_SECONDS = 86400.0  # the timestamp tells devices the time, so it is never much older
 _KEPT_TARGETS = 200
+_LEAP = 1000  # more versions than a fleet makes between a back-up and its restoration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +141,7 @@ class Repository:
         root = sign(first_root(keys, now, self._validity), signers.values())
         targets = next_targets(None, now, validity=self._validity)
         sign(targets, _of_role(root, Targets.type, signers))
-        with self._database.transaction() as session:
+        with self._database.transaction() as session, told(session, "tuf.create", now):
             put(session, root)
             put(session, targets)
             self._sign_online(session, root, targets, now)
@@ -154,7 +158,7 @@ class Repository:
                 bundles_of(offered)
         except MessageError as error:
             raise InvalidError(str(error)) from error
-        with self._database.transaction() as session:
+        with self._database.transaction() as session, told(session, "tuf.accept", now, {"role": role}):
             current = parse_role(role, newest(session, role))
             draft = draft_of(session, role)
             if draft is not None and draft.signed == offered.signed:
@@ -173,7 +177,8 @@ class Repository:
 
     def change_keys(self, changes: tuple[Change, ...], now: float) -> list[Standing]:
         """Draft a new root with other keys, and new targets where their keys change; sign what can be signed here."""
-        with self._database.transaction() as session:
+        roles = {"roles": sorted({change.role for change in changes})}
+        with self._database.transaction() as session, told(session, "tuf.change_keys", now, roles):
             root = parse(Root, newest(session, Root.type))
             try:
                 draft = next_root(draft_of(session, Root.type) or root, changes, now, self._validity)
@@ -207,9 +212,9 @@ class Repository:
                 public_path(path).unlink(missing_ok=True)
         return unused
 
-    def discard_drafts(self) -> None:
+    def discard_drafts(self, now: float) -> None:
         """Forget what waits for signatures."""
-        with self._database.transaction() as session:
+        with self._database.transaction() as session, told(session, "tuf.discard_drafts", now):
             session.execute(delete(DraftRow))
 
     def add_bundle(self, session: Session, row: BundleRow, now: float) -> None:
@@ -231,7 +236,7 @@ class Repository:
             length=len(row.manifest),
             name=row.name,
             version=row.version,
-            counter=known[-1].counter + 1 if known else 1,
+            counter=max(known[-1].counter + 1 if known else 1, current.signed.version),  # beyond what a leap left out
             rollback=_ways_back(session, [bundle.digest for bundle in known]),
         )
         retired = [bundle.path for bundle in known[: max(0, len(known) + 1 - _KEPT_TARGETS)]]
@@ -242,7 +247,7 @@ class Repository:
 
     def renew(self, now: float) -> int:
         """Sign again what would expire soon, as far as the keys are here; return the timestamp's version."""
-        with self._database.transaction() as session:
+        with self._database.transaction() as session, told(session, "tuf.renew", now):
             root = parse(Root, newest(session, Root.type))
             targets = parse(Targets, newest(session, Targets.type))
             if self._is_due(root, self._validity.root, now) and draft_of(session, Root.type) is None:
@@ -253,6 +258,31 @@ class Repository:
             session.flush()
             self._settle(session, now)
             return parse(Timestamp, newest(session, Timestamp.type)).signed.version
+
+    def leap(self, now: float) -> tuple[str, ...]:
+        """Give the metadata versions beyond those that this fleet had reached after it was backed up.
+
+        Devices refuse versions below those they have seen (TUF specification, 5.4.3 and 5.5.5). Returns the roles
+        whose keys are elsewhere: people have to sign those again.
+        """
+        with self._database.transaction() as session:
+            root, targets = parse(Root, newest(session, Root.type)), parse(Targets, newest(session, Targets.type))
+            signers = self._signers()
+            here = _of_role(root, Targets.type, signers)
+            can_sign = len(here) >= root.signed.roles[Targets.type].threshold
+            if can_sign:
+                targets = _leaped(next_targets(targets, now, validity=self._validity))
+                put(session, sign(targets, here))
+                session.execute(delete(DraftRow).where(col(DraftRow.role) == Targets.type))
+            old = parse(Snapshot, newest(session, Snapshot.type))
+            snapshot = sign(
+                _leaped(next_snapshot(old, targets, now, self._validity)), _of_role(root, Snapshot.type, signers)
+            )
+            put(session, snapshot)
+            before = parse(Timestamp, newest(session, Timestamp.type))
+            timestamp = _leaped(next_timestamp(before, snapshot, now, self._validity))
+            put(session, sign(timestamp, _of_role(root, Timestamp.type, signers)))
+        return () if can_sign else (Targets.type,)
 
     # --- inside a transaction -------------------------------------------------------------------------------------
 
@@ -341,6 +371,11 @@ class Repository:
     def _signers(self) -> dict[str, CryptoSigner]:
         """Return the private keys on this server by key id; each file is named after its key."""
         return {path.stem: load_signer(path) for path in sorted(self._keys.glob("*.pem"))}
+
+
+def _leaped(metadata: Metadata[T]) -> Metadata[T]:
+    metadata.signed.version += _LEAP
+    return metadata
 
 
 def _of_role(root: Metadata[Root], role: str, signers: Mapping[str, CryptoSigner]) -> list[CryptoSigner]:
