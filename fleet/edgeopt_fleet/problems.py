@@ -16,6 +16,7 @@ Each kind has a type URI, ``urn:edgeopt:problem:<kind>``, by which programs tell
         ├── RangeError                   416  the range lies outside of the file
         ├── InvalidError                 422  the request is understood, but asks for something impossible
         │   └── KeyReusedError           422  the Idempotency-Key came with another request before
+        ├── BusyError                    503  too many do the same already
         └── RateLimitedError             429  too many requests; when to come again
 """
 
@@ -26,6 +27,7 @@ from typing import ClassVar
 from edgeopt_contract.errors import UsageError
 
 __all__ = [
+    "BusyError",
     "ConflictError",
     "ForbiddenError",
     "InProgressError",
@@ -137,3 +139,11 @@ class RateLimitedError(ProblemError):
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BusyError(ProblemError):
+    """Too many do the same already, or what is asked for is not ready."""
+
+    kind = "unavailable"
+    status = 503
+    title = "Unavailable"

@@ -1,9 +1,10 @@
-"""A fleet made and a fleet served: the one place where everything is wired together.
+"""The fleet's processes: the one place where everything is wired together.
 
-Example::
+``serve`` is all in one; ``serve_api`` and ``serve_worker`` run apart, as many as wanted, over one database; and
+``serve_broker`` runs a node of a NATS cluster. Each runs until SIGTERM or SIGINT, then ends what it has begun, hands
+its roles back, and returns. Example::
 
-    create_fleet(Home(Path("fleet")), config)
-    asyncio.run(serve(Home(Path("fleet"))))      # until SIGTERM or SIGINT
+    asyncio.run(serve(Home(Path("fleet"))))
 """
 
 from __future__ import annotations
@@ -12,194 +13,251 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
+import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import uvicorn
+from starlette.types import ASGIApp
 
 from edgeopt_contract.errors import UsageError
-from edgeopt_contract.storage import new_directory, storage_errors, write_atomically
-from edgeopt_contract.values import canonical_json
+from edgeopt_contract.storage import storage_errors, write_atomically
 from edgeopt_fleet.api.app import create_app
-from edgeopt_fleet.api.services import Reach, Services
-from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, BrokerTls, EmbeddedBroker, nats_executable
+from edgeopt_fleet.api.observe import Observed
+from edgeopt_fleet.api.operations import Operations, create_probe
+from edgeopt_fleet.api.services import BrokerControl, Reach, Services
+from edgeopt_fleet.api.watchers import Watchers
+from edgeopt_fleet.broker import EmbeddedBroker, nats_executable
+from edgeopt_fleet.brokers import (
+    AnyBroker,
+    DistantBroker,
+    addresses_of,
+    embedded_broker,
+    external_broker,
+    follow_users,
+    node_broker,
+)
 from edgeopt_fleet.ca import DeviceAuthority
-from edgeopt_fleet.config import FleetConfig, Home, read_config, write_config
-from edgeopt_fleet.credentials import client_context, server_names, write_pair
-from edgeopt_fleet.drift import DriftRules
-from edgeopt_fleet.ingest import Ingest
-from edgeopt_fleet.link import BrokerAddress, Link
-from edgeopt_fleet.mosquitto import ExternalBroker, MosquittoFiles, write_mosquitto_files
+from edgeopt_fleet.config import FleetConfig, Home, read_config
+from edgeopt_fleet.credentials import write_own_pairs
+from edgeopt_fleet.duties import Duties, Site
+from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.rates import Limits
-from edgeopt_fleet.rights import Role
+from edgeopt_fleet.roles import Roles
 from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.signals import News, Signals
 from edgeopt_fleet.store.alert_book import AlertBook
-from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
-from edgeopt_fleet.store.inbox import Inbox
-from edgeopt_fleet.store.outbox import Outbox
+from edgeopt_fleet.store.leases import Leases
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
 from edgeopt_fleet.store.tokens import Tokens
 from edgeopt_fleet.store.users import Users
-from edgeopt_fleet.tuf.keys import create_server_key
-from edgeopt_fleet.tuf.metadata import ROLES
-from edgeopt_fleet.tuf.renewal import Renewal
 from edgeopt_fleet.tuf.repository import Repository
-from edgeopt_fleet.worker import Timing, Worker
+from edgeopt_fleet.watch import Watch
+from edgeopt_fleet.web import answer, free_port, listen, stop_on_signals
+from edgeopt_fleet.worker import Worker
 
-__all__ = ["create_fleet", "free_port", "serve"]
+__all__ = ["free_port", "serve", "serve_api", "serve_broker", "serve_worker"]
 
-_SHUTDOWN_SECONDS = 3
-
-
-def free_port(host: str) -> int:
-    """Return a TCP port that is free on ``host`` at this moment."""
-    with contextlib.closing(socket.socket()) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise UsageError(f"cannot listen on {host}: {error.strerror}; give an address of this machine") from error
-        return int(probe.getsockname()[1])
-
-
-def create_fleet(home: Home, config: FleetConfig) -> None:
-    """Write a new fleet: settings, keys, database, and the operator's access; all of it or nothing.
-
-    Raises :class:`UsageError` when there is something in the directory already.
-    """
-    if home.directory.exists() and (not home.directory.is_dir() or any(home.directory.iterdir())):
-        raise UsageError(f"{home.directory} exists and is not empty; choose another directory, or serve what is there")
-    with new_directory(home.directory) as temporary:
-        new = Home(temporary)
-        with storage_errors(home.directory):
-            for directory in (new.blocks, new.broker, new.ca, new.keys, new.run):
-                directory.mkdir(mode=0o700)
-        write_atomically(new.config, write_config(config).encode(), mode=0o600)  # it may hold a password
-        now = time.time()
-        DeviceAuthority.create(new.ca, now)
-        database = Database.create(new.address(config))
-        key = Users(database).create("operator", Role.ADMIN, now).key
-        Repository(database, new.keys).create({role: (create_server_key(new.keys),) for role in ROLES}, now)
-        database.close()
-        if not config.database:
-            with storage_errors(home.directory):
-                new.database.chmod(0o600)
-        authority = DeviceAuthority.load(new.ca)
-        _make_certificates(new, config, authority)
-        access = {"url": _url(config), "key": key} | ({"ca": authority.pem} if config.tls else {})
-        write_atomically(new.operator, canonical_json(access) + b"\n", mode=0o600)
-    if config.broker == "mosquitto":  # its files name the directory, which has its name only now
-        write_mosquitto_files(_mosquitto_files(home, config), authority, (), now)
-
-
-def _make_certificates(home: Home, config: FleetConfig, authority: DeviceAuthority) -> None:
-    """Write the certificates of the fleet's own programs; they are made anew at every start."""
-    now = time.time()
-    write_pair(home.server_pem, authority.make_server(server_names(config.host, config.names), now))
-    write_pair(home.client_pem, authority.make_client(FLEET_USER, now))
-
-
-def _mosquitto_files(home: Home, config: FleetConfig) -> MosquittoFiles:
-    return MosquittoFiles(
-        directory=home.broker, host=config.host, port=config.mqtt_port, server=home.server_pem, ca=home.ca / "ca.pem"
-    )
-
-
-def _url(config: FleetConfig) -> str:
-    return f"{'https' if config.tls else 'http'}://{_reachable(config.host)}:{config.http_port}"
-
-
-def _reachable(host: str) -> str:
-    """Return an address at which a server that listens on ``host`` is reached from this machine."""
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+Work = Coroutine[Any, Any, None]
 
 
 async def serve(home: Home) -> None:
-    """Serve the fleet in ``home`` until SIGTERM or SIGINT.
+    """Serve the fleet in ``home``: API, all roles, and the broker if it is the embedded one.
 
     Raises :class:`UsageError` when it cannot start: no fleet there, already served, or a port that is taken.
     """
     config = read_config(home.config)
     if config.broker == "embedded":
         nats_executable()  # fail now rather than in the background
-    with _lock(home), contextlib.closing(_listen(config.host, config.http_port)) as listener:
-        database = Database.open(home.address(config))
-        serial = Serial(writers=database.writers)
-        try:
-            await _run(home, config, listener, database, serial)
-        except ExceptionGroup as group:  # part of the server failed: say which way, not that it was a group
-            raise group.exceptions[0] from group
-        finally:
-            serial.close()
-            database.close()
+    with _lock(home), contextlib.closing(listen(config.host, config.http_port)) as listener:
+        async with _site(home, config) as site:
+            authority = DeviceAuthority.load(home.ca)
+            write_own_pairs(home, config, authority)
+            broker = _broker(site, authority, own=True)
+            if isinstance(broker, EmbeddedBroker) or not config.database:
+                await site.serial(Registry(site.database).mark_all_offline)  # they say so when they are back
+            name = f"serve@{socket.gethostname()}:{home.directory.absolute()}"  # a restart needs to wait for nobody
+            duties = Duties(site, addresses_of(home, config, broker), "edgeopt-fleet")
+            watch = _watch(site, duties.hears)
+            app = _application(site, authority, broker, watch)
+            await _run(
+                site, app, listener,
+                background=[*_broker_work(site, broker), watch.run()],
+                roles=_roles(site, duties, name),
+            )  # fmt: skip
 
 
-async def _run(home: Home, config: FleetConfig, listener: socket.socket, database: Database, serial: Serial) -> None:
-    metadata = Repository(database, home.keys)
-    registry, rollouts = Registry(database), Rollouts(database)
-    bundles = Bundles(database, home.blocks, metadata)
-    await serial(registry.mark_all_offline)
-    authority = DeviceAuthority.load(home.ca)
-    _make_certificates(home, config, authority)
-    identities = Identities(database)
-    broker, address = _broker(home, config, authority, identities, serial)
-    ingest = Ingest(Inbox(database), serial)
-    link = Link(address, Outbox(database, bundles, metadata), serial, ingest.receive)
-    timing = Timing(tick_seconds=config.tick_seconds, drift_look_seconds=config.drift_look_seconds)
-    alerts = Alerts(database, DriftRules())
-    worker = Worker(rollouts, alerts, serial, link.announce, timing)
+async def serve_api(home: Home) -> None:
+    """Answer the API, and nothing else. Raises :class:`UsageError` when it cannot start."""
+    config = read_config(home.config)
+    with contextlib.closing(listen(config.host, config.http_port)) as listener:
+        async with _site(home, config) as site:
+            authority = DeviceAuthority.load(home.ca)
+            write_own_pairs(home, config, authority)
+            broker = _broker(site, authority, own=False)
+            watch = _watch(site, lambda: None)
+            app = _application(site, authority, broker, watch)
+            await _run(site, app, listener, background=[broker.run(), watch.run()])
+
+
+async def serve_worker(home: Home) -> None:
+    """Do the work of the roles that are free, and stand by for the others. Raises :class:`UsageError`."""
+    config = read_config(home.config)
+    with contextlib.ExitStack() as stack:
+        listener = None
+        if config.worker_port:
+            listener = stack.enter_context(contextlib.closing(listen(config.worker_host, config.worker_port)))
+        async with _site(home, config) as site:
+            write_own_pairs(home, config, DeviceAuthority.load(home.ca))
+            name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+            addresses = addresses_of(home, config, DistantBroker(site.signals))
+            duties = Duties(site, addresses, f"edgeopt-fleet-{name}")
+            watch = _watch(site, duties.hears)
+            app = Observed(create_probe(Operations(site.metrics, watch)), site.metrics)
+            await _run(site, app, listener, background=[watch.run()], roles=_roles(site, duties, name))
+
+
+async def serve_broker(home: Home, node: str) -> None:
+    """Run one node of the NATS cluster in the settings. Raises :class:`UsageError` when there is none of that name."""
+    config = read_config(home.config)
+    nats_executable()
+    async with _site(home, config) as site:
+        authority = DeviceAuthority.load(home.ca)
+        broker = node_broker(home, config, node, authority, Identities(site.database), site.serial)
+        await _run(site, None, None, background=_followed(site, broker))
+
+
+@contextlib.asynccontextmanager
+async def _site(home: Home, config: FleetConfig) -> AsyncIterator[Site]:
+    """Open what all parts of one process share, and close it at the end."""
+    database = Database.open(home.address(config))
+    serial = Serial(writers=database.writers)
+    try:
+        yield Site(
+            home=home,
+            config=config,
+            database=database,
+            serial=serial,
+            signals=Signals(config.database),
+            metrics=Metrics(),
+        )
+    except ExceptionGroup as group:  # part of the process failed: say which way, not that it was a group
+        raise group.exceptions[0] from group
+    finally:
+        serial.close()
+        database.close()
+
+
+async def _run(
+    site: Site,
+    app: ASGIApp | None,
+    listener: socket.socket | None,
+    *,
+    background: Sequence[Work],
+    roles: Roles | None = None,
+) -> None:
+    """Answer and work until a signal comes; then hand the roles back first, while all else still runs."""
+    stop = stop_on_signals()
+    config = site.config
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in (site.signals.run(), *background)]
+        holding = group.create_task(roles.run()) if roles is not None else None
+        print(f"fleet is ready at {config.url}" if app else "fleet is ready", file=sys.stderr, flush=True)
+        if app is not None and listener is not None:
+            await answer(app, listener, stop, site.home.server_pem if config.tls else None)
+        else:
+            await stop.wait()
+        if holding is not None:
+            holding.cancel()
+            await asyncio.wait([holding])
+        for task in tasks:
+            task.cancel()
+
+
+def _broker(site: Site, authority: DeviceAuthority, *, own: bool) -> AnyBroker:
+    """Return the broker that the settings ask for; the embedded one only in the process that it lives in."""
+    identities = Identities(site.database)
+    if site.config.broker == "mosquitto":
+        return external_broker(site.home, site.config, authority, identities, site.serial)
+    if site.config.broker == "embedded" and own:
+        return embedded_broker(site.home, site.config, identities, site.serial)
+    return DistantBroker(site.signals)
+
+
+def _broker_work(site: Site, broker: AnyBroker) -> list[Work]:
+    """Return what runs beside a process that has a broker; on SQLite no other process enrols devices."""
+    if isinstance(broker, EmbeddedBroker) and site.config.database:
+        return _followed(site, broker)
+    return [broker.run()]
+
+
+def _followed(site: Site, broker: EmbeddedBroker) -> list[Work]:
+    return [broker.run(), follow_users(broker, site.database, site.serial, site.signals)]
+
+
+def _roles(site: Site, duties: Duties, name: str) -> Roles:
+    leases = Leases(site.database, owner=name, seconds=site.config.lease_seconds)
+    return Roles(leases, site.database, site.signals, site.metrics, duties.works(), note=duties.note)
+
+
+def _watch(site: Site, hears: Callable[[], bool | None]) -> Watch:
+    return Watch(site.database, site.serial, site.metrics, hears=hears)
+
+
+def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, watch: Watch) -> ASGIApp:
+    """Return the API over this process's stores; what it changes wakes whoever works on it."""
+    database, serial = site.database, site.serial
+    metadata = Repository(database, site.home.keys)
+    rollouts = Rollouts(database)
     app = create_app(
         Services(
             serial=serial,
-            registry=registry,
+            registry=Registry(database),
             cohorts=Cohorts(database),
-            identities=identities,
-            bundles=bundles,
+            identities=Identities(database),
+            bundles=Bundles(database, site.home.blocks, metadata),
             rollouts=rollouts,
             alert_book=AlertBook(database),
             answers=AnswerBook(database),
+            feed=Feed(database),
+            watchers=Watchers(),
             users=Users(database),
             tokens=Tokens(database),
             audit=AuditLog(database),
-            limits=_limits(config),
-            four_eyes=config.approval == "four-eyes",
-            worker=worker,
-            is_connected=lambda: link.connected,
+            limits=_limits(site.config),
+            four_eyes=site.config.approval == "four-eyes",
+            worker=Worker(rollouts, serial, _waking(site.signals)),
+            is_connected=watch.is_connected,
             broker=broker,
             authority=authority,
-            reach=_reach(config),
+            reach=_reach(site.config),
             metadata=metadata,
             clock=time.time,
         )
     )
-    pair = str(home.server_pem) if config.tls else None
-    web = _Web(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ssl_certfile=pair, ssl_keyfile=pair)
-    )
-    async with asyncio.TaskGroup() as group:
-        background = [
-            group.create_task(work)
-            for work in (
-                broker.run(),
-                link.run(),
-                ingest.run(link.acknowledge),
-                worker.run(),
-                Renewal(metadata, serial, link.announce).run(),
-            )
-        ]
-        await _serve_web(web, listener, config)
-        for task in background:
-            task.cancel()
+    app.state.operations = Operations(site.metrics, watch)
+    return Observed(app, site.metrics)
+
+
+def _waking(signals: Signals) -> Callable[[object], Awaitable[None]]:
+    """Return what is called after an order: whoever publishes and whoever moves rollouts on look at once."""
+
+    async def wake(_devices: object) -> None:
+        await signals.send(News.DESIRED)
+        await signals.send(News.ROLLOUTS)
+
+    return wake
 
 
 def _limits(config: FleetConfig) -> Limits:
@@ -220,68 +278,6 @@ def _reach(config: FleetConfig) -> Reach:
         mqtt_tls=not config.plain,
         certificate_seconds=config.certificate_days * 86400,
     )
-
-
-def _broker(
-    home: Home, config: FleetConfig, authority: DeviceAuthority, identities: Identities, serial: Serial
-) -> tuple[EmbeddedBroker | ExternalBroker, BrokerAddress]:
-    """Return the broker that the settings ask for, and how the fleet itself connects to it."""
-    host = config.mqtt_host if config.mqtt_host and config.broker == "mosquitto" else _reachable(config.host)
-    tls = None if config.plain else client_context(home.ca / "ca.pem", home.client_pem)
-    if config.broker == "mosquitto":
-        external = ExternalBroker(
-            _mosquitto_files(home, config),
-            authority,
-            lambda: serial(identities.revoked),
-            address=(host, config.mqtt_port),
-            command=config.broker_reload,
-        )
-        return external, BrokerAddress(host=host, port=config.mqtt_port, tls=tls)
-    settings = BrokerSettings(
-        directory=home.broker,
-        pid_file=home.run / "broker.pid",
-        host=config.host,
-        port=config.mqtt_port,
-        tls=None if config.plain else BrokerTls(server=home.server_pem, ca=home.ca / "ca.pem"),
-    )
-    embedded = EmbeddedBroker(settings, lambda: serial(identities.users))
-    if config.plain:
-        return embedded, BrokerAddress(
-            host=host, port=config.mqtt_port, username=FLEET_USER, password=embedded.fleet_password
-        )
-    return embedded, BrokerAddress(host=host, port=config.mqtt_port, tls=tls)
-
-
-class _Web(uvicorn.Server):
-    """uvicorn without its own signal handling: a signal ends the whole server, not only its web part."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _serve_web(web: _Web, listener: socket.socket, config: FleetConfig) -> None:
-    """Answer requests until a signal comes."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        web.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    web.config.timeout_graceful_shutdown = _SHUTDOWN_SECONDS
-    print(f"fleet is ready at {_url(config)}", file=sys.stderr, flush=True)
-    await web.serve(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises :class:`UsageError` when the port is taken."""
-    try:
-        return socket.create_server((host, port), backlog=512)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, or change fleet.toml"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -39,10 +39,13 @@ from edgeopt_contract.profile import (
 )
 from edgeopt_contract.topics import Topics
 from edgeopt_fleet.api.app import create_app
+from edgeopt_fleet.api.operations import Operations
 from edgeopt_fleet.api.services import Reach, Services
+from edgeopt_fleet.api.watchers import Watchers
 from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.drift import DriftRules
 from edgeopt_fleet.filters import DeviceFilter
+from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.rights import Role as PersonRole
 from edgeopt_fleet.serial import Serial
@@ -52,6 +55,7 @@ from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts, find_cohort
 from edgeopt_fleet.store.database import Address, Database
+from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
 from edgeopt_fleet.store.inbox import Inbox, Incoming
@@ -63,6 +67,7 @@ from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.repository import Repository
+from edgeopt_fleet.watch import Watch
 from edgeopt_fleet.worker import Worker
 from tests.identity import DeviceKey, enrol_request, issue
 
@@ -360,6 +365,8 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
             rollouts=kit.rollouts,
             alert_book=AlertBook(kit.database),
             answers=AnswerBook(kit.database),
+            feed=Feed(kit.database),
+            watchers=Watchers(),
             users=kit.users,
             tokens=kit.tokens,
             audit=kit.audit,
@@ -374,6 +381,10 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
             clock=lambda: kit.now,
         )
     )
+    metrics = Metrics()
+    watch = Watch(kit.database, serial, metrics, hears=lambda: True)
+    await watch.look()
+    app.state.operations = Operations(metrics, watch)
     key = kit.users.create("test", PersonRole.ADMIN, 0.0).key
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://fleet.test", headers={"Authorization": f"Bearer {key}"}

@@ -26,6 +26,7 @@ from edgeopt_fleet.api import (
     cohorts,
     devices,
     downloads,
+    events,
     identities,
     operations,
     rollouts,
@@ -55,6 +56,7 @@ _ROUTERS = (  # who may call what stands in edgeopt_fleet.rights
     rollouts.router,
     approval.router,
     alerts.router,
+    events.router,
     users.router,
     audit.router,
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from edgeopt_fleet.api.etags import NOT_MODIFIED, IfMatch, Match, tagged
 from edgeopt_fleet.api.idempotency import IdempotentRoute
@@ -13,35 +13,17 @@ from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.rollout_views import PlannedView, RolloutList, RolloutRequest, RolloutView
 from edgeopt_fleet.api.services import Services, services_of
+from edgeopt_fleet.api.views import Name
 from edgeopt_fleet.problems import ConflictError, NotFoundError, PreconditionFailedError
-from edgeopt_fleet.rollout import Event
+from edgeopt_fleet.rollout import Event, State
 from edgeopt_fleet.store.rollouts import Plan, RolloutReport
 
-__all__ = [
-    "Order",
-    "router",
-]
+__all__ = ["router"]
 
 router = APIRouter(tags=["rollouts"], route_class=IdempotentRoute)
 
 
-class Order(StrEnum):
-    """What an operator may order."""
-
-    START = "start"
-    PAUSE = "pause"
-    RESUME = "resume"
-    CANCEL = "cancel"
-    ROLL_BACK = "roll-back"
-
-
-_EVENTS = {
-    Order.START: None,  # what that means depends on approval and time
-    Order.PAUSE: Event.PAUSED,
-    Order.RESUME: Event.RESUMED,
-    Order.CANCEL: Event.CANCELLED,
-    Order.ROLL_BACK: Event.ROLL_BACK_ORDERED,
-}
+RolloutName = Annotated[Name, Path(examples=["digits-2"])]
 
 
 def _plan(services: Services, body: RolloutRequest) -> Plan:
@@ -92,13 +74,17 @@ async def plan_rollout(request: Request, body: RolloutRequest) -> PlannedView:
     return PlannedView.of(await services.serial.read(services.rollouts.plan, _plan(services, body), services.clock()))
 
 
-@router.get("/rollouts", operation_id="listRollouts", summary="List rollouts", responses=problems())
-async def list_rollouts(request: Request, page: Paging) -> RolloutList:
+@router.get("/rollouts", operation_id="listRollouts", summary="List rollouts")
+async def list_rollouts(
+    request: Request,
+    page: Paging,
+    state: Annotated[list[State], Query(max_length=len(State), description="only those in one of these states")] = [],  # noqa: B006
+) -> RolloutList:
     """List rollouts, newest first, without their members."""
     services = services_of(request)
     after = page.after(float, str)
     below = None if after is None else (float(after[0]), str(after[1]))
-    reports = await services.serial.read(services.rollouts.reports, page.limit + 1, below)
+    reports = await services.serial.read(services.rollouts.reports, page.limit + 1, below, state)
     return RolloutList(
         items=[RolloutView.of(report) for report in page.cut(reports)],
         next=page.next(reports, lambda report: (report.rollout.created_at, report.rollout.name)),
@@ -112,22 +98,38 @@ async def list_rollouts(request: Request, page: Paging) -> RolloutList:
     response_model=RolloutView,
     responses=NOT_MODIFIED | problems(NotFoundError),
 )
-async def get_rollout(request: Request, name: str) -> Response:
+async def get_rollout(request: Request, name: RolloutName) -> Response:
     """Show one rollout with its members and verdicts."""
     return tagged(request, await _show(services_of(request), name))
 
 
-@router.post(
-    "/rollouts/{name}/{order}",
-    operation_id="orderRollout",
-    summary="Start, pause, resume, cancel or roll back",
-    responses=problems(NotFoundError, ConflictError, PreconditionFailedError),
-)
-async def order_rollout(request: Request, name: str, order: Order, match: IfMatch) -> RolloutView:
-    """Start, pause, resume, cancel or roll back; 409 when the rollout's state does not allow it."""
-    services = services_of(request)
-    await services.worker.apply(name, _EVENTS[order], _check(match))
-    return await _show(services, name)
+def _add_order(order: str, operation: str, event: Event | None, summary: str) -> None:
+    """Add the route by which people give one order."""
+
+    async def give(request: Request, name: RolloutName, match: IfMatch) -> RolloutView:
+        services = services_of(request)
+        await services.worker.apply(name, event, _check(match))
+        return await _show(services, name)
+
+    router.add_api_route(
+        f"/rollouts/{{name}}/{order}",
+        give,
+        methods=["POST"],
+        operation_id=operation,
+        summary=summary,
+        description=f"{summary}; 409 when the rollout's state does not allow it.",
+        responses=problems(NotFoundError, ConflictError, PreconditionFailedError),
+    )
+
+
+for _order in (
+    ("start", "startRollout", None, "Start a draft, as approval and its time allow"),
+    ("pause", "pauseRollout", Event.PAUSED, "Offer the bundle to no further device"),
+    ("resume", "resumeRollout", Event.RESUMED, "Go on with a paused rollout"),
+    ("cancel", "cancelRollout", Event.CANCELLED, "End a rollout; devices that confirmed keep the bundle"),
+    ("roll-back", "rollBackRollout", Event.ROLL_BACK_ORDERED, "Bring every exposed device back"),
+):
+    _add_order(*_order)
 
 
 def _check(match: Match) -> Callable[[RolloutReport], None]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fastapi import Request
 
+from edgeopt_fleet.api.watchers import Watchers
 from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.serial import Serial
@@ -15,6 +16,7 @@ from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
+from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.registry import Registry
@@ -61,6 +63,8 @@ class Services:
     rollouts: Rollouts
     alert_book: AlertBook
     answers: AnswerBook
+    feed: Feed
+    watchers: Watchers
     users: Users
     tokens: Tokens
     audit: AuditLog

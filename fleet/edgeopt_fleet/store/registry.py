@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select, update
+from sqlmodel.sql.expression import SelectOfScalar
 
 from edgeopt_fleet.filters import DeviceFilter
 from edgeopt_fleet.hardware import hardware_class
@@ -107,7 +108,7 @@ class Registry:
             return row.tags
 
 
-def _reports_of(device: str) -> Any:
+def _reports_of(device: str) -> SelectOfScalar[ReportRow]:
     return select(ReportRow).where(ReportRow.device == device).order_by(col(ReportRow.id).desc())
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Select
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, func, select, update
 
 from edgeopt_fleet.acting import current_actor
 from edgeopt_fleet.gate import Decision, Verdict, judge
@@ -62,7 +62,7 @@ from edgeopt_fleet.store.rollout_rows import (
 )
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow, VerdictRow
 
-__all__ = ["Check", "Plan", "Planned", "RolloutReport", "Rollouts"]
+__all__ = ["Check", "Plan", "Planned", "RolloutReport", "Rollouts", "summaries"]
 
 _LOCK = "rollouts"  # they take devices from each other, so one has its turn at a time
 _MOST_AT_ONCE = 5000  # devices that one turn offers to, or asks the database about in one statement
@@ -128,25 +128,22 @@ class Rollouts:
         with self._database.reading() as session:
             return _report(session, name)
 
-    def reports(self, limit: int, below: tuple[float, str] | None = None) -> list[RolloutReport]:
-        """Return up to ``limit`` rollouts without members, newest first, older than (time, name) ``below``."""
-        query = select(RolloutRow, BundleRow).join(
-            BundleRow, col(BundleRow.digest) == col(RolloutRow.bundle), isouter=True
-        )
+    def reports(
+        self, limit: int, below: tuple[float, str] | None = None, states: Collection[State] = ()
+    ) -> list[RolloutReport]:
+        """Return up to ``limit`` rollouts without members, newest first, older than (time, name) ``below``.
+
+        Those in ``states`` only, if any are given.
+        """
+        query = select(RolloutRow)
         made, name = col(RolloutRow.created_at), col(RolloutRow.name)
+        if states:
+            query = query.where(col(RolloutRow.state).in_(states))
         if below is not None:
             query = query.where((made < below[0]) | ((made == below[0]) & (name < below[1])))
         with self._database.reading() as session:
             found = session.exec(query.order_by(made.desc(), name.desc()).limit(limit)).all()
-            return [
-                RolloutReport(
-                    rollout=rollout_of(row),
-                    bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
-                    members={},
-                    verdicts=_verdicts(session, row.name, 1),
-                )
-                for row, bundle in found
-            ]
+            return summaries(session, found)
 
     def start(self, name: str, now: float, check: Check | None = None) -> set[str]:
         """Start a draft, or what is scheduled, as far as its approval and its time allow; see :meth:`apply`."""
@@ -314,7 +311,7 @@ class _Turn:
 
     def _take_away(self, query: Select[Any]) -> dict[str, Member]:
         """Take the members that ``query`` finds from other rollouts."""
-        held = col(MemberRow.active) | col(MemberRow.open)
+        held = col(MemberRow.active) | (col(MemberRow.attempt) > 0)
         query = query.where(col(MemberRow.rollout) != self.record.name, col(MemberRow.taken).is_(False), held)
         names = sorted(set(self._session.execute(query.with_only_columns(col(MemberRow.rollout))).scalars()))
         taken: dict[str, Member] = {}
@@ -337,6 +334,27 @@ class _Turn:
         """Let other rollouts have the devices, and forget what was only needed while this one ran."""
         self._session.execute(update(MemberRow).where(col(MemberRow.rollout) == self.record.name).values(active=False))
         forget_baseline(self._session, self.record.name)
+
+
+def summaries(session: Session, rows: Sequence[RolloutRow]) -> list[RolloutReport]:
+    """Return these rollouts without members and with their newest verdicts, by two questions in all."""
+    bundles = {row.bundle for row in rows}
+    named = session.exec(
+        select(BundleRow.digest, BundleRow.name, BundleRow.version).where(col(BundleRow.digest).in_(bundles))
+    )
+    names = {digest: f"{name} {version}" for digest, name, version in named}
+    newest = select(func.max(VerdictRow.id)).where(col(VerdictRow.rollout).in_([row.name for row in rows]))
+    found = session.exec(select(VerdictRow).where(col(VerdictRow.id).in_(newest.group_by(col(VerdictRow.rollout)))))
+    verdicts = {verdict.rollout: [verdict] for verdict in found}
+    return [
+        RolloutReport(
+            rollout=rollout_of(row),
+            bundle_name=names.get(row.bundle, ""),
+            members={},
+            verdicts=verdicts.get(row.name, []),
+        )
+        for row in rows
+    ]
 
 
 def _report(session: Session, name: str) -> RolloutReport:
