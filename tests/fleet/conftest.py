@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import ssl
@@ -15,6 +16,7 @@ import aiomqtt
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from edgeopt_contract.bundle import Bundle, BundleContents, write_bundle
 from edgeopt_contract.codec import decode, encode
@@ -277,27 +279,26 @@ def make_repository(database: Database, keys: Path, now: float = 1000.0) -> Repo
     return repository
 
 
-@pytest.fixture
-def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
-    """Make the stores of an empty fleet."""
-    (tmp_path / "blocks").mkdir()
-    (tmp_path / "ca").mkdir()
-    DeviceAuthority.create(tmp_path / "ca", 1000.0)
-    address = new_address()
+@contextlib.contextmanager
+def make_kit(directory: Path, address: Address) -> Iterator[Kit]:
+    """Make the stores of an empty fleet whose files lie in ``directory``."""
+    (directory / "blocks").mkdir()
+    (directory / "ca").mkdir()
+    DeviceAuthority.create(directory / "ca", 1000.0)
     database = Database.open(address)
-    metadata = make_repository(database, tmp_path / "keys")
-    bundles = Bundles(database, tmp_path / "blocks", metadata)
+    metadata = make_repository(database, directory / "keys")
+    bundles = Bundles(database, directory / "blocks", metadata)
     yield Kit(
         database=database,
         address=address,
-        directory=tmp_path,
+        directory=directory,
         registry=Registry(database),
         cohorts=Cohorts(database),
         users=Users(database),
         tokens=Tokens(database),
         audit=AuditLog(database),
         identities=Identities(database),
-        authority=DeviceAuthority.load(tmp_path / "ca"),
+        authority=DeviceAuthority.load(directory / "ca"),
         bundles=bundles,
         rollouts=Rollouts(database),
         alerts=Alerts(database, DriftRules()),
@@ -306,6 +307,13 @@ def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
         metadata=metadata,
     )
     database.close()
+
+
+@pytest.fixture
+def kit(tmp_path: Path, new_address: Callable[[], Address]) -> Iterator[Kit]:
+    """Make the stores of an empty fleet."""
+    with make_kit(tmp_path, new_address()) as made:
+        yield made
 
 
 @dataclass
@@ -344,17 +352,8 @@ class Api:
         return answer.json() if answer.content else None
 
 
-@pytest.fixture
-async def api(kit: Kit) -> AsyncIterator[Api]:
-    """Serve the API in this process with an operator's key."""
-    serial = Serial()
-    announced: list[set[str]] = []
-    broker = FakeBroker()
-
-    async def announce(devices: Any) -> None:
-        announced.append(set(devices))
-
-    worker = Worker(kit.rollouts, serial, announce, lambda: kit.now)
+def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> FastAPI:
+    """Return the application over a kit, with a watch that has not looked yet."""
     app = create_app(
         Services(
             serial=serial,
@@ -382,9 +381,23 @@ async def api(kit: Kit) -> AsyncIterator[Api]:
         )
     )
     metrics = Metrics()
-    watch = Watch(kit.database, serial, metrics, hears=lambda: True)
-    await watch.look()
-    app.state.operations = Operations(metrics, watch)
+    app.state.operations = Operations(metrics, Watch(kit.database, serial, metrics, hears=lambda: True))
+    return app
+
+
+@pytest.fixture
+async def api(kit: Kit) -> AsyncIterator[Api]:
+    """Serve the API in this process with an operator's key."""
+    serial = Serial()
+    announced: list[set[str]] = []
+    broker = FakeBroker()
+
+    async def announce(devices: Any) -> None:
+        announced.append(set(devices))
+
+    worker = Worker(kit.rollouts, serial, announce, lambda: kit.now)
+    app = make_app(kit, serial, worker, broker)
+    await app.state.operations.watch.look()
     key = kit.users.create("test", PersonRole.ADMIN, 0.0).key
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://fleet.test", headers={"Authorization": f"Bearer {key}"}

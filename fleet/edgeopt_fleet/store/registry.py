@@ -87,7 +87,8 @@ class Registry:
     def mark_all_offline(self) -> None:
         """Forget who was online; a device that is says so when it connects."""
         with self._database.transaction() as session:
-            session.execute(update(DeviceRow).where(col(DeviceRow.online).is_(True)).values(online=False))
+            gone = update(DeviceRow).where(col(DeviceRow.online).is_(True))
+            session.execute(gone.values(online=False, changed=next_change(session)))
 
     def put_tags(
         self, device: str, tags: Mapping[str, str], now: float, check: Callable[[Mapping[str, str]], None]

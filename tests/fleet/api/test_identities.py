@@ -55,7 +55,7 @@ async def test_enrolment(api: Api) -> None:
     assert 1 == api.broker.reloads
     view = await api.call("GET", "devices/cam-1", 200)
     assert ({"site": "oslo"}, False, None, None) == (view["tags"], view["online"], view["running"], view["update"])
-    assert {"windows": 0, "rows": 0, "errors": 0} == view["telemetry"]
+    assert {"windows": 0, "rows": 0, "errors": 0, "malformed": 0} == view["telemetry"]
     assert access.bearer not in str(view)
 
 
