@@ -1,10 +1,12 @@
 """From MQTT to the database, in batches: decode, commit, and only then acknowledge.
 
-A malformed message is counted and logged once a device; it is never stored and never an exception. Example::
+While one batch is committed the next one gathers, so batches grow with the load and a message waits for two of them at
+most. All but taking messages in happens on another thread. A malformed message is counted, by device and by kind,
+logged once a device, never stored and never an exception. Example::
 
-    ingest = Ingest(inbox, serial)
+    ingest = Ingest(inbox, metrics)
     group.create_task(ingest.run(link.acknowledge))
-    await ingest.receive("edgeopt/v1/devices/cam-7/telemetry", payload)
+    ingest.receive([("edgeopt/v1/devices/cam-7/telemetry", payload)])
 """
 
 from __future__ import annotations
@@ -12,87 +14,115 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 
-from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError, StorageError
-from edgeopt_contract.messages import Ack, Reported, Status, Telemetry
-from edgeopt_contract.topics import Channel, DeviceTopic
-from edgeopt_fleet.serial import Serial
-from edgeopt_fleet.store.inbox import Inbox, Incoming
+from edgeopt_contract.messages import Ack, Reported, Status
+from edgeopt_contract.topics import DeviceTopic
+from edgeopt_fleet.decoding import Incoming, decode_incoming, kind_of
+from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.store.inbox import Inbox
 
 __all__ = ["Ingest"]
 
 Acknowledge = Callable[[dict[str, list[Ack]]], Awaitable[None]]
+Raw = tuple[str, bytes]
 
 _LOG = logging.getLogger(__name__)
-_MOST_MESSAGES = 500
-_LONGEST_SECONDS = 0.05
-_QUEUE_MESSAGES = 5000  # beyond it the connection is read more slowly
+_MOST_MESSAGES = 1000  # in one batch: what it touches lies in memory several times over
+_GATHER_SECONDS = 0.02  # a lonely message waits so long for others
+_FULL_MESSAGES = 10_000  # beyond it the connection is not read
+_FULL_BYTES = 16 << 20
 _DISK_RETRY_SECONDS = 1.0
 
 
 class Ingest:
     """Takes messages in, stores them in batches, and acknowledges what is committed."""
 
-    def __init__(self, inbox: Inbox, serial: Serial, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, inbox: Inbox, metrics: Metrics | None = None, clock: Callable[[], float] = time.time) -> None:
         self._inbox = inbox
-        self._serial = serial
+        self._metrics = metrics or Metrics()
         self._clock = clock
-        self._queue: asyncio.Queue[Incoming] = asyncio.Queue(_QUEUE_MESSAGES)
+        self._queue: deque[Raw] = deque()
+        self._queued_bytes = 0
+        self._oldest = 0.0  # when the first message of the queue came, on the monotonic clock
+        self._some = asyncio.Event()
         self.malformed: Counter[str] = Counter()  # by device
 
-    async def receive(self, topic: str, payload: bytes) -> None:
-        """Take one message; waits while too many others wait."""
-        try:
-            parsed = DeviceTopic.parse(topic)
-        except MessageError as error:
-            _LOG.warning("ignored a message: %s", error)
-            return
-        try:
-            await self._queue.put(Incoming(device=parsed.device, record=_decode(parsed, payload)))
-        except MessageError as error:
-            self.malformed[parsed.device] += 1
-            if self.malformed[parsed.device] == 1:
-                _LOG.warning("device %s sends malformed messages; the first: %s", parsed.device, error)
+    def receive(self, messages: Sequence[Raw]) -> bool:
+        """Take messages in; say whether there is room for more, else not before the next acknowledgement."""
+        if not self._queue:
+            self._oldest = time.monotonic()
+        self._queue.extend(messages)
+        self._queued_bytes += sum(len(payload) for _, payload in messages)
+        self._some.set()
+        return len(self._queue) < _FULL_MESSAGES and self._queued_bytes < _FULL_BYTES
 
     async def run(self, acknowledge: Acknowledge) -> None:
         """Store, then acknowledge, until cancelled."""
         while True:
-            acks = await self._store(await self._next_batch())
-            await acknowledge(acks)
+            await self._some.wait()
+            if len(self._queue) < _MOST_MESSAGES:
+                await asyncio.sleep(_GATHER_SECONDS)
+            await self._do_batch(acknowledge)
 
-    async def _next_batch(self) -> list[Incoming]:
-        """Wait for a message, then take what else comes in a moment."""
-        batch = [await self._queue.get()]
-        end = asyncio.get_running_loop().time() + _LONGEST_SECONDS
-        try:
-            async with asyncio.timeout_at(end):
-                while len(batch) < _MOST_MESSAGES:
-                    batch.append(await self._queue.get())
-        except TimeoutError:
-            pass  # the moment is over
-        return batch
+    async def drain(self, acknowledge: Acknowledge) -> None:
+        """Store and acknowledge what waits, then return; for an orderly end, when :meth:`run` does not run."""
+        while self._queue:
+            await self._do_batch(acknowledge)
 
-    async def _store(self, batch: list[Incoming]) -> dict[str, list[Ack]]:
+    async def _do_batch(self, acknowledge: Acknowledge) -> None:
+        batch = list(islice(self._queue, _MOST_MESSAGES))
+        for _ in batch:
+            self._queued_bytes -= len(self._queue.popleft()[1])
+        oldest, self._oldest = self._oldest, time.monotonic()
+        if not self._queue:
+            self._some.clear()
+        acks: dict[str, list[Ack]] = {}
         try:
-            return await self._serial(self._inbox.store, batch, self._clock())
+            acks = await asyncio.to_thread(self._store, batch)
         except StorageError:
             # Not acknowledged, so the devices keep these messages and send them again.
             _LOG.exception("could not store %d messages", len(batch))
+            self._metrics.ingest_failures.inc()
             await asyncio.sleep(_DISK_RETRY_SECONDS)
-            return {}
+        else:
+            self._metrics.ingest_lag_seconds.observe(time.monotonic() - oldest)
+        await acknowledge(acks)
+
+    def _store(self, batch: Sequence[Raw]) -> dict[str, list[Ack]]:
+        """Decode and commit; on a thread of its own."""
+        decoded: list[Incoming] = []
+        malformed: Counter[str] = Counter()
+        for topic, payload in batch:
+            try:
+                decoded.append(decode_incoming(topic, payload))
+            except MessageError as error:
+                self._count_malformed(topic, error, malformed)
+        started = time.monotonic()
+        acks = self._inbox.store(decoded, self._clock(), malformed)
+        self._metrics.ingest_batch_seconds.observe(time.monotonic() - started)
+        kinds = Counter(_kind(message) for message in decoded)
+        for kind, count in kinds.items():
+            self._metrics.ingest_messages.labels(type=kind).inc(count)
+        return acks
+
+    def _count_malformed(self, topic: str, error: MessageError, malformed: Counter[str]) -> None:
+        self._metrics.ingest_malformed.labels(type=kind_of(topic)).inc()
+        try:
+            device = DeviceTopic.parse(topic).device
+        except MessageError:
+            _LOG.warning("ignored a message: %s", error)
+            return
+        malformed[device] += 1
+        self.malformed[device] += 1
+        if self.malformed[device] == 1:
+            _LOG.warning("device %s sends malformed messages; the first: %s", device, error)
 
 
-def _decode(topic: DeviceTopic, payload: bytes) -> Reported | Telemetry | Status:
-    if topic.channel is Channel.REPORTED:
-        return decode(Reported, payload)
-    if topic.channel is Channel.TELEMETRY:
-        return decode(Telemetry, payload)
-    if topic.channel is not Channel.STATUS:
-        raise MessageError(f"expected a message of a device, got one on {topic}")
-    status = decode(Status, payload)
-    if status.device != topic.device:
-        raise MessageError(f"expected the status of {topic.device}, got that of {status.device}")
-    return status
+def _kind(message: Incoming) -> str:
+    if isinstance(message.record, Status):
+        return "status"
+    return "reported" if isinstance(message.record, Reported) else "telemetry"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,8 +92,9 @@ async def running(kit: Kit, tmp_path: Path) -> AsyncIterator[Running]:
     address = BrokerAddress(host="127.0.0.1", port=settings.port, username=FLEET_USER, password=broker.fleet_password)
     heard: list[tuple[str, bytes]] = []
 
-    async def receive(topic: str, payload: bytes) -> None:
-        heard.append((topic, payload))
+    def receive(messages: Sequence[tuple[str, bytes]]) -> bool:
+        heard.extend(messages)
+        return True
 
     serial = Serial()
     link = Link([address], kit.outbox, serial, receive)
@@ -176,7 +177,7 @@ async def test_without_a_connection_nothing_waits_and_nothing_fails(kit: Kit) ->
     """An announcement is dropped: the next connection publishes everything anyway."""
     serial = Serial()
 
-    async def receive(topic: str, payload: bytes) -> None:
+    def receive(messages: Sequence[tuple[str, bytes]]) -> bool:
         raise AssertionError("nothing can be heard")
 
     address = BrokerAddress(host="127.0.0.1", port=free_port("127.0.0.1"), username="x", password="y")

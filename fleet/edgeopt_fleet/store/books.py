@@ -30,7 +30,7 @@ _MOST_GAPS = 1000  # a device sends its oldest 64; what comes beyond so many gap
 _GREATEST_SUM = 2**62  # no count of a device grows beyond it, whatever it claims
 _LOADED = (
     "id", "boot", "last_seen", "running", "report_spool", "report_number", "gauges_spool", "gauges_number", "windows",
-    "rows", "errors", "tags",
+    "rows", "errors", "tags", "malformed",
 )  # fmt: skip
 _RANGES = tuple[tuple[int, int], ...]
 _SPOOL = ("id", "device", "session", "upto", "beyond", "rows", "errors")
@@ -58,6 +58,10 @@ class DeviceBook:
     def seen(self, now: float) -> None:
         """Note that it is there."""
         self._new["last_seen"] = int(now)
+
+    def count_malformed(self, count: int) -> None:
+        """Count what it sent and nobody could read."""
+        self._new["malformed"] = min(self._get("malformed") + count, _GREATEST_SUM)
 
     def take_status(self, status: Status, now: float) -> None:
         """Take a birth or death over, unless it is of an earlier start of the agent.
@@ -147,11 +151,14 @@ class Books:
         self.spools = {(spool.device, spool.session): spool for spool in spools}
 
     @classmethod
-    def load(cls, session: Session, batch: Sequence[Incoming]) -> Books:
-        """Load what ``batch`` touches; spools that are new get their rows, in the order of arrival."""
-        names = sorted({message.device for message in batch})
+    def load(cls, session: Session, batch: Sequence[Incoming], malformed: Mapping[str, int]) -> Books:
+        """Load what a batch touches; spools that are new get their rows, in the order of arrival."""
+        names = sorted({message.device for message in batch} | malformed.keys())
         rows = fetch_rows(session, DeviceRow, _LOADED, {"id": names})
         devices = {row[0]: DeviceBook(dict(zip(_LOADED, row, strict=True))) for row in rows}
+        for name, count in malformed.items():
+            if name in devices:
+                devices[name].count_malformed(count)
         wanted = {
             (message.device, message.record.session): None
             for message in batch

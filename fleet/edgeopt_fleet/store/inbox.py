@@ -10,7 +10,7 @@ messages: what the batch touches is loaded, changed in memory (:mod:`edgeopt_fle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -29,6 +29,7 @@ from edgeopt_fleet.totals import Layout
 
 __all__ = ["Inbox", "Incoming"]
 
+_NONE: Mapping[str, int] = {}
 _REPORT = (
     "device", "received_at", "session", "number", "at", "job", "bundle", "state", "running", "result", "detail",
 )  # fmt: skip
@@ -45,14 +46,18 @@ class Inbox:
         self._database = database
         self._layouts: dict[str, Layout] = {}
 
-    def store(self, batch: Sequence[Incoming], now: float) -> dict[str, list[Ack]]:
+    def store(
+        self, batch: Sequence[Incoming], now: float, malformed: Mapping[str, int] = _NONE
+    ) -> dict[str, list[Ack]]:
         """Store a batch in one transaction and return what may be acknowledged to each device.
+
+        ``malformed`` counts, by device, what came beside it and could not be read.
 
         Messages of devices that are not enrolled are dropped. Numbers that were stored before are acknowledged
         again: the device did not get the first acknowledgement. Raises :class:`StorageError`; then nothing is stored.
         """
         with self._database.transaction(lock="ingest") as session:
-            books = Books.load(session, batch)
+            books = Books.load(session, batch, malformed)
             reports: list[tuple[Any, ...]] = []
             windows: list[tuple[str, Telemetry | Window]] = []
             for message in batch:

@@ -9,6 +9,7 @@ It follows from what is stored, so it can be published again at any time. Exampl
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from sqlmodel import col, select
@@ -22,6 +23,12 @@ from edgeopt_fleet.tuf.repository import Repository
 
 __all__ = ["Outbox"]
 
+_AT_ONCE = 1000  # devices in one question
+_COLUMNS = (
+    DeviceRow.id, DeviceRow.desired_job, DeviceRow.desired_bundle, DeviceRow.desired_bake_seconds,
+    DeviceRow.desired_not_before, DeviceRow.desired_window,
+)  # fmt: skip
+
 
 class Outbox:
     """Reads what is to be published."""
@@ -33,21 +40,16 @@ class Outbox:
 
     def desired(self, devices: Collection[str] | None = None) -> dict[str, Desired | None]:
         """Return the desired state of ``devices``, or of all that ever had one; None wants nothing of the device."""
-        query = select(DeviceRow).where(col(DeviceRow.desired_job).is_not(None))
-        with self._database.transaction() as session:
-            rows = [row for row in session.exec(query) if devices is None or row.id in devices]
+        query = select(*_COLUMNS).where(col(DeviceRow.desired_job).is_not(None))  # type: ignore[call-overload]
+        names = None if devices is None else sorted(devices)
         wanted: dict[str, Desired | None] = {}
-        for row in rows:
-            if row.desired_job is None or row.desired_bundle is None:
-                wanted[row.id] = None
-                continue
-            wanted[row.id] = Desired(
-                job=row.desired_job,
-                bundle=row.desired_bundle,
-                bake_seconds=row.desired_bake_seconds,
-                not_before=row.desired_not_before,
-                window=None if row.desired_window is None else msgspec.convert(row.desired_window, Window),
-            )
+        with self._database.reading() as session:
+            connection = session.connection()
+            if names is None:
+                return {row.id: _desired(row) for row in connection.execute(query)}
+            for start in range(0, len(names), _AT_ONCE):
+                some = query.where(col(DeviceRow.id).in_(names[start : start + _AT_ONCE]))
+                wanted |= {row.id: _desired(row) for row in connection.execute(some)}
         return wanted
 
     def metadata(self) -> bytes:
@@ -61,3 +63,15 @@ class Outbox:
     def block(self, sha256: str) -> bytes:
         """Return one block."""
         return self._bundles.block(sha256)
+
+
+def _desired(row: Any) -> Desired | None:
+    if row.desired_bundle is None:
+        return None
+    return Desired(
+        job=row.desired_job,
+        bundle=row.desired_bundle,
+        bake_seconds=row.desired_bake_seconds,
+        not_before=row.desired_not_before,
+        window=None if row.desired_window is None else msgspec.convert(row.desired_window, Window),
+    )
