@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ __all__ = [
     "FLEET_USER",
     "BrokerSettings",
     "BrokerTls",
+    "ClusterNode",
     "EmbeddedBroker",
     "hash_password",
     "nats_configuration",
@@ -65,6 +66,20 @@ class BrokerTls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterNode:
+    """One node of a cluster: its own name and address for the others, and the addresses of all (host and port).
+
+    Nodes show each other certificates of the fleet's CA, and a password: a device has a certificate of that CA, too.
+    """
+
+    name: str
+    listen: tuple[str, int]
+    routes: tuple[tuple[str, int], ...]
+    peer: Path  # certificate with its key
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """Where the broker listens and keeps its files; without ``tls`` it takes passwords."""
 
@@ -73,6 +88,7 @@ class BrokerSettings:
     host: str
     port: int
     tls: BrokerTls | None
+    cluster: ClusterNode | None = None
 
 
 def hash_password(password: str) -> str:
@@ -117,9 +133,13 @@ def nats_configuration(settings: BrokerSettings, fleet: str, users: Sequence[Bro
             {"user": f"SERIALNUMBER={user.serial},CN={user.device}", "permissions": _permissions(user.device), **only}
             for user in users
         ]
+    cluster: dict[str, Any] = {}
+    if settings.cluster is not None and settings.tls is not None:
+        cluster["cluster"] = _routes(settings.cluster, settings.tls)
+        mqtt["stream_replicas"] = min(len(settings.cluster.routes), 3)
     return canonical_json(
         {
-            "server_name": "edgeopt",
+            "server_name": settings.cluster.name if settings.cluster else "edgeopt",
             "host": "127.0.0.1",
             "port": -1,  # NATS clients are not served; any free loopback port will do
             "max_payload": _MAX_PAYLOAD_BYTES,
@@ -129,8 +149,28 @@ def nats_configuration(settings: BrokerSettings, fleet: str, users: Sequence[Bro
             },
             "mqtt": mqtt,
             "authorization": {"users": accounts},
+            **cluster,
         }
     )
+
+
+def _routes(node: ClusterNode, tls: BrokerTls) -> dict[str, Any]:
+    """Return how the nodes of a cluster find and recognise each other."""
+    host, port = node.listen
+    peer = str(node.peer.absolute())
+    return {
+        "name": "edgeopt",
+        "host": host,
+        "port": port,
+        "authorization": {"user": "node", "password": node.password},
+        "routes": [f"nats://node:{node.password}@{host}:{port}" for host, port in node.routes],
+        "tls": {
+            "cert_file": peer,
+            "key_file": peer,
+            "ca_file": str(tls.ca.absolute()),
+            "verify": True,
+        },
+    }
 
 
 def _permissions(device: str) -> dict[str, list[str]]:

@@ -134,6 +134,12 @@ class DeviceAuthority:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         return self._make("edgeopt-fleet", now, (alternatives, usage))
 
+    def make_peer(self, names: Iterable[str], now: float) -> KeyPair:
+        """Return a new key and certificate for a broker's node that calls others like it, and is called by them."""
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        return self._make("edgeopt-fleet-node", now, (alternatives, usage))
+
     def make_client(self, common_name: str, now: float) -> KeyPair:
         """Return a new key and certificate for the fleet's own connection to the broker."""
         return self._make(common_name, now, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),))

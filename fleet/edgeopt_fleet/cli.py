@@ -9,16 +9,35 @@ What operators do with a running fleet is in the ``edgeopt`` command. Example::
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
+from edgeopt_fleet.cli_config import config
 from edgeopt_fleet.cli_keys import keys
+from edgeopt_fleet.cli_people import audit, users
+
+if TYPE_CHECKING:
+    from edgeopt_fleet.config import Home
 
 __all__ = ["group", "main"]
+
+directory_argument = click.argument("directory", type=click.Path(path_type=Path))
+
+
+def logging_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every process that runs on."""
+    verbose = click.option("--verbose", is_flag=True, help="Say more about what the process does.")
+    style = click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="Lines for people, or one JSON object a line.  [default: the setting log_format]",
+    )
+    return verbose(style(command))
 
 
 @click.group(
@@ -54,11 +73,18 @@ def group() -> None:
 @click.option("--name", "names", multiple=True, help="Name or address under which devices reach it; repeatable.")
 @click.option(
     "--broker",
-    type=click.Choice(["embedded", "mosquitto"]),
+    type=click.Choice(["embedded", "mosquitto", "nats-cluster"]),
     default="embedded",
     show_default=True,
     help="Which broker; for mosquitto its files are written to DIRECTORY/broker.",
 )
+@click.option(
+    "--broker-node",
+    "broker_nodes",
+    multiple=True,
+    help="With nats-cluster: NAME=HOST:MQTT-PORT:ROUTE-PORT of a node; repeatable, usually three.",
+)
+@click.option("--database", default="", help="postgresql://…; its tables are made.  [default: SQLite in DIRECTORY]")
 @click.option("--broker-reload", default="", help="Command that makes mosquitto read its files again.")
 @click.option("--mqtt-host", default="", help="Where devices reach the broker.  [default: where they reach the API]")
 @click.option(
@@ -75,7 +101,8 @@ def init(directory: Path, http_port: int | None, mqtt_port: int | None, **option
     DIRECTORY/operator.json.
     """
     from edgeopt_fleet.config import FleetConfig, Home
-    from edgeopt_fleet.server import create_fleet, free_port
+    from edgeopt_fleet.founding import create_fleet
+    from edgeopt_fleet.web import free_port
 
     host = options["host"]
     try:
@@ -92,26 +119,65 @@ def init(directory: Path, http_port: int | None, mqtt_port: int | None, **option
 
 
 @group.command(epilog="\b\nExample:\n  edgeopt-fleet serve fleet")
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--verbose", is_flag=True, help="Say more about what the server does.")
-def serve(directory: Path, *, verbose: bool) -> None:
+@directory_argument
+@logging_options
+def serve(directory: Path, **logging: Any) -> None:
     """Serve the fleet in DIRECTORY until SIGTERM or Ctrl-C: API, rollouts, telemetry and broker."""
+    from edgeopt_fleet.server import serve as run
+
+    _run(directory, run, **logging)
+
+
+@group.command(epilog="\b\nExample:\n  edgeopt-fleet api fleet")
+@directory_argument
+@logging_options
+def api(directory: Path, **logging: Any) -> None:
+    """Answer the API of the fleet in DIRECTORY, and nothing else; as many such processes as wanted."""
+    from edgeopt_fleet.server import serve_api as run
+
+    _run(directory, run, **logging)
+
+
+@group.command(epilog="\b\nExample:\n  edgeopt-fleet worker fleet")
+@directory_argument
+@logging_options
+def worker(directory: Path, **logging: Any) -> None:
+    """Hear the devices, move rollouts on, look for drift; or stand by while other workers do."""
+    from edgeopt_fleet.server import serve_worker as run
+
+    _run(directory, run, **logging)
+
+
+@group.command(epilog="\b\nExample:\n  edgeopt-fleet broker fleet --node a")
+@directory_argument
+@click.option("--node", required=True, help="Which node of the setting broker_nodes.")
+@logging_options
+def broker(directory: Path, node: str, **logging: Any) -> None:
+    """Run one node of the NATS cluster of the fleet in DIRECTORY."""
+    from edgeopt_fleet.server import serve_broker
+
+    _run(directory, lambda home: serve_broker(home, node), **logging)
+
+
+def _run(
+    directory: Path, run: Callable[[Home], Coroutine[Any, Any, None]], *, verbose: bool, log_format: str | None
+) -> None:
+    """Log as asked, then run until a signal comes."""
     import asyncio
     import logging
 
-    from edgeopt_fleet.config import Home
-    from edgeopt_fleet.server import serve as serve_fleet
+    from edgeopt_fleet.config import Home, read_config
+    from edgeopt_fleet.logs import configure
 
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("edgeopt_fleet").setLevel(logging.INFO)
-    asyncio.run(serve_fleet(Home(directory)))
+    home = Home(directory)
+    configure(log_format or read_config(home.config).log_format, logging.INFO if verbose else logging.WARNING)
+    asyncio.run(run(home))
 
 
+group.add_command(config)
 group.add_command(keys)
+group.add_command(users)
+group.add_command(audit)
 
 
 def main() -> None:

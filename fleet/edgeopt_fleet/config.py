@@ -84,6 +84,16 @@ class FleetConfig:
     worker_port: int = 0  # 0: nowhere
     log_format: str = "text"  # or json: one object a line
 
+    @property
+    def reachable(self) -> str:
+        """An address at which what listens on ``host`` is reached from this machine."""
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
+
+    @property
+    def url(self) -> str:
+        """The API's address."""
+        return f"{'https' if self.tls else 'http'}://{self.reachable}:{self.http_port}"
+
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
@@ -195,6 +205,11 @@ class Home:
     def broker(self) -> Path:
         """Configuration and store of the embedded broker."""
         return self.directory / "broker"
+
+    @property
+    def routes(self) -> Path:
+        """The password that the nodes of a NATS cluster show each other; mode 0600, the same on all machines."""
+        return self.directory / "broker" / "routes.secret"
 
     @property
     def run(self) -> Path:

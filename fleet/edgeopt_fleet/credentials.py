@@ -12,18 +12,28 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from edgeopt_contract.storage import write_atomically
-from edgeopt_fleet.ca import KeyPair
+from edgeopt_fleet.broker import FLEET_USER
+from edgeopt_fleet.ca import DeviceAuthority, KeyPair
+from edgeopt_fleet.config import FleetConfig, Home
 
-__all__ = ["client_context", "server_names", "write_pair"]
+__all__ = ["client_context", "server_names", "write_own_pairs", "write_pair"]
 
 
 def write_pair(path: Path, pair: KeyPair) -> None:
     """Write key and certificate for their owner alone. Raises :class:`StorageError`."""
     write_atomically(path, pair.key + pair.certificate, mode=0o600)
+
+
+def write_own_pairs(home: Home, config: FleetConfig, authority: DeviceAuthority) -> None:
+    """Write the certificates of the fleet's own programs; they are made anew at every start."""
+    now = time.time()
+    write_pair(home.server_pem, authority.make_server(server_names(config.host, config.names), now))
+    write_pair(home.client_pem, authority.make_client(FLEET_USER, now))
 
 
 def client_context(ca: Path, pair: Path) -> ssl.SSLContext:

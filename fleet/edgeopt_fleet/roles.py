@@ -7,8 +7,8 @@ at once.
 Example::
 
     roles = Roles(leases, database, signals, metrics, {Role.ROLLOUTS: work})   # async def work(guarded): …
-    group.create_task(roles.run())
-    await roles.stop()
+    task = group.create_task(roles.run())
+    task.cancel()                            # ends the work and hands the roles back
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.leases import Lease, Role
@@ -46,16 +46,24 @@ class _Tenure:
 
 
 class Roles:
-    """Takes roles, works, and hands them back."""
+    """Takes roles, works, and hands them back; ``note`` says what a lease is to tell of this process."""
 
     def __init__(
-        self, leases: Leases, database: Database, signals: Signals, metrics: Metrics, works: Mapping[Role, Work]
+        self,
+        leases: Leases,
+        database: Database,
+        signals: Signals,
+        metrics: Metrics,
+        works: Mapping[Role, Work],
+        *,
+        note: Callable[[Role], str] = lambda _role: "",
     ) -> None:
         self._leases = leases
         self._database = database
         self._signals = signals
         self._metrics = metrics
         self._works = works
+        self._note = note
         self._tenures: dict[Role, _Tenure] = {}
         self._paused: dict[Role, float] = {}
         self._serial = Serial()
@@ -68,18 +76,20 @@ class Roles:
         return frozenset(self._tenures)
 
     async def run(self) -> None:
-        """Take, prolong and work until cancelled."""
+        """Take, prolong and work until cancelled; then end the work and hand back what is held."""
         pause = self._leases.seconds / _RENEWALS
-        while True:
-            started = time.monotonic()
-            await self._renew()
-            for role in self._works:
-                if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
-                    await self._acquire(role)
-            await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
+        try:
+            while True:
+                started = time.monotonic()
+                await self._renew()
+                for role in self._works:
+                    if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
+                        await self._acquire(role)
+                await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
+        finally:
+            await self._stop()
 
-    async def stop(self) -> None:
-        """End the work, then hand back what is held."""
+    async def _stop(self) -> None:
         tenures = dict(self._tenures)
         await asyncio.gather(*(self._end(role, "released") for role in tenures))
         try:
@@ -100,7 +110,8 @@ class Roles:
             return
         asked = time.monotonic()
         try:
-            kept = await self._serial(self._leases.renew, [tenure.lease for tenure in self._tenures.values()])
+            mine = [replace(tenure.lease, note=self._note(role)) for role, tenure in self._tenures.items()]
+            kept = await self._serial(self._leases.renew, mine)
         except StorageError as error:
             _LOG.warning("could not prolong leases: %s", error)
             kept = {}

@@ -34,6 +34,7 @@ class News(enum.StrEnum):
 
     DESIRED = "desired"  # a device should run something else, or the metadata have changed
     ROLLOUTS = "rollouts"  # an operator's order
+    METADATA = "metadata"  # somebody has signed
     USERS = "users"  # a device was enrolled or revoked
     LEASES = "leases"  # a role was handed back
 
@@ -69,7 +70,7 @@ class Signals:
         except (psycopg.Error, TimeoutError) as error:
             _LOG.info("the signal %s reaches this process only: %s", news, error)
 
-    async def repeat(self, look: Callable[[], Awaitable[None]], news: News, seconds: float) -> None:
+    async def repeat(self, look: Callable[[], Awaitable[None]], news: News | None, seconds: float) -> None:
         """Call ``look`` until cancelled: at once on ``news``, else every ``seconds``; a failing database is logged.
 
         Raises :class:`LeaseLostError`: whoever lost the role has nothing to look at any more.
@@ -92,14 +93,15 @@ class Signals:
             await asyncio.wait_for(event.wait(), seconds)
 
     @contextlib.contextmanager
-    def _heard(self, news: News) -> Iterator[asyncio.Event]:
+    def _heard(self, news: News | None) -> Iterator[asyncio.Event]:
         """Give an event that is set whenever there are ``news``."""
         event = asyncio.Event()
-        self._events[news].add(event)
+        events = self._events[news] if news else set()
+        events.add(event)
         try:
             yield event
         finally:
-            self._events[news].discard(event)
+            events.discard(event)
 
     def _wake(self, news: News) -> None:
         for event in self._events[news]:

@@ -17,14 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeopt_fleet.logs import with_request_id
 from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.rights import operation_for
 
 __all__ = ["Observed"]
 
 _LOG = logging.getLogger(__name__)
 _HEADER = b"x-request-id"
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")  # nothing else gets into a log
-_QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds
-_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Observed:
@@ -59,15 +58,18 @@ class Observed:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count and log an answer; status 0: the client went away before there was one."""
-        route = getattr(scope.get("route"), "path_format", "unknown")
-        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        operation = operation_for(scope["method"], scope["path"]) or "other unknown"
+        method, _, route = operation.partition(" ")
         self._seconds.labels(method=method, route=route, status=str(status)).observe(seconds)
-        level = logging.DEBUG if route in _QUIET else logging.INFO
-        facts = {
-            "event": "http.answered",
-            "method": method,
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 6),
-        }
-        _LOG.log(level, "%s %s %d in %.1f ms", method, route, status, 1000 * seconds, extra=facts)
+        facts = {"event": "http.answered", "method": method, "route": route, "status": status}
+        level = logging.DEBUG if method == "GET" and 0 < status < 400 else logging.INFO  # reads are many
+        milliseconds = 1000 * seconds
+        _LOG.log(
+            level,
+            "%s %s %d in %.1f ms",
+            method,
+            route,
+            status,
+            milliseconds,
+            extra={**facts, "seconds": round(seconds, 6)},
+        )

@@ -40,10 +40,13 @@ class Announcements:
         table = DeviceRow.__table__  # type: ignore[attr-defined]  # SQLModel makes it
         statement = (
             update(table)
-            .where(table.c.id == bindparam("device"), table.c.desired_job.is_not_distinct_from(bindparam("job")))
+            .where(
+                table.c.id == bindparam("published_to"),
+                table.c.desired_job.is_not_distinct_from(bindparam("published")),
+            )
             .values(desired_pending=False)
         )
-        rows = [{"device": device, "job": job} for device, job in sorted(published.items())]
+        rows = [{"published_to": device, "published": job} for device, job in sorted(published.items())]
         if rows:
             with self._database.transaction(lock="announcements") as session:
                 session.connection().execute(statement, rows)

@@ -15,9 +15,9 @@ from sqlmodel import Session, case, col, func, select
 from edgeopt_fleet.leases import Lease, Role
 from edgeopt_fleet.store.clock import database_time
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.tables import AlertRow, DeviceRow, LeaseRow, RolloutRow, VerdictRow
+from edgeopt_fleet.store.tables import AlertRow, CertificateRow, DeviceRow, LeaseRow, RolloutRow, VerdictRow
 
-__all__ = ["Census", "count"]
+__all__ = ["Census", "certificates", "count"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,14 @@ def count(database: Database) -> Census:
             leases={Role(r.role): Lease(Role(r.role), r.owner, r.epoch, r.expires_at, r.note) for r in rows},
             now=float(session.exec(select(database_time())).one()),
         )
+
+
+def certificates(database: Database) -> tuple[int, ...]:
+    """Return numbers that change whenever somebody is enrolled, renewed or revoked. Raises :class:`StorageError`."""
+    newest, revoked = func.max(CertificateRow.id), func.count(col(CertificateRow.revoked_at))
+    with database.reading() as session:
+        last, gone = session.exec(select(newest, revoked)).one()
+    return last or 0, gone
 
 
 def _numbers(session: Session, by: object, *where: object) -> dict[str, int]:

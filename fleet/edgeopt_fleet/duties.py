@@ -1,0 +1,138 @@
+"""The work of each role, wired together anew for every tenure.
+
+Each takes the database that checks the role's lease and works until it is cancelled. Nothing is kept between tenures.
+Example::
+
+    duties = Duties(site, addresses)
+    Roles(leases, database, signals, metrics, duties.works())
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeopt_fleet.config import FleetConfig, Home
+from edgeopt_fleet.drift import DriftRules
+from edgeopt_fleet.ingest import Ingest
+from edgeopt_fleet.leases import Role
+from edgeopt_fleet.link import BrokerAddress, Link, until_one_fails
+from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.roles import Work
+from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.signals import News, Signals
+from edgeopt_fleet.store.alerts import Alerts
+from edgeopt_fleet.store.announcements import Announcements
+from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.inbox import Inbox
+from edgeopt_fleet.store.outbox import Outbox
+from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.tuf.renewal import Renewal
+from edgeopt_fleet.tuf.repository import Repository
+from edgeopt_fleet.watch import CONNECTED
+from edgeopt_fleet.worker import Worker
+
+__all__ = ["Duties", "Site"]
+
+_PUBLISH_SECONDS = 0.5  # how late an order of another process is published when its signal is lost
+_RENEW_SECONDS = 1.0  # also how soon a change by 'edgeopt-fleet keys' is published
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What all parts of one process share."""
+
+    home: Home
+    config: FleetConfig
+    database: Database
+    serial: Serial
+    signals: Signals
+    metrics: Metrics
+
+
+class Duties:
+    """Makes the work of the roles; knows whether this process hears the devices."""
+
+    def __init__(self, site: Site, addresses: Sequence[BrokerAddress], identifier: str) -> None:
+        self._site = site
+        self._addresses = addresses
+        self._identifier = identifier
+        self._link: Link | None = None
+        site.metrics.broker_connected.set_function(lambda: float(bool(self.hears())))
+
+    def hears(self) -> bool | None:
+        """Say whether this process hears the devices; None when that is another one's work."""
+        return None if self._link is None else self._link.connected
+
+    def note(self, role: Role) -> str:
+        """Return what the lease of ``role`` is to say of this process."""
+        return CONNECTED if role is Role.INGEST and self.hears() else ""
+
+    def works(self) -> Mapping[Role, Work]:
+        """Return the work of every role that the settings allow here."""
+        works: dict[Role, Work] = {
+            Role.INGEST: self._ingest,
+            Role.ROLLOUTS: self._rollouts,
+            Role.DRIFT: self._drift,
+            Role.TUF: self._tuf,
+        }
+        allowed = self._site.config.roles or works
+        return {role: work for role, work in works.items() if role in allowed}
+
+    async def announce(self, devices: Collection[str]) -> None:
+        """Wake whoever publishes; what is new is marked in the database already."""
+        del devices
+        await self._site.signals.send(News.DESIRED)
+
+    async def _ingest(self, database: Database) -> None:
+        """Hold the connection to the broker: take in, acknowledge, publish."""
+        site = self._site
+        bundles = Bundles(database, site.home.blocks, Repository(database, site.home.keys))
+        outbox = Outbox(database, bundles, Repository(database, site.home.keys))
+        ingest = Ingest(Inbox(database), site.metrics)
+        link = Link(
+            self._addresses, outbox, site.serial, ingest.receive, identifier=self._identifier, metrics=site.metrics
+        )
+        announcements = Announcements(database)
+
+        async def publish() -> None:
+            if not link.connected:
+                return  # the next connection publishes everything, and the next look clears the marks
+            waiting = await site.serial.read(announcements.waiting)
+            await link.announce(waiting.keys())
+            if link.connected:
+                await site.serial(announcements.done, waiting)
+
+        self._link = link
+        try:
+            await until_one_fails(
+                link.run(),
+                ingest.run(link.acknowledge),
+                site.signals.repeat(publish, News.DESIRED, _PUBLISH_SECONDS),
+            )
+        finally:
+            self._link = None
+
+    async def _rollouts(self, database: Database) -> None:
+        """Move rollouts on."""
+        site = self._site
+        worker = Worker(Rollouts(database), site.serial, self.announce)
+        await site.signals.repeat(worker.tick, News.ROLLOUTS, site.config.tick_seconds)
+
+    async def _drift(self, database: Database) -> None:
+        """Look for drift."""
+        site = self._site
+        alerts = Alerts(database, DriftRules())
+
+        async def look() -> None:
+            await site.serial(alerts.look, time.time())
+
+        await site.signals.repeat(look, None, site.config.drift_look_seconds)
+
+    async def _tuf(self, database: Database) -> None:
+        """Sign metadata again before they expire."""
+        site = self._site
+        renewal = Renewal(Repository(database, site.home.keys), site.serial, self.announce)
+        await site.signals.repeat(renewal.look, News.METADATA, _RENEW_SECONDS)
