@@ -1,4 +1,4 @@
-"""``edgeopt-fleet users`` and ``edgeopt-fleet audit``: people, when no admin has a key any more, and the audit log's file.
+"""``edgeopt-fleet users`` and ``edgeopt-fleet audit``: people when no admin has a key any more, and exports of the log.
 
 Both work without the server: the first on the fleet's directory, by whoever may read it; the second on an export,
 anywhere. Everyday work with people is in the ``edgeopt`` command. Example::

@@ -52,7 +52,7 @@ class Guard:
         limits, path = self._services.limits, request.url.path
         least = least_for(request.method, path)
         address = "" if request.client is None else request.client.host
-        if path in _ENROLLING:
+        if least is Caller.ANYONE and path in _ENROLLING:
             _wait_if_told(limits.enrolments.take(address, limits.clock()), "enrolments from this address")
             return NOBODY
         _wait_if_told(limits.addresses.take(address, limits.clock()), "requests from this address")

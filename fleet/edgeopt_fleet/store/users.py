@@ -73,7 +73,7 @@ class Users:
     def create(self, name: str, role: Role, now: float, *, lifetime_seconds: int | None = None) -> NewKey:
         """Add a user and make the first key.
 
-        Raises :class:`InvalidError` for what cannot be a name, and :class:`ConflictError`: a name is given once, for ever.
+        Raises :class:`InvalidError` for what cannot be a name, :class:`ConflictError`: a name is given once, for ever.
         """
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise InvalidError(
