@@ -19,6 +19,7 @@ from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
 from edgeopt_fleet.cli_config import config
 from edgeopt_fleet.cli_keys import keys
+from edgeopt_fleet.cli_storage import COMMANDS as STORAGE_COMMANDS
 from edgeopt_fleet.cli_people import audit, users
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def _run(
 
 group.add_command(config)
 group.add_command(keys)
+for command in STORAGE_COMMANDS:
+    group.add_command(command)
 group.add_command(users)
 group.add_command(audit)
 

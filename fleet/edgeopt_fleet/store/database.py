@@ -50,12 +50,16 @@ class Database:
         self._check: Callable[[Session], None] = lambda _session: None
 
     @classmethod
-    def create(cls, address: Address) -> Database:
-        """Make all tables in a new database. Raises :class:`UsageError` when there are some, :class:`StorageError`."""
+    def create(cls, address: Address, fill: Callable[[Session], None] = lambda _session: None) -> Database:
+        """Make all tables in a new database and ``fill`` them, in one transaction.
+
+        Raises :class:`UsageError` when there are some, :class:`StorageError`.
+        """
         database = cls._connect(address)
         try:
             with database.transaction() as session:
                 create_schema(session.connection(), database.name)
+                fill(session)
         except BaseException:
             database.close()
             raise
