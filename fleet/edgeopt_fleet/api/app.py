@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.api import (
@@ -111,13 +112,25 @@ async def _on_invalid_request(_request: Request, error: Exception) -> JSONRespon
     return describe("invalid", 422, "Invalid request", f"{where}: {first['msg']}")
 
 
-async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     kind = status.phrase.lower().replace(" ", "-")
     detail = f"{error.detail}; see /openapi.json for what there is"
-    return describe(kind, status, status.phrase, detail, error.headers)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return describe(kind, status, status.phrase, detail, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return all methods that the path has; the framework names those of the first route only."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return found
 
 
 async def _on_failure(_request: Request, error: Exception) -> JSONResponse:
