@@ -65,13 +65,27 @@ class PolicyModel(StrictRequest):
     minimum_executed: int = Field(default=1, description="devices of a wave that must have executed")
     minimum_rows: int = Field(default=50, description="rows that each executed device must have served")
     max_confidence_drop: float = Field(default=0.1, description="absolute fall of mean confidence that is allowed")
+    max_error_increase: float = Field(default=0.05, description="absolute rise of the share of errors")
+    max_latency_increase: float = Field(default=0.5, description="relative rise of the 95th percentile")
+    max_class_shift: float = Field(default=0.5, description="of the answered classes, chi-square distance")
+    max_drift: float = Field(default=0.5, description="of the inputs from the reference profile, chi-square distance")
+    max_divergence: float = Field(default=1.0, description="of the golden outputs, in units of the tolerance")
+    interval_seconds: float = Field(default=5.0, description="between two looks of the gate")
+    initial_delay_seconds: float = Field(default=0.0, description="from a wave's start to the first look")
+    count: int = Field(default=1, description="successful looks that promote")
+    failure_limit: int = Field(default=0, description="failed looks beyond which the rollout is rolled back")
+    inconclusive_limit: int | None = Field(default=None, description="undecided looks beyond which it is paused")
+    consecutive_error_limit: int | None = Field(default=None, description="looks without data, before it is paused")
+    dry_run: list[str] = Field(default=[], examples=[["drift"]], description="metrics that are shown and decide nothing")
+    false_abort: float = Field(default=0.002, description="chance that a rollout without fault is rolled back")
+    false_promotion: float = Field(default=0.05, description="chance that a wave just worse than allowed passes")
     step_timeout_seconds: float = Field(default=3600.0, description="a wave that holds longer pauses the rollout")
     not_before: int | None = Field(default=None, examples=[1764000000], description="devices switch no sooner")
     window: WindowModel | None = Field(default=None, description="devices switch only inside")
 
     def policy(self) -> Policy:
         """Return what is asked for. Raises ``ValueError`` for what cannot be."""
-        values = self.model_dump()
+        values = self.model_dump() | {"dry_run": tuple(self.dry_run)}
         if self.window is not None:
             values["window"] = Window(start=self.window.start, end=self.window.end, days=tuple(self.window.days))
         return Policy(**values)

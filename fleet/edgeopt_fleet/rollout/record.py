@@ -36,6 +36,8 @@ __all__ = [
     "event_of",
     "excuse",
     "forecast_seconds",
+    "is_late",
+    "is_look_due",
     "is_settled",
     "offered",
     "overrun",
@@ -279,8 +281,20 @@ def _progress(record: Rollout, verdict: Verdict | None, now: float) -> Event | N
     everybody_asked = not any(tally.of(earlier, Count.TO_OFFER) for earlier in range(wave + 1))
     if everybody_asked and (empty or (verdict is not None and verdict.decision is Decision.PROMOTE)):
         return Event.LAST_WAVE_PASSED if wave == len(record.waves) - 1 else Event.WAVE_PASSED
-    late = now - record.step_started_at > record.policy.step_timeout_seconds
-    return Event.WAVE_TIMED_OUT if late and verdict is not None else None
+    waited_out = verdict is not None and (verdict.timed_out or is_late(record, now))
+    return Event.WAVE_TIMED_OUT if waited_out else None
+
+
+def is_late(record: Rollout, now: float) -> bool:
+    """Say whether the wave's time is over."""
+    return now - record.step_started_at > record.policy.step_timeout_seconds
+
+
+def is_look_due(record: Rollout, next_look_at: float, now: float) -> bool:
+    """Say whether the gate should look: at its interval, and once more before the rollout is paused or rolled back."""
+    if record.state not in (State.RUNNING, State.PAUSED):
+        return False
+    return now >= next_look_at or is_late(record, now) or bool(overrun(record))
 
 
 def is_settled(record: Rollout) -> bool:

@@ -34,6 +34,7 @@ from edgeopt_fleet.rollout import (
     excuse,
     give_up_to_another,
     inherit,
+    is_look_due,
     observe,
     offer,
     offered,
@@ -218,11 +219,13 @@ class _Turn:
 
     def look(self) -> Verdict | None:
         """Ask the gate, when it is time to: as often as its policy says, and once more before something ends."""
-        if self.record.state not in (State.RUNNING, State.PAUSED):
+        if not is_look_due(self.record, self._row.next_look_at, self._now):
             return None
         evidence = gather_evidence(self._session, self.record, self._now)
         verdict = judge(evidence, self.record.policy)
         store_verdict(self._session, self.record, evidence, verdict, self._now)
+        if verdict.tested:  # one that found nothing to compare costs little and decided nothing: again at the next turn
+            self._row.next_look_at = self._now + self.record.policy.interval_seconds
         self._judged = True
         return verdict
 
@@ -247,6 +250,7 @@ class _Turn:
             if command is Command.CLAIM:
                 self._claim()
             elif command is Command.EXPOSE_WAVE:
+                self._row.next_look_at = self._now + self.record.policy.initial_delay_seconds
                 self._offer()
                 take_baseline(self._session, self.record.name)
             elif command is Command.RELEASE:
