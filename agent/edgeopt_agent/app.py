@@ -12,10 +12,12 @@ import logging
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from edgeopt_agent import AGENT_VERSION
 from edgeopt_agent.books import Books
+from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.config import AgentConfig
 from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
 from edgeopt_agent.delivery_flow import Budget
@@ -47,6 +49,8 @@ from edgeopt_contract.codec import encode
 from edgeopt_contract.messages import Status
 
 __all__ = ["Agent", "run_agent"]
+
+_THREADS = 2  # for files: one writes while one syncs; each thread more would take 0.3 MB
 
 
 async def run_agent(config: AgentConfig) -> None:
@@ -82,20 +86,22 @@ class Agent:
         self._capabilities, self._facts = read_capabilities_apart(), read_facts()
         self._notifier = Notifier(os.environ)
         random = Random()  # noqa: S311  # spreads load; nothing secret depends on it
-        self._spool = Spool.open(
-            config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit_bytes=config.spool_bytes
-        )
+        self._spool = _open_spool(config)
+        self._clerk = Clerk(lambda: _open_spool(config))
         journal = Journal(self._spool)
         self._boot = journal.count_boot()
         self._slots = Slots(config.data / "slots", self._capabilities)
-        self.serving = Serving(_serving_options(config), Books(self._spool, config.data, time.time))
+        books = self._clerk.do_now(Books, self._clerk.spool, config.data, time.time)
+        self.serving = Serving(_serving_options(config), self._clerk, books)
         self._announced: str | None = None
         listener = Listener(
             desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
         )
         self._link = Link(_link_options(config, identity), listener, random=random)
         self._renewal = Renewal(config.data, random, reconnect=self._link.reconnect)
-        self._outbox = Outbox(self._spool, self._link, identity.device, resend_seconds=config.resend_seconds)
+        self._outbox = Outbox(
+            self._spool, self._clerk, self._link, identity.device, resend_seconds=config.resend_seconds
+        )
         carriers = _carriers(config, self._link, random)
         options = DeliveryOptions(incoming=config.data / "incoming", disk_reserve_bytes=config.disk_reserve_bytes)
         delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
@@ -107,6 +113,7 @@ class Agent:
 
     async def run(self, sources: list[Source], ended: asyncio.Event) -> None:
         """Run until ``ended`` is set; then keep the last counts, say goodbye and end the runners."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         log_event("started", device=self._identity.device, version=AGENT_VERSION, boot=self._boot)
         alive = asyncio.create_task(self._notifier.run())  # from now on: a large model takes its time to load
         try:
@@ -128,6 +135,7 @@ class Agent:
                 await end_tasks(tasks)
         finally:
             await self.serving.stop()
+            await self._clerk.close()
             self._spool.close()
             await end_tasks([alive])
             log_event("ended")
@@ -135,7 +143,7 @@ class Agent:
     async def _close_windows(self) -> None:
         while True:
             await asyncio.sleep(self._config.window_seconds)
-            self.serving.close_window()
+            await self.serving.close_window()
             self._outbox.wake()
 
     def _update_changed(self) -> None:
@@ -165,6 +173,10 @@ class Agent:
             machine=self._facts,
         )
         return encode(status)
+
+
+def _open_spool(config: AgentConfig) -> Spool:
+    return Spool.open(config.data / "agent.db", now_ms=time.time_ns() // 1_000_000, limit_bytes=config.spool_bytes)
 
 
 def _serving_options(config: AgentConfig) -> ServingOptions:

@@ -1,12 +1,15 @@
 """The two pipes between the agent and one runner: frames out, frames in, on the agent's event loop.
 
-The pipes are made as large as the kernel gives without privileges (1 MiB on Linux), so that a picture goes through in
-one piece. It knows nothing of time limits; a runner that dies is the end of the input. Example::
+Large inputs go through shared memory where there is some; the pipes are made as large as the kernel gives without
+privileges (1 MiB on Linux), so that a picture goes through in one piece otherwise. It knows nothing of time limits; a
+runner that dies is the end of the input. Example::
 
     channel = Channel.open()
-    process = await asyncio.create_subprocess_exec(…, stdin=channel.requests, stdout=channel.replies)
+    process = await asyncio.create_subprocess_exec(
+        …, stdin=channel.requests, stdout=channel.replies, pass_fds=channel.inherited
+    )
     await channel.connect()
-    reply, tensors = await channel.ask(Infer(heads_of(tensors)), tensors)
+    reply, tensors = await channel.infer(tensors)
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from dataclasses import dataclass
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
     Answer,
+    Buffer,
+    Infer,
     Reply,
     Request,
     Tensor,
@@ -28,12 +33,15 @@ from edgeopt_agent.runner.frames import (
     body_length,
     decode_message,
     encode_message,
+    heads_of,
     payload_bytes,
 )
+from edgeopt_agent.shared import SharedMemory
 
 __all__ = ["Channel"]
 
 _PIPE_BYTES = 1 << 20  # /proc/sys/fs/pipe-max-size
+_JOINED_BYTES = 16 << 10
 
 
 @dataclass
@@ -44,18 +52,24 @@ class Channel:
     replies: int
     _write_end: int
     _read_end: int
+    _shared: SharedMemory | None
     _writer: asyncio.StreamWriter | None = None
     _reader: asyncio.StreamReader | None = None
     _reading: asyncio.ReadTransport | None = None
 
     @classmethod
     def open(cls) -> Channel:
-        """Make the pipes."""
+        """Make the pipes and the shared memory."""
         (requests, write_end), (read_end, replies) = os.pipe(), os.pipe()
         for descriptor in (write_end, read_end):
             with contextlib.suppress(OSError):  # a smaller pipe is slower, nothing else
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        return cls(requests, replies, write_end, read_end)
+        return cls(requests, replies, write_end, read_end, SharedMemory.make())
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """The descriptor of the shared memory, which the child must inherit; empty without such memory."""
+        return () if self._shared is None else (self._shared.descriptor,)
 
     async def connect(self) -> None:
         """Close the child's ends and listen at the agent's."""
@@ -70,16 +84,28 @@ class Channel:
         )
         self._writer = asyncio.StreamWriter(transport, writing, None, loop)
 
-    async def ask(self, request: Request, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
-        """Send a request and return the reply.
+    async def infer(self, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
+        """Have the model run. Raises as :meth:`ask`."""
+        heads, data = heads_of(tensors), [tensor.data for tensor in tensors]
+        size = sum(head.size for head in heads)
+        if size <= _JOINED_BYTES:  # in one piece, which wakes the runner once
+            return await self._exchange([b"".join((encode_message(Infer(heads)), *data))])
+        at = self._shared.put(data) if self._shared else None
+        return await self._exchange([encode_message(Infer(heads, at)), *(data if at is None else ())])
+
+    async def ask(self, request: Request) -> Reply:
+        """Send a request without tensors and return the reply.
 
         Raises ``IncompleteReadError`` or ``OSError`` when the runner ended, ``ValueError`` when it talks nonsense.
         """
+        reply, _ = await self._exchange([encode_message(request)])
+        return reply
+
+    async def _exchange(self, parts: Sequence[Buffer]) -> tuple[Reply, tuple[Tensor, ...]]:
         assert self._writer is not None
         assert self._reader is not None
-        self._writer.write(encode_message(request))
-        for tensor in tensors:
-            self._writer.write(tensor.data)
+        for part in parts:
+            self._writer.write(part)
         await self._writer.drain()
         length = body_length(await self._reader.readexactly(HEADER_BYTES))
         reply: Reply = decode_message(Reply, await self._reader.readexactly(length))
@@ -88,6 +114,9 @@ class Channel:
 
     def close(self) -> None:
         """Close the agent's ends: the runner's input ends, and so does the runner."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         for transport in (self._writer and self._writer.transport, self._reading):
             if transport is not None:
                 transport.close()

@@ -16,6 +16,7 @@ import click
 
 from edgeopt_agent import AGENT_VERSION
 from edgeopt_agent.cli_batch import batch
+from edgeopt_agent.cli_data import DATA
 from edgeopt_agent.cli_look import doctor, status
 from edgeopt_agent.cli_run import run
 from edgeopt_contract.commands import run_command
@@ -43,9 +44,6 @@ _RENEW_EXAMPLE = _example(
 _ROLLBACK_EXAMPLE = _example(
     "edgeopt-agent rollback --data /var/lib/edgeopt",
 )
-_DATA = click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where this device keeps its state."
-)
 
 
 def main() -> None:
@@ -65,7 +63,7 @@ def cli() -> None:
 @click.option("--device", required=True, help="Name of this device: letters, digits, '-' and '_'.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag; may be given several times.")
 @click.option("--replace", is_flag=True, help="Give up the identity that is there, for instance one that was revoked.")
-@_DATA
+@DATA
 def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Path, *, replace: bool) -> None:
     """Make a key on this device and get a certificate for it, with a one-time token.
 
@@ -92,7 +90,7 @@ def enroll(server: str, token: str, device: str, tags: tuple[str, ...], data: Pa
 
 
 @cli.command(epilog=_RENEW_EXAMPLE)
-@_DATA
+@DATA
 def renew(data: Path) -> None:
     """Get the next certificate now; 'run' does so by itself after two thirds of its life.
 
@@ -108,7 +106,7 @@ def renew(data: Path) -> None:
 
 
 @cli.command(epilog=_ROLLBACK_EXAMPLE)
-@_DATA
+@DATA
 def rollback(data: Path) -> None:
     """Go back to the bundle before, from this very device; works without a network."""
     from edgeopt_agent.orders import order_back

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeopt_agent.cli_data import DATA
 from edgeopt_contract.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SHOWN_FAILURES = 20
 @click.command(epilog=_EXAMPLE)
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="The device's state.")
+@DATA
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
 @click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Memory of the runner.")
 @click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")

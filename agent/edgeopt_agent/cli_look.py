@@ -7,38 +7,33 @@ Exit codes of ``doctor``: 0 good or warnings, 1 something fails. Example::
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from edgeopt_agent.settings import locate_data
+from edgeopt_agent.cli_data import DATA
 from edgeopt_contract.errors import ExitCode
 
 __all__ = ["doctor", "status"]
 
-_DATA = click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="The device's state, if agent.toml does not say."
-)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _STATUS_EXAMPLE = "\b\nExample:\n  edgeopt-agent status --data /var/lib/edgeopt --json"
 _DOCTOR_EXAMPLE = "\b\nExample:\n  edgeopt-agent doctor --data /var/lib/edgeopt"
 
 
 @click.command(epilog=_STATUS_EXAMPLE)
-@_DATA
+@DATA
 @_JSON
 @click.option("--watch", is_flag=True, help="Show it anew every two seconds, until interrupted.")
-def status(data: Path | None, *, as_json: bool, watch: bool) -> None:
+def status(data: Path, *, as_json: bool, watch: bool) -> None:
     """Show what this device runs and what it has still to tell; works without a network."""
     import json
     import time
 
     from edgeopt_agent.status import describe_status, read_status
 
-    place = locate_data(data, os.environ)
     while True:
-        shown = read_status(place)
+        shown = read_status(data)
         if watch and not as_json:
             click.clear()
         click.echo(json.dumps(shown) if as_json else describe_status(shown, time.time()))
@@ -48,10 +43,10 @@ def status(data: Path | None, *, as_json: bool, watch: bool) -> None:
 
 
 @click.command(epilog=_DOCTOR_EXAMPLE)
-@_DATA
+@DATA
 @_JSON
 @click.pass_context
-def doctor(ctx: click.Context, /, data: Path | None, *, as_json: bool) -> None:
+def doctor(ctx: click.Context, /, data: Path, *, as_json: bool) -> None:
     """Look for what keeps this device from serving, updating or reporting, and say what to do.
 
     Works with an agent beside it and without, and without a network. The exit code is 1 when something fails.
@@ -62,7 +57,7 @@ def doctor(ctx: click.Context, /, data: Path | None, *, as_json: bool) -> None:
     from edgeopt_agent.doctor import examine
 
     findings = []
-    for finding in examine(locate_data(data, os.environ)):
+    for finding in examine(data):
         findings.append(finding)
         if not as_json:
             click.echo(describe([finding]))

@@ -185,8 +185,9 @@ class Counts:
             except OSError:
                 memory.close()
                 raise
-        self._file.close()
-        self._file, self.mapped = memory, _place_of(memory)
+        left, self._file = self._file, memory  # in this order: another thread may read in between
+        self.mapped = _place_of(memory)
+        left.close()
 
     def close(self) -> None:
         """Close the file; it stays, unless it is in memory."""

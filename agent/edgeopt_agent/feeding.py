@@ -10,6 +10,7 @@ goes to standard error. It does not decide when to start again. Example::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib
 import json
@@ -39,7 +40,12 @@ _LONGEST_REASON = 400
 
 
 def main() -> None:
-    """Get ready, say so, and ask until there is nothing more to ask."""
+    """Get ready, say so, and ask until there is nothing more to ask, or nobody reads what is said."""
+    with contextlib.suppress(BrokenPipeError):  # the agent has ended
+        _feed()
+
+
+def _feed() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--interval", type=float, default=0.0)
@@ -132,12 +138,12 @@ def _ask(client: Client, inputs: Any) -> EdgeoptError | None:
 
 def _teller() -> Tell:
     """Keep standard output for events, and let what the user's code prints go to standard error."""
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    pipe = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def tell(**fields: object) -> None:
-        pipe.write(json.dumps({name: str(value)[:_LONGEST_REASON] for name, value in fields.items()}) + "\n")
-        pipe.flush()
+        line = json.dumps({name: str(value)[:_LONGEST_REASON] for name, value in fields.items()}) + "\n"
+        os.write(pipe, line.encode())  # a line is written whole, and nothing stays to be written at the end
 
     return tell
 

@@ -76,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
         self._answering: asyncio.Task[None] | None = None
         self._early = bytearray()
         self._held = 0
@@ -135,7 +136,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why does not matter
         """Cancel what was being answered and give back what was held."""
-        self._give(None)
+        if self._timer:
+            self._timer.cancel()
         if self._answering:
             self._answering.cancel()
         self._release()
@@ -155,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read(self, data: bytes | bytearray) -> None:
         """Give bytes of a head or of a chunked body to h11, and follow what it makes of them."""
-        if self._may_idle and self._timer is None:
+        if self._may_idle and self._deadline is None:
             self._give(self._owner.limits.head_seconds)
         try:
             self._http.receive_data(bytes(data))
@@ -258,8 +260,9 @@ class Connection(asyncio.BufferedProtocol):
         self._body, body = None, b""
         self._release()
         self._send(response)
-        self._give(self._owner.limits.write_seconds)
-        await self._writable.wait()
+        if not self._writable.is_set():
+            self._give(self._owner.limits.write_seconds)
+            await self._writable.wait()
         self._start_over()
 
     def _unpacked(self, encoding: str, body: Payload) -> Payload:
@@ -331,6 +334,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def _give(self, seconds: float | None) -> None:
         """Drop the connection in ``seconds`` if nothing happens; ``None`` takes that back."""
+        if seconds is None:
+            self._deadline = None
+            return
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._wake_at(self._deadline)
+
+    def _wake_at(self, when: float) -> None:
+        """Look at the deadline then. A timer for each deadline would cost a request more than this one does."""
         if self._timer:
             self._timer.cancel()
-        self._timer = None if seconds is None else self._loop.call_later(seconds, self.abort)
+        self._timer = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._wake_at(self._deadline)
+        else:
+            self.abort()

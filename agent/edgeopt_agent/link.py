@@ -28,6 +28,7 @@ import aiomqtt
 from edgeopt_agent.backoff import reconnect_delay
 from edgeopt_agent.identity import Credentials
 from edgeopt_agent.log import log_event
+from edgeopt_agent.packets import limit_packets
 from edgeopt_agent.refusals import Refusal
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import UnreachableError
@@ -299,7 +300,7 @@ class Link:
 
     def _make_client(self, credentials: Credentials, refusal: Refusal) -> aiomqtt.Client:
         access, device = credentials.mqtt, self._options.device
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             access.host,
             access.port,
             username=None if access.tls else device,  # with TLS the certificate says who this is
@@ -314,6 +315,8 @@ class Link:
             socket_options=_SOCKET_OPTIONS,
             logger=refusal.logger,
         )
+        limit_packets(client)
+        return client
 
     def _route(self, topic: str, payload: Any) -> None:
         future = self._waiting.get(topic)

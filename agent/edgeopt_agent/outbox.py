@@ -3,7 +3,7 @@
 At most ``AHEAD`` of the oldest messages are on their way, so that no broker's queue overflows; they are sent again
 after each reconnect, and when no acknowledgement came for a while. Example::
 
-    outbox = Outbox(spool, link, "cam-1", resend_seconds=10)
+    outbox = Outbox(spool, clerk, link, "cam-1", resend_seconds=10)
     task = asyncio.create_task(outbox.run())
     outbox.wake()                                  # something was spooled or acknowledged
 """
@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 
+from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.link import Link
 from edgeopt_agent.log import log_event
 from edgeopt_agent.spool import AHEAD, Spool
@@ -28,14 +29,16 @@ __all__ = ["Outbox"]
 class Outbox:
     """See the module."""
 
-    def __init__(self, spool: Spool, link: Link, device: str, *, resend_seconds: float) -> None:
+    def __init__(self, spool: Spool, clerk: Clerk, link: Link, device: str, *, resend_seconds: float) -> None:
         self._spool = spool
+        self._clerk = clerk
         self._link = link
         self._device = device
         self._resend_seconds = resend_seconds
         self._sent_at: dict[int, float] = {}  # by number, of what is on its way
         self._announce = False
         self._wake = asyncio.Event()
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """Look into the spool now."""
@@ -53,10 +56,20 @@ class Outbox:
         self.wake()
 
     def receive_ack(self, payload: bytes) -> None:
-        """Forget what the fleet has committed. A malformed ack is logged and changes nothing."""
+        """Forget what the fleet has committed, soon. A malformed ack is logged and changes nothing."""
         try:
-            forgotten = self._spool.acknowledge(decode(Ack, payload), time.time())
-        except (MessageError, StorageError) as error:
+            ack = decode(Ack, payload)
+        except MessageError as error:
+            log_event("ack_refused", level=logging.WARNING, reason=error)
+            return
+        forgetting = asyncio.create_task(self._forget(ack))
+        self._forgetting.add(forgetting)
+        forgetting.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, ack: Ack) -> None:
+        try:
+            forgotten = await self._clerk.do(self._clerk.spool.acknowledge, ack, time.time())
+        except StorageError as error:
             log_event("ack_refused", level=logging.WARNING, reason=error)
             return
         if forgotten:

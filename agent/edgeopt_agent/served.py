@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,7 +33,6 @@ from edgeopt_contract.manifest import Role
 
 __all__ = ["BusyError", "NotServingError", "RestartingError", "Served", "ServedOptions"]
 
-T = TypeVar("T")
 _RESTART_BASE_SECONDS = 0.05
 _RESTART_CAP_SECONDS = 30.0
 
@@ -107,17 +105,14 @@ class Served:
     async def infer(self, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
         """Run the model and count; a request that fails is counted as errors.
 
-        Raises :class:`BusyError` or :class:`RestartingError` at once, and what the runner raised. A caller that is
-        cancelled leaves its request running: the runner is not ended for it.
+        Raises :class:`BusyError` or :class:`RestartingError` at once, and what the runner raised. To cancel it ends the
+        runner: who waits for others lets it run to its end (``asyncio.shield``).
         """
         if self.is_paused or not self.is_ready:
             raise self._refusal()
         if self._waiting >= self._options.queue_limit:
             raise BusyError(f"{self._waiting} requests wait already; send fewer at a time")
         self._waiting += 1
-        return await _finished(self._infer(tensors))
-
-    async def _infer(self, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
         try:
             async with self._lock:
                 self._refuse_while_away()  # it may have crashed while this request waited
@@ -305,18 +300,3 @@ class Served:
                 self._note_crash(RunnerCrashError(f"the runner could not be started again: {error}"))
             else:
                 self._set_ready()
-
-
-async def _finished(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, which goes on to its end when the caller is cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(_look_at)
-        raise
-
-
-def _look_at(task: asyncio.Future[Any]) -> None:
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        task.result()  # nobody waits for it any more; a failure was counted

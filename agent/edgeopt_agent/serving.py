@@ -3,7 +3,7 @@
 During a switch the old runner answers until the new one has passed. A bundle that is at fault is told to ``on_fault``,
 and the life cycle decides. It does not move the pointer on disk. Example::
 
-    serving = Serving(options, Books(spool, data, time.time), on_fault=…)
+    serving = Serving(options, clerk, clerk.do_now(Books, clerk.spool, data, time.time), on_fault=…)
     await serving.start(slots.open("a"))
     reply = await serving.infer([Tensor("x", "float32", (4,), data)])
 """
@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edgeopt_agent.books import Books
+from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.health import latency_fault
 from edgeopt_agent.log import log_event
 from edgeopt_agent.monitor import Mark, Window
@@ -51,9 +52,12 @@ class Inference:
 class Serving:
     """The bundle that answers, and the ones beside it during an update."""
 
-    def __init__(self, options: ServingOptions, books: Books, on_fault: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, options: ServingOptions, clerk: Clerk, books: Books, on_fault: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._options = options
-        self._books = books
+        self._clerk = clerk
+        self._books = books  # touched on the clerk's thread only
         self.on_fault = on_fault
         self.current: Served | None = None
         self.candidate: Served | None = None
@@ -77,7 +81,7 @@ class Serving:
 
         Raises :class:`~edgeopt_agent.served.NotServingError` at once when nothing can answer now,
         :class:`~edgeopt_contract.errors.DataError` when the inputs do not fit, or what the runner raised. Every failure
-        but the first is counted as errors of the bundle, one for each sample.
+        but the first is counted as errors of the bundle, one for each sample. To cancel it ends the runner.
         """
         served = self.current
         if served is None:
@@ -150,7 +154,7 @@ class Serving:
         await self.drop_candidate()
         if self.current and self._options.one_runner:
             await self.current.pause(_NO_ROOM)
-        counts = self._books.open(installed)
+        counts = await self._clerk.do(self._books.open, installed)
         candidate = Served(installed, self._options.served, counts, self._served_changed)
         try:
             await candidate.start()
@@ -202,26 +206,27 @@ class Serving:
             await self._end(standby)
 
     async def _switch_to(self, served: Served | None) -> None:
+        switched = await self._clerk.do(self._books.begin, served.counts) if served else None
         old, self.current = self.current, served
-        self._switched = self._books.begin(served.counts) if served else None
+        self._switched = switched
         self._let_wait()
         if old:
             await old.drain()  # its last answers belong to its window
-            self._books.tell(old.counts)
+            self._clerk.do(self._books.tell, old.counts)  # not awaited: the new bundle answers already
         log_event("serves", bundle=self.running, slot=served.slot if served else None)
 
     async def _end(self, served: Served) -> None:
         await served.stop()
-        self._books.retire(served.counts)
+        await self._clerk.do(self._books.retire, served.counts)
 
     # --- telling --------------------------------------------------------------------------------------------------
 
-    def close_window(self) -> None:
+    async def close_window(self) -> None:
         """Number the counts so far and begin a new window; while the spool is full the window stays open.
 
         It waits for nobody: features of an answer that has just left may be counted in the next window.
         """
-        self._books.tell_all(self.current.counts if self.current else None)
+        await self._clerk.do(self._books.tell_all, self.current.counts if self.current else None)
 
     async def stop(self) -> None:
         """Keep the last window and end all runners."""
@@ -235,5 +240,7 @@ class Serving:
             if served:
                 await self._end(served)
         if current:
-            self._books.tell(current.counts)  # now that its runner has ended, its last answers are counted
-        self._books.close()
+            await self._clerk.do(
+                self._books.tell, current.counts
+            )  # now that its runner has ended, its last answers are counted
+        await self._clerk.do(self._books.close)

@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from edgeopt_agent.channel import Channel
 from edgeopt_agent.machine import available_memory, resident_memory
@@ -26,7 +27,6 @@ from edgeopt_agent.runner.frames import (
     Answer,
     Blame,
     Failed,
-    Infer,
     Load,
     Loaded,
     Reply,
@@ -36,12 +36,12 @@ from edgeopt_agent.runner.frames import (
     Settle,
     Settled,
     Tensor,
-    heads_of,
 )
 from edgeopt_contract.errors import BundleError, DataError, EdgeoptError, ModelError, StorageError, WorldError
 
 __all__ = ["RunnerCrashError", "RunnerOptions", "RunnerProcess"]
 
+T = TypeVar("T")
 _STOP_TIMEOUT_SECONDS = 2.0
 _LOOK_SECONDS = 0.1  # how often a request under way is looked at
 _ENDED = "it ended"
@@ -94,7 +94,7 @@ class RunnerProcess:
         """
         if self.pid is None:
             await self._start()
-        reply, _ = await self._ask(request, (), self._options.load_timeout_seconds)
+        reply = await self._ask(request, self._options.load_timeout_seconds)
         if isinstance(reply, Failed):
             raise await self._failure(reply, f"{request.path.rpartition('/')[2]} cannot be loaded")
         if not isinstance(reply, Loaded):
@@ -103,8 +103,7 @@ class RunnerProcess:
 
     async def infer(self, tensors: Sequence[Tensor]) -> tuple[Answer, tuple[Tensor, ...]]:
         """Run the model. Raises :class:`DataError`, :class:`ModelError` or :class:`RunnerCrashError`."""
-        request = Infer(heads_of(tensors))
-        reply, outputs = await self._ask(request, tensors, self._options.infer_timeout_seconds)
+        reply, outputs = await self._within(self._options.infer_timeout_seconds, lambda channel: channel.infer(tensors))
         if isinstance(reply, Failed):
             raise await self._failure(reply, "the model failed on an input")
         if not isinstance(reply, Answer):
@@ -113,7 +112,7 @@ class RunnerProcess:
 
     async def test(self, request: SelfTest) -> SelfTested:
         """Run the self-test. Raises :class:`BundleError`, :class:`ModelError` or :class:`RunnerCrashError`."""
-        reply, _ = await self._ask(request, (), self._options.infer_timeout_seconds)
+        reply = await self._ask(request, self._options.infer_timeout_seconds)
         if isinstance(reply, Failed):
             raise await self._failure(reply, "the model failed on a golden input")
         if not isinstance(reply, SelfTested):
@@ -122,7 +121,7 @@ class RunnerProcess:
 
     async def settle(self) -> None:
         """Return once everything that was answered is counted. Raises :class:`RunnerCrashError`."""
-        reply, _ = await self._ask(Settle(), (), self._options.infer_timeout_seconds)
+        reply = await self._ask(Settle(), self._options.infer_timeout_seconds)
         if not isinstance(reply, Settled):
             raise await self._crash(_NONSENSE)
 
@@ -151,6 +150,8 @@ class RunnerProcess:
         arguments = ["--nice", str(options.nice)]
         if options.memory_bytes:
             arguments += ["--memory-bytes", str(options.memory_bytes)]
+        for descriptor in channel.inherited:
+            arguments += ["--shared", str(descriptor)]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -159,21 +160,24 @@ class RunnerProcess:
                 *arguments,
                 stdin=channel.requests,
                 stdout=channel.replies,
+                pass_fds=channel.inherited,
                 start_new_session=True,  # Ctrl-C in a terminal is the agent's business alone
             )
         finally:
             self._channel = channel
             await channel.connect()
 
-    async def _ask(
-        self, request: Request, tensors: Sequence[Tensor], timeout_seconds: float
-    ) -> tuple[Reply, tuple[Tensor, ...]]:
+    async def _ask(self, request: Request, timeout_seconds: float) -> Reply:
+        return await self._within(timeout_seconds, lambda channel: channel.ask(request))
+
+    async def _within(self, timeout_seconds: float, exchange: Callable[[Channel], Awaitable[T]]) -> T:
+        """Have one exchange with the process. Raises :class:`RunnerCrashError`."""
         process, channel = self._process, self._channel
         if process is None or channel is None or process.returncode is not None:
             raise await self._crash("it is not running")
         watch = _Watch(process, self._options, self._progress, timeout_seconds)
         try:
-            return await channel.ask(request, tensors)
+            return await exchange(channel)
         except (asyncio.IncompleteReadError, OSError, ValueError) as error:
             raise await self._crash(watch.verdict or _ENDED) from error
         except asyncio.CancelledError:
@@ -232,18 +236,20 @@ class _Watch:
         self._runs = -1
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
-        self._timer = self._loop.call_later(min(_LOOK_SECONDS, seconds), self._look)
+        self._pause = min(_LOOK_SECONDS, seconds)
+        self._timer = self._loop.call_later(self._pause, self._look)
 
     def end(self) -> None:
         """Look no more."""
         self._timer.cancel()
 
     def _look(self) -> None:
+        self._since += self._loop.time() - self._timer.when()  # the event loop was late: the answer may be there unread
         self.verdict = self._judge()
         if self.verdict:
             _kill(self._process)
         else:
-            self._timer = self._loop.call_later(min(_LOOK_SECONDS, self._seconds), self._look)
+            self._timer = self._loop.call_later(self._pause, self._look)
 
     def _judge(self) -> str:
         runs, now = self._progress(), self._loop.time()

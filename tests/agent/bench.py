@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeopt_agent.books import Books
+from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.health import HealthLimits
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import Tensor
@@ -56,9 +57,12 @@ class Bench:
         self.faults: list[str] = []
         self.seen: list[Telemetry] = []
         self.now = 1000.0
-        self.books = Books(self.spool, root, lambda: self.now)
+        self.clerk = Clerk(lambda: Spool.open(root / "agent.db", now_ms=1))
+        self.books = self.clerk.do_now(Books, self.clerk.spool, root, lambda: self.now)
         served = ServedOptions(runner=runner, limits=limits or HealthLimits(crashes=2), queue_limit=1000)
-        self.serving = Serving(ServingOptions(served=served, one_runner=one_runner), self.books, self.faults.append)
+        self.serving = Serving(
+            ServingOptions(served=served, one_runner=one_runner), self.clerk, self.books, self.faults.append
+        )
 
     def install(self, slot: str, recipe: Recipe) -> Installed:
         """Fill a slot."""
@@ -71,18 +75,21 @@ class Bench:
         return self.slots.fill(slot, blocks[bundle.digest], read)
 
     def windows(self) -> list[Telemetry]:
-        """What was spooled."""
+        """What was spooled, when everything is that was given to the clerk."""
+        self.clerk.do_now(lambda: None)
         return [decode(Telemetry, message.payload) for message in self.spool.unacknowledged(100)]
 
     async def vanish(self) -> None:
         """End as a killed agent ends: nothing is told, and the runner ends with it."""
         assert self.serving.current is not None
         await self.serving.current.stop()
-        self.books.close()
+        await self.clerk.do(self.books.close)
+        await self.clerk.close()
         self.spool.close()
 
     async def stop(self) -> None:
         """End everything; ``seen`` is what was spooled."""
         await self.serving.stop()
         self.seen = self.windows()
+        await self.clerk.close()
         self.spool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -354,9 +355,16 @@ def write_identity(data: Path, signer: Signer, port: int, host: str = "127.0.0.1
 @pytest.fixture(params=["nats"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """A running broker; a test may ask for 'mosquitto' by indirect parametrization."""
-    if request.param == "mosquitto" and MOSQUITTO is None:
+    with running_broker(tmp_path / "broker", request.param) as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def running_broker(directory: Path, kind: str) -> Iterator[Broker]:
+    """Start a broker, or skip the test where there is none."""
+    if kind == "mosquitto" and MOSQUITTO is None:
         pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    broker = Broker(tmp_path / "broker", request.param)
+    broker = Broker(directory, kind)
     broker.start()
     yield broker
     broker.kill()

@@ -21,7 +21,7 @@ from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.manifest import Capabilities, Role
 from edgeopt_fleet.ranges import wanted_bytes
-from tests.agent.conftest import wait_until
+from tests.agent.conftest import blocks_of, wait_until
 from tests.tiny import Recipe, tiny_bundle
 
 BEARER = "s3cret"
@@ -196,7 +196,10 @@ async def test_a_server_that_ignores_ranges_is_no_way(
     )
     await asyncio.to_thread(wait_until, "a few attempts", lambda: len(server.requests) >= 5)
     server.ignores_ranges = False
-    await task
+    counts = await task
+    blocks = blocks_of(server.bundle)
+    assert (len(blocks), 0) == (counts.fetched, counts.damaged)
+    assert sum(map(len, blocks.values())) == counts.fetched_bytes
 
 
 @pytest.mark.parametrize(

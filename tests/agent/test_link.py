@@ -12,6 +12,7 @@ import pytest
 
 from edgeopt_agent.identity import Credentials
 from edgeopt_agent.link import Link, LinkOptions, Listener
+from edgeopt_agent.packets import LONGEST_PACKET_BYTES
 from edgeopt_contract.codec import encode
 from edgeopt_contract.enrolment import MqttAccess
 from edgeopt_contract.errors import UnreachableError
@@ -202,9 +203,10 @@ async def test_a_name_that_does_not_resolve_is_tried_again(heard: Heard) -> None
 class ScriptedBroker:
     """Welcomes or not, acknowledges or not, and never answers a PINGREQ."""
 
-    def __init__(self, *, welcomes: bool, acknowledges: bool) -> None:
+    def __init__(self, *, welcomes: bool, acknowledges: bool, says: bytes) -> None:
         self.welcomes = welcomes
         self.acknowledges = acknowledges
+        self.says = says  # after each birth
         self.connects = 0
         self.ended = 0
         self.port = 0
@@ -220,17 +222,17 @@ class ScriptedBroker:
                 elif packet.kind == SUBSCRIBE:
                     writer.write(b"\x90\x04" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01")
                 elif packet.kind == PUBLISH and self.acknowledges:
-                    writer.write(packet.acknowledgement or b"")
+                    writer.write((packet.acknowledgement or b"") + self.says)
         self.ended += 1
         writer.close()
 
 
 @contextlib.asynccontextmanager
 async def scripted(
-    heard: Heard, *, welcomes: bool = True, acknowledges: bool = True, **timing: Any
+    heard: Heard, *, welcomes: bool = True, acknowledges: bool = True, says: bytes = b"", **timing: Any
 ) -> AsyncIterator[ScriptedBroker]:
     """A scripted broker with a link to it."""
-    broker = ScriptedBroker(welcomes=welcomes, acknowledges=acknowledges)
+    broker = ScriptedBroker(welcomes=welcomes, acknowledges=acknowledges, says=says)
     async with await asyncio.start_server(broker.serve, "127.0.0.1", 0) as server:
         task = asyncio.create_task(link_to(server.sockets[0].getsockname()[1], heard, timing=timing).run())
         yield broker
@@ -258,6 +260,30 @@ async def test_broker_that_acknowledges_nothing_is_left(heard: Heard) -> None:
     async with scripted(heard, acknowledges=False, answer_seconds=0.2) as broker:
         await asyncio.to_thread(wait_until, "several attempts", lambda: broker.connects >= 3)
     assert 0 == heard.connections
+
+
+def published(topic: str, payload: bytes, length: int | None = None) -> bytes:
+    """A PUBLISH with QoS 0 that announces ``length`` bytes of payload (MQTT 3.1.1, sections 2.2.3 and 3.3)."""
+    body = len(topic).to_bytes(2, "big") + topic.encode()
+    remaining, digits = len(body) + (len(payload) if length is None else length), bytearray()
+    while True:
+        remaining, digit = divmod(remaining, 128)
+        digits.append(digit | (128 if remaining else 0))
+        if not remaining:
+            return b"\x30" + bytes(digits) + body + payload
+
+
+async def test_packet_longer_than_anything_is_not_taken(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that announces 200 MB is left before they come; what is as long as the longest message is taken."""
+    topic = Topics.desired(DEVICE)
+    async with scripted(heard, says=published(topic, b"x" * 100_000, length=200_000_000)) as broker:
+        await asyncio.to_thread(wait_until, "another attempt", lambda: broker.connects >= 3)
+    assert "packet_refused" in caplog.text
+    assert [] == heard.desired
+    longest = b"x" * (LONGEST_PACKET_BYTES - len(topic) - 2)
+    async with scripted(heard, says=published(topic, longest)) as broker:
+        await asyncio.to_thread(wait_until, "the longest message", lambda: heard.desired)
+    assert longest == heard.desired[0]
 
 
 async def test_desired_state_is_asked_for_again(fleet: FakeFleet, heard: Heard) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.outbox import Outbox
 from edgeopt_agent.spool import Spool
 from edgeopt_contract.codec import decode, encode
@@ -45,7 +46,8 @@ class Rig:
     def __init__(self, root: Path, resend_seconds: float) -> None:
         self.spool = Spool.open(root / "agent.db", now_ms=1)
         self.link = FakeLink()
-        self.outbox = Outbox(self.spool, self.link, "cam-1", resend_seconds=resend_seconds)  # type: ignore[arg-type]
+        self.clerk = Clerk(lambda: Spool.open(root / "agent.db", now_ms=1))
+        self.outbox = Outbox(self.spool, self.clerk, self.link, "cam-1", resend_seconds=resend_seconds)  # type: ignore[arg-type]
 
     def append(self, count: int) -> None:
         """Number ``count`` windows."""
@@ -80,6 +82,7 @@ async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R
     yield rig
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    await rig.clerk.close()
     rig.spool.close()
 
 
@@ -108,7 +111,7 @@ async def test_unacknowledged_messages_are_sent_again(rig: Rig) -> None:
     rig.append(2)
     await rig.until(lambda: rig.link.published.count(1) >= 3)
     rig.ack(2)
-    assert [] == rig.spool.unacknowledged(10)
+    await rig.until(lambda: [] == rig.spool.unacknowledged(10))
 
 
 @pytest.mark.parametrize("rig", [0.05], indirect=True)
@@ -128,6 +131,7 @@ async def test_new_connection_starts_over(rig: Rig) -> None:
     rig.append(2)
     await rig.until(lambda: len(rig.link.published) == 2)
     rig.ack(1)
+    await rig.until(lambda: [2] == [message.number for message in rig.spool.unacknowledged(10)])
     rig.outbox.start_over()
     await rig.until(lambda: len(rig.link.published) == 3)
     assert [1, 2, 2] == rig.link.published
@@ -149,6 +153,7 @@ async def test_malformed_and_foreign_acks_change_nothing(rig: Rig) -> None:
     rig.outbox.receive_ack(b"nonsense")
     rig.outbox.receive_ack(b"")
     rig.ack(2, session=99)
+    await rig.clerk.do(lambda: None)
     assert 2 == len(rig.spool.unacknowledged(10))
 
 

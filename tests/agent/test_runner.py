@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_main_loop_answers_each_frame_until_the_end(load: Load) -> None:
     (x,) = tensors(samples(1, 2))
     requests = io.BytesIO(encode_message(load) + encode_message(Infer(heads_of([x]))) + x.data)
     replies = io.BytesIO()
-    serve(requests, replies)
+    serve(requests, replies, memoryview(b""))
     stream = io.BytesIO(replies.getvalue())
     loaded = decode_message(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
     answered = decode_message(Reply, stream.read(body_length(stream.read(HEADER_BYTES))))
@@ -170,7 +171,7 @@ def test_answer_leaves_before_its_features_are_counted(load: Load, bundle: Bundl
     (x,) = tensors(samples(1, 2))
     infer, features = encode_message(Infer(heads_of([x]))) + x.data, len(load_features(bundle))
     requests = io.BytesIO(encode_message(load) + infer + infer + encode_message(Settle()))
-    serve(requests, replies := _Leaving(Path(load.counts)))
+    serve(requests, replies := _Leaving(Path(load.counts)), memoryview(b""))
     assert [(0, 0), (2, 0), (4, 2 * features), (4, 4 * features)] == replies.seen
 
 
@@ -245,6 +246,35 @@ async def test_hanging_runner_is_killed(runner: RunnerProcess, load: Load) -> No
         os.kill(pid, 0)
     await runner.load(load)
     await runner.infer(tensors(samples(1, 1)))
+
+
+async def test_agent_that_is_late_does_not_take_its_runner_for_hanging(runner: RunnerProcess, load: Load) -> None:
+    """An answer that came while the event loop was held up is an answer, however late it is read."""
+    await runner.load(load)
+    pid = runner.pid
+    asking = asyncio.create_task(runner.infer(tensors(samples(1, 1))))
+    await asyncio.sleep(0)  # the request leaves
+    time.sleep(0.7)  # noqa: ASYNC251  # the experiment: longer than a request may take
+    await asking
+    await runner.infer(tensors(samples(1, 1)))
+    assert pid == runner.pid
+
+
+async def test_runner_that_leaves_the_machine_no_memory_is_ended(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine must have left counts, not only what one runner may take."""
+    runner = RunnerProcess(RunnerOptions(reserve_bytes=8 << 20, infer_timeout_seconds=30))
+    try:
+        await runner.load(load)
+        left = 8 << 20
+        monkeypatch.setattr("edgeopt_agent.supervisor.available_memory", lambda: left)
+        asking = asyncio.create_task(runner.infer(tensors(np.full((1, 4), POISON, np.float32))))
+        await asyncio.wait({asking}, timeout=0.3)
+        assert not asking.done()
+        left -= 1
+        with pytest.raises(RunnerCrashError, match="the machine has only 7 MiB left"):
+            await asking
+    finally:
+        await runner.stop()
 
 
 async def test_dead_runner_is_noticed(runner: RunnerProcess, load: Load) -> None:

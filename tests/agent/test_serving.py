@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from edgeopt_agent.counts import boot_id
 from edgeopt_agent.served import NotServingError, RestartingError
 from edgeopt_agent.serving import Inference
+from edgeopt_agent.spool import Spool
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import BundleError, DataError
@@ -39,7 +42,7 @@ async def test_nothing_installed_is_said(tmp_path: Path, capabilities: Capabilit
     bench = Bench(tmp_path, capabilities, RunnerOptions(infer_timeout_seconds=0.3))
     with pytest.raises(NotServingError, match="no bundle is installed"):
         await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [] == bench.windows()
     await bench.stop()
 
@@ -92,7 +95,7 @@ async def test_errors_are_counted_by_bundle(bench: Bench) -> None:
         await bench.serving.infer(tensors(np.zeros(5)))
     await bench.serving.infer(tensors(ROW))
     assert (2, 1, 0) == bench.serving.since_switch()
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [(1, 1)] == [(window.rows, window.errors) for window in bench.windows()]
 
 
@@ -211,32 +214,32 @@ async def test_device_without_room_for_two_stops_the_old_runner_first(
 async def test_window_stays_open_while_the_spool_is_full(bench: Bench) -> None:
     """No count is lost when nothing can be sent: the window grows longer instead."""
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
-    limit, bench.spool._limit_bytes = bench.spool._limit_bytes, 0
+    await bench.serving.close_window()
+    spool = bench.clerk.spool
+    limit, spool._limit_bytes = spool._limit_bytes, 0
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [1] == [window.rows for window in bench.windows()]
-    bench.spool._limit_bytes = limit
+    spool._limit_bytes = limit
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [1, 2] == [window.rows for window in bench.windows()]
 
 
 async def test_full_disk_stops_no_answer_and_loses_no_count(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """The window goes on in the counts' file, which is said once; when there is room again it is told whole."""
     caplog.set_level("INFO", "edgeopt_agent")
-    connection = bench.spool._connection
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own way to a full disk
+    pages = await bench.clerk.do(bench.clerk.spool._pragma, "page_count")
+    await bench.clerk.do(bench.clerk.spool._pragma, f"max_page_count={pages}")  # SQLite's own way to a full disk
     for _ in range(30):
         await bench.serving.infer(tensors(ROW))
-        bench.serving.close_window()
+        await bench.serving.close_window()
     kept = sum(window.rows for window in bench.windows())
     assert kept < 30
     assert 1 == caplog.text.count("window_not_kept")
 
-    connection.execute("PRAGMA max_page_count=100000")
-    bench.serving.close_window()
+    await bench.clerk.do(bench.clerk.spool._pragma, "max_page_count=100000")
+    await bench.serving.close_window()
 
     assert 30 == sum(window.rows for window in bench.windows())
     assert 1 == caplog.text.count("windows_kept_again")
@@ -259,7 +262,7 @@ async def test_profile_of_too_many_cells_still_counts_rows(bench: Bench) -> None
     edges = tuple(float(edge) for edge in range(40_000))
     await bench.serving.start(bench.install("b", Recipe(version="2", edges=edges)))
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [(0, 3), (1, 0)] == [(window.rows, len(window.cells)) for window in bench.windows()]
 
 
@@ -273,7 +276,7 @@ async def test_batch_comes_back_as_a_batch_and_counts_its_rows(bench: Bench) -> 
         await bench.serving.infer(tensors(np.zeros((7, 5))))
     assert bench.serving.current is not None
     await bench.serving.current.settle()
-    bench.serving.close_window()
+    await bench.serving.close_window()
     (window,) = bench.windows()
     assert (10, 7, 10) == (window.rows, window.errors, sum(window.latency))
     assert {10} == {sum(cells) for cells in window.cells.values()}
@@ -323,7 +326,7 @@ async def test_counts_survive_an_agent_that_is_killed(tmp_path: Path, capabiliti
     first = Bench(tmp_path, capabilities, RunnerOptions())
     await first.serving.start(first.install("a", Recipe(version="1")))
     await first.serving.infer(tensors(ROW))
-    first.serving.close_window()
+    await first.serving.close_window()
     for _ in range(3):
         await first.serving.infer(tensors(ROW))
     with pytest.raises(DataError):
@@ -332,8 +335,8 @@ async def test_counts_survive_an_agent_that_is_killed(tmp_path: Path, capabiliti
     await first.vanish()
 
     second = Bench(tmp_path, capabilities, RunnerOptions())
-    second.serving.close_window()
-    second.serving.close_window()
+    await second.serving.close_window()
+    await second.serving.close_window()
     assert [(digest, 1, 0), (digest, 3, 1)] == [(w.bundle, w.rows, w.errors) for w in second.windows()]
     assert [] == list((tmp_path / "counts").iterdir())
     await second.stop()
@@ -349,7 +352,7 @@ async def test_counts_of_another_boot_are_not_told(tmp_path: Path, capabilities:
     path.write_bytes(path.read_bytes().replace(boot_id().encode(), b"another".ljust(len(boot_id()))))
 
     second = Bench(tmp_path, capabilities, RunnerOptions())
-    second.serving.close_window()
+    await second.serving.close_window()
     assert [] == second.windows()
     await second.serving.start(second.slots.open("a"))
     await second.stop()
@@ -387,7 +390,7 @@ async def test_disk_that_refuses_the_file_stops_no_answer_and_loses_no_count(
     bench = Bench(tmp_path, capabilities, RunnerOptions())
     await bench.serving.start(bench.install("a", Recipe(version="1")))
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     await bench.serving.infer(tensors(ROW))
     await bench.stop()
     assert [1, 1] == [window.rows for window in bench.seen]
@@ -426,7 +429,7 @@ async def test_untold_counts_that_cannot_be_read_are_told_later(tmp_path: Path, 
     first = Bench(tmp_path, capabilities, RunnerOptions())
     await first.serving.start(first.install("a", Recipe(version="1")))
     await first.serving.infer(tensors(ROW))
-    first.serving.close_window()
+    await first.serving.close_window()
     await first.serving.infer(tensors(ROW))
     await first.vanish()
     (path,) = (tmp_path / "counts").iterdir()
@@ -437,11 +440,11 @@ async def test_untold_counts_that_cannot_be_read_are_told_later(tmp_path: Path, 
     second = Bench(tmp_path, capabilities, RunnerOptions())
     await second.serving.start(second.install("b", Recipe(version="2")))
     await second.serving.infer(tensors(ROW))
-    second.serving.close_window()
+    await second.serving.close_window()
     path.rmdir()
     path.write_bytes(content)
-    second.serving.close_window()
-    second.serving.close_window()
+    await second.serving.close_window()
+    await second.serving.close_window()
     told = [(window.variant, window.rows) for window in second.windows() if window.rows]
     assert [1, 1, 1] == [rows for _, rows in told]
     assert not path.exists()
@@ -454,26 +457,49 @@ async def test_counts_older_than_what_was_told_are_not_told(bench: Bench, caplog
     assert served is not None
     older = served.counts.path.read_bytes()
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     with served.counts.path.open("r+b") as file:
         file.write(older)
-    bench.serving.close_window()
+    await bench.serving.close_window()
     await bench.serving.infer(tensors(ROW))
-    bench.serving.close_window()
+    await bench.serving.close_window()
     assert [1, 0, 1] == [window.rows for window in bench.windows()]
     assert 1 == caplog.text.count("counts_went_back")
 
 
+async def test_window_that_waits_for_the_disk_holds_up_no_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a commit takes its time requests are answered; the window is told once, also when its caller has gone."""
+    begun, may_commit = threading.Event(), threading.Event()
+
+    def append(spool: Spool, *args: Any) -> None:
+        begun.set()
+        assert may_commit.wait(10)
+        kept(spool, *args)
+
+    kept = Spool.append
+    monkeypatch.setattr(Spool, "append", append)
+    await bench.serving.infer(tensors(ROW))
+    closing = asyncio.create_task(bench.serving.close_window())
+    assert await asyncio.to_thread(begun.wait, 10)
+    await bench.serving.infer(tensors(ROW))  # would hang where the commit is on the event loop
+    closing.cancel()
+    stopping = asyncio.create_task(bench.serving.stop())
+    may_commit.set()
+    await asyncio.gather(stopping, closing, return_exceptions=True)
+    assert [1, 1] == [window.rows for window in bench.windows()]
+
+
 async def test_request_under_way_when_the_agent_is_told_to_end_is_answered(bench: Bench) -> None:
-    """A caller that is gone leaves its request running: an orderly end is neither an error nor a crash."""
+    """What has begun ends, whether or not somebody waits for it: an orderly end is neither an error nor a crash."""
     served = bench.serving.current
     assert served is not None
-    for _ in range(20):
-        request = asyncio.create_task(bench.serving.infer(tensors(samples(1, 64))))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        request.cancel()
+    requests = [asyncio.create_task(bench.serving.infer(tensors(samples(1, 64)))) for _ in range(20)]
+    await asyncio.sleep(0)
     await bench.serving.stop()
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    assert all(isinstance(outcome, Inference | NotServingError) for outcome in outcomes)
     assert 0 == served.health.crashes_in_all
     (window,) = bench.windows()
     assert 0 == window.errors

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -205,6 +206,20 @@ async def test_process_that_crashes_leaves_the_agent_alone(
     async with asyncio.timeout(20):
         await task
     assert "signal 11" in caplog.text
+
+
+def test_process_that_nobody_listens_to_ends_without_a_word() -> None:
+    """The agent was killed: there is nobody to tell it to, and no fault to show."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "edgeopt_agent.feeding", "--socket", str(theirs.fileno()), "tests.tiny:field"]
+    with ours, theirs:
+        ended = subprocess.run(
+            command, stdout=write_end, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], check=False, timeout=60
+        )
+    os.close(write_end)
+    assert (0, b"") == (ended.returncode, ended.stderr)
 
 
 async def test_process_folder_works_too(serving: FakeServing, tmp_path: Path) -> None:

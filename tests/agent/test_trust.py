@@ -14,7 +14,7 @@ import pytest
 
 from edgeopt_agent.http_download import HttpAccess
 from edgeopt_agent.trust.checker import Trust, TrustOptions, read_clocks
-from edgeopt_agent.trust.question import MAX_QUESTION_BYTES, Answer, Outcome, decode_answer, encode_answer
+from edgeopt_agent.trust.question import MAX_QUESTION_BYTES, WORK, Answer, Outcome, decode_answer, encode_answer
 from edgeopt_agent.trust.sources import HttpMetadata, MqttMetadata
 from edgeopt_contract.errors import MessageError, SignatureError, StorageError, UnreachableError
 from edgeopt_contract.manifest import Manifest
@@ -208,3 +208,25 @@ def test_clocks_are_read() -> None:
     first, second = read_clocks(), read_clocks()
     assert first.boot == second.boot
     assert 0 < first.uptime <= second.uptime
+
+
+async def test_check_leaves_no_scratch_and_tidying_removes_what_was_left(fleet: MetadataFleet, tmp_path: Path) -> None:
+    """A check unpacks beside what it keeps; what a killed one left is removed at the start, and nothing else is."""
+    checking = trust(fleet, tmp_path, Way(fleet.message()))
+    directory = tmp_path / "trust"
+    checking.tidy()  # there is nothing yet
+    await checking.check(BUNDLE, None)
+    kept = sorted(path.name for path in directory.iterdir())
+    assert WORK not in kept
+    (directory / WORK / "metadata").mkdir(parents=True)
+    (directory / WORK / "metadata" / "timestamp.json").write_text("half")
+    checking.tidy()
+    assert kept == sorted(path.name for path in directory.iterdir())
+
+
+async def test_scratch_of_a_killed_check_does_not_matter(fleet: MetadataFleet, tmp_path: Path) -> None:
+    """The next check begins with what was verified, whatever lies where it unpacks."""
+    (tmp_path / "trust" / WORK).mkdir(parents=True)
+    (tmp_path / "trust" / WORK / "snapshot.json").write_text("of another time")
+    assert BUNDLE == (await trust(fleet, tmp_path, Way(fleet.message())).check(BUNDLE, None)).digest
+    assert not (tmp_path / "trust" / WORK).exists()

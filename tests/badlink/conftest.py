@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from edgeopt_contract.bundle import Bundle
-from tests.agent.conftest import MOSQUITTO, Broker, Device, FakeFleet, blocks_of, write_identity
+from tests.agent.conftest import (
+    Broker,
+    Device,
+    FakeFleet,
+    blocks_of,
+    fleet,  # noqa: F401  # a fixture
+    running_broker,
+    write_identity,
+)
 from tests.badlink.relay import Relay
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -32,22 +40,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(params=["mosquitto", "nats"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     """A running broker of each kind."""
-    broker = make_broker(tmp_path / "broker", request.param)
-    yield broker
-    broker.kill()
+    with running_broker(tmp_path / "broker", request.param) as broker:
+        yield broker
 
 
 @pytest.fixture
-def fleet(broker: Broker) -> Iterator[FakeFleet]:
-    """A fake fleet, connected to the broker without a detour."""
-    fleet = FakeFleet(broker.port)
-    fleet.connect()
-    yield fleet
-    fleet.close()
-
-
-@pytest.fixture
-def make_device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Callable[[Relay], Device]]:
+def make_device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Callable[[Relay], Device]]:  # noqa: F811  # the fixture
     """Make the device behind a relay; its agent is ended with the test."""
     made: list[Device] = []
 
@@ -60,15 +58,6 @@ def make_device(fleet: FakeFleet, tmp_path: Path) -> Iterator[Callable[[Relay], 
     yield make
     for device in made:
         device.kill()
-
-
-def make_broker(directory: Path, kind: str, host: str = "127.0.0.1") -> Broker:
-    """Start a broker, or skip the test where there is none."""
-    if kind == "mosquitto" and MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
-    broker = Broker(directory, kind, host)
-    broker.start()
-    return broker
 
 
 def needed_bytes(bundle: Bundle, metadata: bytes = b"") -> int:

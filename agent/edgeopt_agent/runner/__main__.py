@@ -1,6 +1,7 @@
 """The runner's main loop: frames in on standard input, frames out on standard output, until the input ends.
 
-The answer leaves first; its profile cells are counted before the next request is read.
+The answer leaves first; its profile cells are counted before the next request is read. Tensors of a request follow it,
+or lie in memory that is shared with the agent.
 
 Example::
 
@@ -23,6 +24,7 @@ from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
     Infer,
     Request,
+    Tensor,
     attach,
     body_length,
     decode_message,
@@ -30,6 +32,7 @@ from edgeopt_agent.runner.frames import (
     payload_bytes,
 )
 from edgeopt_agent.runner.worker import Worker
+from edgeopt_agent.shared import view_of
 
 __all__ = ["main", "serve"]
 
@@ -44,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory-bytes", type=int)
     parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--shared", type=int, metavar="DESCRIPTOR")
     arguments = parser.parse_args()
     _end_with_parent()
     _be_the_first_to_go()
@@ -51,23 +55,33 @@ def main() -> None:
     os.nice(arguments.nice)
     if arguments.memory_bytes:  # of data: libraries reserve addresses that cost nothing
         resource.setrlimit(resource.RLIMIT_DATA, (arguments.memory_bytes, arguments.memory_bytes))
+    shared = memoryview(b"") if arguments.shared is None else view_of(arguments.shared)
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break a frame
-    serve(sys.stdin.buffer, pipe)
+    serve(sys.stdin.buffer, pipe, shared)
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer every request of ``requests`` until it ends."""
+def serve(requests: BinaryIO, replies: BinaryIO, shared: memoryview) -> None:
+    """Answer every request of ``requests``, whose tensors may lie in ``shared``, until it ends."""
     worker = Worker()
     while len(header := requests.read(HEADER_BYTES)) == HEADER_BYTES:
         request: Request = decode_message(Request, requests.read(body_length(header)))
-        payload = requests.read(payload_bytes(request))
-        heads = request.heads if isinstance(request, Infer) else ()
-        reply, tensors = worker.answer(request, attach(heads, payload))
+        reply, tensors = worker.answer(request, _tensors(request, requests, shared))
         replies.write(encode_message(reply))
         replies.writelines(tensor.data for tensor in tensors)
         replies.flush()
+        os.sched_yield()  # who waits for the answer on this core goes first
         worker.settle()
+
+
+def _tensors(request: Request, requests: BinaryIO, shared: memoryview) -> tuple[Tensor, ...]:
+    """Return the inputs of ``request``: what follows it, or what lies in shared memory, which is not copied."""
+    if not isinstance(request, Infer):
+        return ()
+    size = payload_bytes(request)
+    if request.at is None:
+        return attach(request.heads, requests.read(size))
+    return attach(request.heads, shared[request.at : request.at + size])
 
 
 def _end_with_parent() -> None:

@@ -1,8 +1,8 @@
 """What the agent and its runner say to each other over two pipes.
 
 A frame is four bytes of length (big endian), that many bytes of MessagePack, and then the raw bytes of the tensors that
-the message has heads of: large arrays are neither packed nor copied for it. Pure, and without NumPy: reading and
-writing pipes, and what the bytes mean, is the callers' part. Example::
+the message has heads of, unless those lie in shared memory: large arrays are neither packed nor copied for it. Pure,
+and without NumPy: reading and writing pipes, and what the bytes mean, is the callers' part. Example::
 
     tensors = (Tensor("x", "float32", (4,), bytes(16)),)
     first = encode_message(Infer(heads_of(tensors)))        # then tensors[0].data
@@ -93,9 +93,13 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Infer(msgspec.Struct, frozen=True, tag=True):
-    """Run the model on these inputs, and count them."""
+    """Run the model on these inputs, and count them.
+
+    Their bytes follow, or they lie in shared memory, one after the other from ``at``.
+    """
 
     heads: tuple[Head, ...]
+    at: int | None = None
 
 
 class SelfTest(msgspec.Struct, frozen=True, tag=True):
@@ -184,7 +188,7 @@ def heads_of(tensors: Sequence[Tensor]) -> tuple[Head, ...]:
 
 
 def payload_bytes(message: Request | Reply) -> int:
-    """Return how many bytes of tensors follow ``message``. Raises ``ValueError`` when that cannot be."""
+    """Return how many bytes of tensors belong to ``message``. Raises ``ValueError`` when that cannot be."""
     sizes = [head.size for head in message.heads] if isinstance(message, Infer | Answer) else []
     if min(sizes, default=0) < 0 or sum(sizes) > MAX_FRAME_BYTES:
         raise ValueError(f"expected tensors of at most {MAX_FRAME_BYTES} bytes, got {sum(sizes)}")
