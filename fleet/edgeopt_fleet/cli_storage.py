@@ -79,4 +79,27 @@ def restore(file: Path, directory: Path, database: str) -> None:
         )
 
 
-COMMANDS = (migrate, backup, restore)
+@click.command(epilog="\b\nExample:\n  edgeopt-fleet maintain fleet")
+@_DIRECTORY
+def maintain(directory: Path) -> None:
+    """Roll up and delete what is older than the settings of the fleet in DIRECTORY say; it may be served meanwhile.
+
+    A worker does the same each hour by itself.
+    """
+    from collections import Counter
+
+    from edgeopt_fleet.acting import acting_as, whoever_types
+    from edgeopt_fleet.config import Home, read_config
+    from edgeopt_fleet.store.database import Database
+    from edgeopt_fleet.store.retention import Retention
+
+    home = Home(directory)
+    config = read_config(home.config)
+    done: Counter[str] = Counter()
+    with contextlib.closing(Database.open(home.address(config))) as database, acting_as(whoever_types()):
+        for step in Retention(database, home.blocks, config.keep).steps(time.time()):
+            done[step.what] += step.rows
+    click.echo(", ".join(f"{rows} {what}" for what, rows in done.items()) or "nothing was due")
+
+
+COMMANDS = (migrate, backup, restore, maintain)

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgeopt_contract.errors import UsageError
 from edgeopt_fleet.leases import Role
+from edgeopt_fleet.retention import Keep
 
 __all__ = [
     "ENVIRONMENT",
@@ -47,6 +48,12 @@ _RANGES = {
     "drift_look_seconds": (0.01, 86400),
     "lease_seconds": (0.5, 300),
     "certificate_days": (0.0001, 3650),
+    "window_days": (0.01, 36500),
+    "hour_days": (0.01, 36500),
+    "day_days": (0.01, 36500),
+    "report_days": (0.01, 36500),
+    "verdict_days": (0.01, 36500),
+    "bundle_days": (0.01, 36500),
     "requests_per_second_per_user": (0, 1_000_000),
     "requests_per_second_per_address": (0, 1_000_000),
     "enrolments_per_minute_per_address": (0, 1_000_000),
@@ -75,6 +82,12 @@ class FleetConfig:
     requests_per_second_per_user: float = 500.0  # with all keys of one user, in each API process; 0: no limit
     requests_per_second_per_address: float = 1000.0  # of devices and of whoever has no key; 0: no limit
     enrolments_per_minute_per_address: float = 300.0  # enrolments and renewals; 0: no limit
+    window_days: float = 14.0  # how long windows are kept as they came; then hours
+    hour_days: float = 90.0  # how long hours are kept; then days
+    day_days: float = 1100.0  # how long days are kept
+    report_days: float = 90.0  # how long reports are kept
+    verdict_days: float = 400.0  # how long verdicts of rollouts that have ended are kept, and what they were made from
+    bundle_days: float = 90.0  # how long bundles are kept that no device and no rollout needs
     database: str = field(default="", repr=False)  # postgresql://user:password@host/name; empty: SQLite in fleet.db
     brokers: tuple[str, ...] = ()  # host:port of each broker that the fleet itself tries; empty: host and mqtt_port
     broker_nodes: tuple[str, ...] = ()  # name=host:mqtt-port:route-port of each node of a NATS cluster
@@ -93,6 +106,11 @@ class FleetConfig:
     def url(self) -> str:
         """The API's address."""
         return f"{'https' if self.tls else 'http'}://{self.reachable}:{self.http_port}"
+
+    @property
+    def keep(self) -> Keep:
+        """What is kept for how long."""
+        return Keep(**{setting.name: getattr(self, setting.name) for setting in dataclasses.fields(Keep)})
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

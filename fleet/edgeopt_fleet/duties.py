@@ -9,6 +9,7 @@ Example::
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.inbox import Inbox
 from edgeopt_fleet.store.outbox import Outbox
+from edgeopt_fleet.store.retention import Retention
 from edgeopt_fleet.store.rollouts import Rollouts
 from edgeopt_fleet.tuf.renewal import Renewal
 from edgeopt_fleet.tuf.repository import Repository
@@ -36,7 +38,9 @@ from edgeopt_fleet.worker import Worker
 
 __all__ = ["Duties", "Site"]
 
+_LOG = logging.getLogger(__name__)
 _PUBLISH_SECONDS = 0.5  # how late an order of another process is published when its signal is lost
+_TIDY_SECONDS = 3600.0
 _RENEW_SECONDS = 1.0  # also how soon a change by 'edgeopt-fleet keys' is published
 
 
@@ -77,6 +81,7 @@ class Duties:
             Role.ROLLOUTS: self._rollouts,
             Role.DRIFT: self._drift,
             Role.TUF: self._tuf,
+            Role.RETENTION: self._retention,
         }
         allowed = self._site.config.roles or works
         return {role: work for role, work in works.items() if role in allowed}
@@ -130,6 +135,18 @@ class Duties:
             await site.serial(alerts.look, time.time())
 
         await site.signals.repeat(look, None, site.config.drift_look_seconds)
+
+    async def _retention(self, database: Database) -> None:
+        """Roll up and delete what is old, a few rows at a time."""
+        site = self._site
+        retention = Retention(database, site.home.blocks, site.config.keep)
+
+        async def tidy() -> None:
+            steps = retention.steps(time.time())
+            while (step := await site.serial(next, steps, None)) is not None:
+                _LOG.info("retention: %d %s", step.rows, step.what)
+
+        await site.signals.repeat(tidy, None, _TIDY_SECONDS)
 
     async def _tuf(self, database: Database) -> None:
         """Sign metadata again before they expire."""

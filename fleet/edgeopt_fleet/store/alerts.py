@@ -26,7 +26,7 @@ from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
 from edgeopt_fleet.totals import Layout
 
-__all__ = ["Alerts"]
+__all__ = ["Alerts", "watched"]
 
 _OPEN, _CLOSED = "open", "closed"
 
@@ -125,6 +125,11 @@ def _cells_since(session: Session, subject: _Subject, layout: Layout, last: int)
             total += widen(counts, layout.size)
             last = max(last, number)
     return last, {spec.name: layout.cells_of(total, spec.name).tolist() for spec in layout.specs}
+
+
+def watched(session: Session) -> set[tuple[str, str]]:
+    """Return every cohort and bundle that :meth:`Alerts.look` looks at."""
+    return {(subject.cohort, subject.bundle) for subject in _subjects(session)}
 
 
 def _subjects(session: Session) -> list[_Subject]:

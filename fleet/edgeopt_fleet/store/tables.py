@@ -32,6 +32,7 @@ __all__ = [
     "MetadataRow",
     "ReportRow",
     "RolloutRow",
+    "RollupRow",
     "ServedRow",
     "SpoolRow",
     "TokenRow",
@@ -256,6 +257,22 @@ class WindowRow(SQLModel, table=True):
     counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     infrastructure: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
     received_at: float
+
+
+class RollupRow(SQLModel, table=True):
+    """What one device served on one bundle in an hour or a day: what is left of its windows."""
+
+    __tablename__ = "rollup"
+    __table_args__ = (Index("rollup_by_age", "seconds", "start"),)
+
+    bundle: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    seconds: int = Field(primary_key=True)  # 3600 or 86400
+    start: int = Field(primary_key=True)  # on the device's clock, see edgeopt_fleet.retention
+    windows: int
+    rows: int
+    errors: int
+    counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # as in window
 
 
 class ServedRow(SQLModel, table=True):

@@ -317,6 +317,19 @@ def upgrade() -> None:
     op.create_index(op.f("ix_rollout_settled"), "rollout", ["settled"], unique=False)
     op.create_index(op.f("ix_rollout_state"), "rollout", ["state"], unique=False)
     op.create_table(
+        "rollup",
+        sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("seconds", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("start", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("windows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("bundle", "device", "seconds", "start"),
+    )
+    op.create_index("rollup_by_age", "rollup", ["seconds", "start"], unique=False)
+    op.create_table(
         "served",
         sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -397,6 +410,8 @@ def downgrade() -> None:
     op.drop_table("token")
     op.drop_table("spool")
     op.drop_table("served")
+    op.drop_index("rollup_by_age", table_name="rollup")
+    op.drop_table("rollup")
     op.drop_index(op.f("ix_rollout_state"), table_name="rollout")
     op.drop_index(op.f("ix_rollout_settled"), table_name="rollout")
     op.drop_index(op.f("ix_rollout_created_at"), table_name="rollout")
