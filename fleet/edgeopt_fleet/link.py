@@ -21,7 +21,7 @@ from typing import Any
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import StorageError
 from edgeopt_contract.messages import Ack, Desired
-from edgeopt_contract.topics import Topics
+from edgeopt_contract.topics import PREFIX, Channel, Topics
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.mqtt.client import MqttClient, MqttError, Peer, Publication
 from edgeopt_fleet.mqtt.packets import Hello
@@ -110,7 +110,7 @@ class Link:
         client = self._client
         if client is None:
             return
-        await client.send([(Topics.ack(device), _ack(ack)) for device, several in acks.items() for ack in several])
+        await client.send([(_ack_topic(device), _ack(ack)) for device, several in acks.items() for ack in several])
         self._metrics.acknowledgements.inc(len(acks))
         client.resume()
 
@@ -155,7 +155,7 @@ class Link:
 
     async def _publish_metadata(self, client: MqttClient) -> None:
         """Publish the TUF metadata, once a connection and whenever they have changed."""
-        metadata = await self._serial(self._outbox.metadata)
+        metadata = await self._serial.read(self._outbox.metadata)
         if metadata != self._metadata:
             await client.publish([Publication(Topics.TUF, metadata, retain=True)])
             self._metadata = metadata
@@ -165,7 +165,7 @@ class Link:
         """Publish blocks and manifest of ``bundle``, once a connection."""
         if bundle in self._delivered:
             return
-        delivery = await self._serial(self._outbox.delivery, bundle)
+        delivery = await self._serial.read(self._outbox.delivery, bundle)
         for start in range(0, len(delivery.blocks), _BLOCKS_AT_ONCE):
             names = delivery.blocks[start : start + _BLOCKS_AT_ONCE]
             await client.publish(await asyncio.to_thread(self._blocks, names))
@@ -180,6 +180,11 @@ class Link:
 def _desired(wanted: Iterable[tuple[str, Desired | None]]) -> Iterable[Publication]:
     for device, desired in wanted:
         yield Publication(Topics.desired(device), b"" if desired is None else encode(desired), retain=True)
+
+
+def _ack_topic(device: str) -> str:
+    """Return ``Topics.ack(device)`` of a device that is enrolled, so its id needs no check: thousands a second."""
+    return f"{PREFIX}/devices/{device}/{Channel.ACK}"
 
 
 def _ack(ack: Ack) -> bytes:

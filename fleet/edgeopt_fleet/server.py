@@ -54,6 +54,7 @@ from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.downloads import Downloads
 from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
@@ -173,7 +174,7 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (site.signals.run(), *background)]
         holding = group.create_task(roles.run()) if roles is not None else None
-        print(f"fleet is ready at {config.url}" if app else "fleet is ready", file=sys.stderr, flush=True)
+        print(f"fleet is ready{_where(config, listener)}", file=sys.stderr, flush=True)
         if app is not None and listener is not None:
             await answer(app, listener, stop, site.home.server_pem if config.tls else None)
         else:
@@ -183,6 +184,14 @@ async def _run(
             await asyncio.wait([holding])
         for task in tasks:
             task.cancel()
+
+
+def _where(config: FleetConfig, listener: socket.socket | None) -> str:
+    if listener is None:
+        return ""
+    host, port = listener.getsockname()[:2]
+    reachable = config.reachable if host == config.host else host
+    return f" at {'https' if config.tls else 'http'}://{reachable}:{port}"
 
 
 def _broker(site: Site, authority: DeviceAuthority, *, own: bool) -> AnyBroker:
@@ -226,7 +235,8 @@ def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, 
             registry=Registry(database),
             cohorts=Cohorts(database),
             identities=Identities(database),
-            bundles=Bundles(database, site.home.blocks, metadata),
+            bundles=(bundles := Bundles(database, site.home.blocks, metadata)),
+            downloads=Downloads(bundles),
             rollouts=rollouts,
             alert_book=AlertBook(database),
             answers=AnswerBook(database),

@@ -57,6 +57,7 @@ from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts, find_cohort
 from edgeopt_fleet.store.database import Address, Database
+from edgeopt_fleet.store.downloads import Downloads
 from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
@@ -361,6 +362,7 @@ def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> Fa
             cohorts=kit.cohorts,
             identities=kit.identities,
             bundles=kit.bundles,
+            downloads=Downloads(kit.bundles),
             rollouts=kit.rollouts,
             alert_book=AlertBook(kit.database),
             answers=AnswerBook(kit.database),

@@ -17,7 +17,6 @@ from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import Digest
 from edgeopt_fleet.problems import NotFoundError, RangeError
 from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
-from edgeopt_fleet.store.downloads import Downloads
 
 __all__ = ["router"]
 
@@ -42,7 +41,10 @@ async def get_block(
     request: Request, sha256: Digest, range_: Annotated[str | None, Header(alias="Range")] = None
 ) -> Response:
     """Give a device the block, or the manifest, with this hash."""
-    data = await services_of(request).serial(Downloads(services_of(request).bundles).named, sha256)
+    services = services_of(request)
+    data = services.downloads.kept(sha256)
+    if data is None:
+        data = await services.serial.read(services.downloads.named, sha256)
     part = _wanted(range_, len(data))
     body = data if part is None else data[part.first : part.last + 1]
     return Response(body, status_code=200 if part is None else 206, media_type=_BYTES, headers=_headers(sha256, part))
@@ -63,13 +65,13 @@ async def get_file(
     if_range: Annotated[str | None, Header(alias="If-Range")] = None,
 ) -> StreamingResponse:
     """Give a device a file of a bundle, or the part of it that it misses."""
-    downloads = Downloads(services_of(request).bundles)
-    entry = await services_of(request).serial(downloads.entry, digest, path)
+    services = services_of(request)
+    entry = await services.serial.read(services.downloads.entry, digest, path)
     unchanged = if_range is None or if_range == f'"{entry.sha256}"'
     part = _wanted(range_ if unchanged else None, entry.size)
     first, last = (0, entry.size - 1) if part is None else (part.first, part.last)
     return StreamingResponse(
-        _in_threads(downloads.read(entry, first, last)),
+        _in_threads(services.downloads.read(entry, first, last)),
         status_code=200 if part is None else 206,
         media_type=_BYTES,
         headers={**_headers(entry.sha256, part), "Content-Length": str(last + 1 - first)},

@@ -16,6 +16,7 @@ from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.audit import AuditLog
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
+from edgeopt_fleet.store.downloads import Downloads
 from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
@@ -60,6 +61,7 @@ class Services:
     cohorts: Cohorts
     identities: Identities
     bundles: Bundles
+    downloads: Downloads
     rollouts: Rollouts
     alert_book: AlertBook
     answers: AnswerBook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -29,7 +29,7 @@ router = APIRouter(tags=["tuf"])
 async def get_metadata(request: Request) -> Response:
     """Give all metadata as one TufMetadata message: the same bytes as on the topic. They are no secret."""
     services = services_of(request)
-    return Response(await services.serial(services.metadata.message), media_type="application/json")
+    return Response(await services.serial.read(services.metadata.message), media_type="application/json")
 
 
 @router.get("/tuf/signing", operation_id="getMetadataToSign", summary="Show what is to be signed")
@@ -39,15 +39,25 @@ async def get_unsigned(request: Request) -> UnsignedView:
     return UnsignedView.of(await services.serial(services.metadata.unsigned))
 
 
-@router.put(
-    "/tuf/{role}",
-    operation_id="putMetadata",
-    summary="Hand in signed metadata",
-    responses=problems(TooLargeError, ConflictError),
-    openapi_extra=binary("application/json", TufMetadata.MAX_BYTES, "the signed file, root.json or targets.json"),
-)
-async def put_metadata(request: Request, role: Literal["root", "targets"]) -> StandingView:
-    """Take signed metadata in; with enough signatures they are in force, and devices get them."""
+_SIGNED: dict[str, Any] = {
+    "responses": problems(TooLargeError, ConflictError),
+    "openapi_extra": binary("application/json", TufMetadata.MAX_BYTES, "the exact bytes of the signed file"),
+}
+
+
+@router.put("/tuf/root", operation_id="putRoot", summary="Hand in a signed root.json", **_SIGNED)
+async def put_root(request: Request) -> StandingView:
+    """Take a signed root in; with enough signatures it is in force, and devices get it."""
+    return await _accept(request, "root")
+
+
+@router.put("/tuf/targets", operation_id="putTargets", summary="Hand in a signed targets.json", **_SIGNED)
+async def put_targets(request: Request) -> StandingView:
+    """Take signed targets in; with enough signatures they are in force, and devices get them."""
+    return await _accept(request, "targets")
+
+
+async def _accept(request: Request, role: Literal["root", "targets"]) -> StandingView:
     services = services_of(request)
     data = await read_body(request, TufMetadata.MAX_BYTES)
     return StandingView.of(await services.serial(services.metadata.accept, role, data, services.clock()))

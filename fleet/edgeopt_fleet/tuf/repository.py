@@ -90,7 +90,7 @@ class Repository:
 
     def message(self) -> bytes:
         """Return the payload of the topic ``tuf``."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return message_of(session)
 
     def root(self) -> str:
