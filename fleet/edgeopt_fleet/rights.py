@@ -72,7 +72,8 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"POST {_API}/bundles": Role.OPERATOR,
     f"PUT {_API}/blocks/{{sha256}}": Role.OPERATOR,
     f"GET {_API}/tuf/signing": Role.VIEWER,
-    f"PUT {_API}/tuf/{{role}}": Role.OPERATOR,
+    f"PUT {_API}/tuf/root": Role.OPERATOR,
+    f"PUT {_API}/tuf/targets": Role.OPERATOR,
     # rollouts and alerts
     f"GET {_API}/rollouts": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}": Role.VIEWER,

@@ -39,7 +39,7 @@ from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
 from edgeopt_fleet.api.services import Services
-from edgeopt_fleet.problems import ProblemError, UnauthorizedError
+from edgeopt_fleet.problems import InvalidError, ProblemError, UnauthorizedError
 
 __all__ = ["create_app"]
 
@@ -116,6 +116,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     """What the framework refuses by itself: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.BAD_REQUEST:  # a body that is no text
+        return answer_problem(InvalidError(f"body: {error.detail}"))
     kind = status.phrase.lower().replace(" ", "-")
     detail = f"{error.detail}; see /openapi.json for what there is"
     headers = dict(error.headers or {})

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field
 
 from edgeopt_contract.messages import DeviceState
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, StrictRequest, Tags
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, StrictRequest, Tags
 from edgeopt_fleet.filters import MOST_TAGS, RUNNING_PATTERN, WORD_PATTERN, DeviceFilter, Health
 from edgeopt_fleet.store.cohorts import SavedFilter
 from edgeopt_fleet.store.filtering import health_of
@@ -226,9 +226,11 @@ class CohortRequest(StrictRequest):
         description="beginning of the bundle's digest that it runs, or `none`",
     )
     agent_version: Word | None = Field(default=None, examples=["0.1.0"])
-    state: DeviceState | None = Field(default=None, examples=["confirmed"], description="of its newest update")
+    state: Annotated[DeviceState | None, FromText] = Field(
+        default=None, examples=["confirmed"], description="of its newest update"
+    )
     online: bool | None = None
-    health: Health | None = Field(default=None, examples=["ok"])
+    health: Annotated[Health | None, FromText] = Field(default=None, examples=["ok"])
 
     def wanted(self) -> DeviceFilter:
         """Return the filter."""

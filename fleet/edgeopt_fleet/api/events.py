@@ -42,7 +42,21 @@ _DESCRIBED: Responses = {
     200: {
         "description": "Events. `id` is what Last-Event-ID takes; `event` is ready, device, rollout or alert; `data` "
         "is JSON: nothing, or what the list of that thing shows of it",
-        "content": {_EVENT_STREAM: {"schema": {"type": "string"}, "example": "event: ready\nid: 812\ndata: {}\n\n"}},
+        "content": {
+            _EVENT_STREAM: {
+                "schema": {  # of one event
+                    "type": "object",
+                    "required": ["event", "id", "data"],
+                    "properties": {
+                        "event": {"enum": ["ready", "device", "rollout", "alert"]},
+                        "id": {"type": "string", "pattern": _EVENT_ID},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                        "retry": {"type": "integer"},
+                    },
+                },
+                "example": {"event": "ready", "id": "812", "data": "{}"},
+            }
+        },
     },
 }
 

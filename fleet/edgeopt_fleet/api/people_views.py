@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
-from edgeopt_fleet.api.views import Name, StrictRequest, Tags
+from edgeopt_fleet.api.views import FromText, Name, StrictRequest, Tags
 from edgeopt_fleet.rights import Role
 from edgeopt_fleet.store.tables import ApiKeyRow, AuditRow, TokenRow
 from edgeopt_fleet.store.users import NewKey, User
@@ -90,14 +90,14 @@ class UserRequest(StrictRequest):
     """A user who is to be added."""
 
     name: Name = Field(examples=["alice"])
-    role: Role = Field(examples=["operator"])
+    role: Annotated[Role, FromText] = Field(examples=["operator"])
     expires_in_seconds: _Life = None
 
 
 class RoleRequest(StrictRequest):
     """The role that a user is to have."""
 
-    role: Role = Field(examples=["approver"])
+    role: Annotated[Role, FromText] = Field(examples=["approver"])
 
 
 class RotateRequest(StrictRequest):

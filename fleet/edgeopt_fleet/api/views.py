@@ -21,6 +21,7 @@ __all__ = [
     "BundleList",
     "BundleView",
     "Digest",
+    "FromText",
     "Health",
     "Name",
     "Problem",
@@ -43,10 +44,16 @@ Tags = Annotated[
 ]
 
 
-class StrictRequest(BaseModel):
-    """A body: unknown fields are refused, so that a misspelt option is not ignored."""
+FromText = Field(strict=False)  # beside the type of a field, in Annotated
 
-    model_config = ConfigDict(extra="forbid")
+
+class StrictRequest(BaseModel):
+    """A body: unknown fields are refused, so that a misspelt option is not ignored; so is ``"yes"`` for true.
+
+    An enumeration that comes as its text is marked ``FromText``.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Problem(BaseModel):

@@ -73,8 +73,10 @@ class Bundles:
     def put_block(self, sha256: str, data: bytes) -> None:
         """Keep one block durably. Raises :class:`InvalidError` when ``data`` is not what its hash says."""
         _check_digest(sha256)
-        if not 0 < len(data) <= MAX_BLOCK_BYTES:
-            raise TooLargeError(f"expected a block of 1-{MAX_BLOCK_BYTES} bytes, got {len(data)}")
+        if not data:
+            raise InvalidError("expected the bytes of a block, got none")
+        if len(data) > MAX_BLOCK_BYTES:
+            raise TooLargeError(f"expected a block of at most {MAX_BLOCK_BYTES} bytes, got {len(data)}")
         if digest_of(data) != sha256:
             raise InvalidError(f"expected a block with the SHA-256 {sha256}, got one with {digest_of(data)}")
         if not self._path(sha256).exists():

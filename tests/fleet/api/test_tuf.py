@@ -24,7 +24,7 @@ async def test_what_is_to_be_signed_is_shown_to_operators(api: Api) -> None:
 
 async def test_what_is_handed_in_is_verified(api: Api) -> None:
     """Other roles, nonsense and the version in force are refused."""
-    await api.call("PUT", "tuf/snapshot", 422, content=b"{}")
+    await api.call("PUT", "tuf/snapshot", 404, content=b"{}")
     await api.call("PUT", "tuf/targets", 422, content=b"{}")
     await api.call("PUT", "tuf/root", 409, content=api.kit.metadata.root().encode())
     await api.call("PUT", "tuf/root", 413, content=bytes(TufMetadata.MAX_BYTES + 1))
