@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgeopt_contract.windows import Window
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, StrictRequest
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, Name, StrictRequest
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import (
     Count,
@@ -76,7 +76,9 @@ class PolicyModel(StrictRequest):
     failure_limit: int = Field(default=0, description="failed looks beyond which the rollout is rolled back")
     inconclusive_limit: int | None = Field(default=None, description="undecided looks beyond which it is paused")
     consecutive_error_limit: int | None = Field(default=None, description="looks without data, before it is paused")
-    dry_run: list[str] = Field(default=[], examples=[["drift"]], description="metrics that are shown and decide nothing")
+    dry_run: list[str] = Field(
+        default=[], examples=[["drift"]], description="metrics that are shown and decide nothing"
+    )
     false_abort: float = Field(default=0.002, description="chance that a rollout without fault is rolled back")
     false_promotion: float = Field(default=0.05, description="chance that a wave just worse than allowed passes")
     step_timeout_seconds: float = Field(default=3600.0, description="a wave that holds longer pauses the rollout")
@@ -115,7 +117,7 @@ class PaceModel(StrictRequest):
 class ThresholdModel(StrictRequest):
     """When too many devices failed: more than ``threshold_percentage`` of at least so many executed ones."""
 
-    failure_type: Failure = Field(examples=["timed_out"])
+    failure_type: Annotated[Failure, FromText] = Field(examples=["timed_out"])
     threshold_percentage: float = Field(examples=[5.0])
     min_number_of_executed_things: int = Field(default=1, examples=[20])
 
@@ -279,7 +281,7 @@ class RolloutView(BaseModel):
             waves=[_wave(record, index, report.members.values()) for index in range(len(record.waves))],
             members=[_member(member) for member in report.members.values()],
             verdicts=[VerdictView.of(row) for row in report.verdicts],
-            policy=PolicyModel.model_validate(record.policy, from_attributes=True),
+            policy=PolicyModel.model_validate(record.policy, from_attributes=True, strict=False),
             execution=ExecutionModel.of(record.execution),
             reason=record.reason,
             approval=record.approval,
