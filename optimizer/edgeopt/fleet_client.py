@@ -1,7 +1,7 @@
 """The one client of the fleet's HTTP API, and publishing a bundle through it.
 
 It turns whatever can go wrong into edgeopt's errors, and returns the fleet's answers as plain JSON values. It prints
-nothing, waits for nothing and retries nothing: that is its callers' business. Example::
+nothing, and retries only what the fleet asks to come again for (429); the rest is its callers' business. Example::
 
     access = load_access(Path("fleet/operator.json"))
     with FleetClient(access) as fleet:
@@ -12,7 +12,8 @@ nothing, waits for nothing and retries nothing: that is its callers' business. E
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from edgeopt.fleet_events import Event, Stream
 from edgeopt_contract.bundle import MANIFEST_NAME, Bundle
 from edgeopt_contract.errors import BundleError, EdgeoptError, MessageError, UnreachableError, UsageError
 from edgeopt_contract.values import digest_of
@@ -30,6 +32,8 @@ __all__ = ["FleetAccess", "FleetClient", "Json", "load_access", "publish_bundle"
 
 Json = dict[str, Any]
 _TIMEOUT_SECONDS = 30.0  # a server that commits to a slow disk may take a while; one that is gone refuses at once
+_MOST_WAITS = 10
+_LONGEST_WAIT_SECONDS = 60.0
 _ROUNDS = 3  # a block that another publisher's clean-up removed meanwhile is sent once more
 
 
@@ -85,8 +89,14 @@ class FleetClient:
     :class:`MessageError` when the answer is not a fleet's, :class:`EdgeoptError` when the fleet itself failed.
     """
 
-    def __init__(self, access: FleetAccess, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        access: FleetAccess,
+        transport: httpx.BaseTransport | None = None,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._access = access
+        self._wait = wait
         self._http = httpx.Client(
             base_url=access.url.rstrip("/") + "/api/v1/",
             headers={"Authorization": f"Bearer {access.key}"},
@@ -104,39 +114,99 @@ class FleetClient:
     ) -> None:
         self._http.close()
 
-    def create_token(self, uses: int, expires_in_seconds: int, tags: Mapping[str, str]) -> Json:
-        """Return a new enrolment token: ``{"token", "expires_at"}``. Devices that use it get ``tags``."""
-        body = {"uses": uses, "expires_in_seconds": expires_in_seconds, "tags": dict(tags)}
+    def create_token(self, uses: int, expires_in_seconds: int, tags: Mapping[str, str], cohort: str = "") -> Json:
+        """Return a new enrolment token: ``{"id", "token", "expires_at"}``.
+
+        Devices that use it get ``tags``, and those of ``cohort``.
+        """
+        body: Json = {"uses": uses, "expires_in_seconds": expires_in_seconds, "tags": dict(tags)}
+        body |= {"cohort": cohort} if cohort else {}
         return self._object("POST", "tokens", json=body)
 
-    def devices(self, tags: Mapping[str, str] | None = None) -> list[Json]:
-        """Return all devices that carry all of ``tags``, from as many pages as there are.
+    def tokens(self) -> list[Json]:
+        """Return all tokens without their secrets, newest first."""
+        return self._pages("tokens")
 
-        The fleet filters by one tag; the others are looked at here.
-        """
-        wanted = dict(tags or {})
-        query = [("tag", f"{key}={value}") for key, value in wanted.items()][:1]
-        found = self._pages("devices", query)
-        return [device for device in found if wanted.items() <= dict(device.get("tags") or {}).items()]
+    def revoke_token(self, token: str) -> Json:
+        """Make a token worthless, by its id."""
+        return self._object("POST", f"tokens/{_segment(token)}/revoke")
+
+    def me(self) -> Json:
+        """Return whose key this is: ``{"name", "role", "prefix"}``."""
+        return self._object("GET", "me")
+
+    def users(self) -> list[Json]:
+        """Return all users with their keys' beginnings."""
+        return self._pages("users")
+
+    def create_user(self, name: str, role: str, lifetime_seconds: int | None) -> Json:
+        """Add a user and return the key, which cannot be read again."""
+        return self._object("POST", "users", json={"name": name, "role": role, "expires_in_seconds": lifetime_seconds})
+
+    def change_role(self, name: str, role: str) -> Json:
+        """Give a user another role."""
+        return self._object("PUT", f"users/{_segment(name)}/role", json={"role": role})
+
+    def rotate_key(self, name: str | None, overlap_seconds: int, lifetime_seconds: int | None) -> Json:
+        """Return a new key of a user, or one's own; those before it end after the overlap."""
+        body = {"overlap_seconds": overlap_seconds, "expires_in_seconds": lifetime_seconds}
+        return self._object("POST", "me/rotate" if name is None else f"users/{_segment(name)}/rotate", json=body)
+
+    def revoke_user(self, name: str, prefix: str = "") -> Json:
+        """Take a user out, or one key."""
+        return self._object("POST", f"users/{_segment(name)}/revoke", json={"prefix": prefix})
+
+    def audit(self, *, actor: str, operation: str, subject: str, limit: int) -> list[Json]:
+        """Return the newest entries of the audit log that fit; an empty filter fits all."""
+        wanted = {"actor": actor, "operation": operation, "subject": subject}
+        query = {name: value for name, value in wanted.items() if value} | {"limit": str(limit)}
+        return list(self._object("GET", "audit", params=query).get("items") or [])
+
+    def export_audit(self) -> bytes:
+        """Return the whole audit log as lines of JSON."""
+        return self._request("GET", "audit/export").content
+
+    def devices(self, tags: Mapping[str, str] | None = None, wanted: Mapping[str, Any] | None = None) -> list[Json]:
+        """Return all devices that carry all of ``tags`` and fit ``wanted``, from as many pages as there are."""
+        query = [("tag", f"{key}={value}") for key, value in (tags or {}).items()]
+        return self._pages("devices", [*query, *_query(wanted or {})])
 
     def device(self, device: str) -> Json:
         """Return one device."""
         return self._object("GET", f"devices/{_segment(device)}")
 
+    def device_part(self, device: str, part: str, limit: int | None = None) -> list[Json]:
+        """Return the newest ``reports``, ``windows`` or spools (``messages``) of a device."""
+        query = {} if limit is None else {"limit": str(limit)}
+        return list(self._object("GET", f"devices/{_segment(device)}/{part}", params=query).get("items") or [])
+
+    def put_device_tags(self, device: str, tags: Mapping[str, str], if_match: str | None = None) -> Json:
+        """Give a device these tags; with ``if_match`` only if nobody changed them since."""
+        headers = {} if if_match is None else {"If-Match": if_match}
+        return self._object("PUT", f"devices/{_segment(device)}/tags", json={"tags": dict(tags)}, headers=headers)
+
     def revoke_device(self, device: str) -> Json:
         """Take the identity of a device away, and return the device."""
         return self._object("POST", f"devices/{_segment(device)}/revoke")
 
-    def save_cohort(self, name: str, tags: Mapping[str, str]) -> Json:
-        """Save the filter ``tags`` as the cohort ``name`` and return the cohort with its present devices."""
-        return self._object("PUT", f"cohorts/{_segment(name)}", json={"tags": dict(tags)})
+    def save_cohort(
+        self, name: str, tags: Mapping[str, str], wanted: Mapping[str, Any] | None = None, if_match: str | None = None
+    ) -> Json:
+        """Save a filter as the cohort ``name`` and return it; with ``if_match`` only if nobody changed it since."""
+        headers = {} if if_match is None else {"If-Match": if_match}
+        body = {"tags": dict(tags), **(wanted or {})}
+        return self._object("PUT", f"cohorts/{_segment(name)}", json=body, headers=headers)
+
+    def delete_cohort(self, name: str) -> None:
+        """Forget a cohort that nobody uses."""
+        self._request("DELETE", f"cohorts/{_segment(name)}")
 
     def cohorts(self) -> list[Json]:
         """Return all cohorts."""
         return self._pages("cohorts")
 
     def cohort(self, name: str) -> Json:
-        """Return one cohort with its present devices."""
+        """Return one cohort."""
         return self._object("GET", f"cohorts/{_segment(name)}")
 
     def put_block(self, sha256: str, data: bytes) -> None:
@@ -147,9 +217,13 @@ class FleetClient:
         """Announce a bundle by its exact manifest; return ``{"digest", "name", "version", "missing_blocks"}``."""
         return self._object("POST", "bundles", content=manifest, headers={"Content-Type": "application/json"})
 
-    def bundles(self) -> list[Json]:
-        """Return all bundles."""
-        return self._pages("bundles")
+    def bundles(self, **wanted: str | bool | None) -> list[Json]:
+        """Return all bundles of this ``name``, ``version``, ``complete`` or not."""
+        return self._pages("bundles", _query(wanted))
+
+    def bundle(self, digest: str) -> Json:
+        """Return the bundle whose digest begins so."""
+        return self._object("GET", f"bundles/{_segment(digest)}")
 
     def metadata_to_sign(self) -> Json:
         """Return root and targets in force, and drafts of them that wait for signatures, each as text."""
@@ -175,9 +249,33 @@ class FleetClient:
         """Give an order: ``start``, ``pause``, ``resume``, ``cancel`` or ``roll-back``; return the rollout."""
         return self._object("POST", f"rollouts/{_segment(name)}/{order}")
 
-    def alerts(self, *, include_closed: bool = False) -> list[Json]:
-        """Return the open alerts, or all of them."""
-        return self._pages("alerts", [] if include_closed else [("state", "open")])
+    def decide_rollout(self, name: str, decision: str, reason: str) -> Json:
+        """``approve`` or ``deny`` a rollout that waits for it; return the rollout."""
+        return self._object("POST", f"rollouts/{_segment(name)}/{decision}", json={"reason": reason})
+
+    def alerts(self, *, include_closed: bool = False, **wanted: str | None) -> list[Json]:
+        """Return the open alerts, or all of them, of this ``kind`` and ``cohort``."""
+        return self._pages("alerts", [*([] if include_closed else [("state", "open")]), *_query(wanted)])
+
+    def alert(self, number: int) -> Json:
+        """Return one alert."""
+        return self._object("GET", f"alerts/{number}")
+
+    def close_alert(self, number: int) -> Json:
+        """Close an alarm, and return it."""
+        return self._object("POST", f"alerts/{number}/close")
+
+    def events(self, topic: str, seconds: int | None = None) -> Iterator[Event | None]:
+        """Yield what changes of ``topic`` (devices, rollouts or alerts), for so long, or on and on.
+
+        None says that nothing changed for a while. A connection that breaks is opened again, and nothing is missed;
+        after half a minute without the fleet :class:`UnreachableError` is raised.
+        """
+        stream = Stream(self._http, topic, time.monotonic, self._wait)
+        try:
+            yield from stream.events(seconds)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     def _pages(self, path: str, query: list[tuple[str, str]] | None = None) -> list[Json]:
         items: list[Json] = []
@@ -208,6 +306,11 @@ class FleetClient:
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **arguments)
+            for _ in range(_MOST_WAITS):
+                if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                    break
+                self._wait(_seconds_to_wait(response))
+                response = self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
             raise UnreachableError(
                 f"the fleet at {self._access.url} does not answer ({str(error) or type(error).__name__}); "
@@ -224,6 +327,12 @@ class FleetClient:
         if response.is_client_error:
             raise UsageError(f"the fleet refuses: {_detail(response)}{_advice(response.status_code)}")
         raise self._not_a_fleet(f"{path}: HTTP {response.status_code}")
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        return UnreachableError(
+            f"the fleet at {self._access.url} does not answer ({str(error) or type(error).__name__}); "
+            "see that 'edgeopt-fleet serve' runs and that the address is right"
+        )
 
     def _not_a_fleet(self, what: str) -> MessageError:
         return MessageError(
@@ -304,6 +413,15 @@ def _read_block(digest: str, place: _Place) -> bytes:
     return data
 
 
+def _query(wanted: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return query parameters; what is None or empty is not asked for."""
+    found = []
+    for name, value in wanted.items():
+        several = value if isinstance(value, list | tuple) else [value]
+        found += [(name, str(one).lower() if isinstance(one, bool) else str(one)) for one in several if one is not None]
+    return found
+
+
 def _segment(name: str) -> str:
     """Quote ``name`` so that it stays one segment of the path, whatever it holds."""
     if name in ("", ".", ".."):
@@ -326,6 +444,12 @@ def _detail(response: httpx.Response) -> str:
 
 def _advice(status: int) -> str:
     """Return what to do about a refusal whose words may not say it."""
-    if status in (401, 403):
+    if status == httpx.codes.UNAUTHORIZED:
         return "; use the operator.json that 'edgeopt-fleet init' wrote for this fleet"
     return ""
+
+
+def _seconds_to_wait(response: httpx.Response) -> float:
+    """Return what Retry-After says, within reason."""
+    text = response.headers.get("retry-after", "1")
+    return min(float(text), _LONGEST_WAIT_SECONDS) if text.isdecimal() else 1.0

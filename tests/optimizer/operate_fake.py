@@ -19,7 +19,7 @@ import click
 import httpx
 import pytest
 
-from edgeopt.cli import operate, operate_rollout
+from edgeopt.cli import operate, operate_people, operate_rollout
 from edgeopt_contract.codec import decode
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.manifest import Manifest
@@ -290,7 +290,8 @@ def run(
 ) -> Iterator[Run]:
     """Run a command line against the fleet; return exit code, standard output and standard error."""
     monkeypatch.setattr(operate_rollout, "_POLL_SECONDS", 0.001)
-    group = click.Group("edgeopt", commands={name: getattr(operate, name) for name in operate.__all__})
+    commands = {name: getattr(module, name) for module in (operate, operate_people) for name in module.__all__}
+    group = click.Group("edgeopt", commands=commands)
     with served(fleet) as url:
         access = tmp_path / "operator.json"
         access.write_text(json.dumps({"url": url, "key": KEY}))

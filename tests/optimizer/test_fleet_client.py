@@ -137,12 +137,33 @@ class TestFailures:
         with pytest.raises(UsageError, match=r"the fleet refuses: wave 3 is smaller than wave 2$"):
             client_that_gets(answer).rollout("v2")
 
-    @pytest.mark.parametrize("status", [401, 403])
-    def test_a_wrong_key_says_where_the_right_one_is(self, status: int) -> None:
+    def test_a_wrong_key_says_where_the_right_one_is(self) -> None:
         """The advice names operator.json, the message does not show the key."""
         with pytest.raises(UsageError, match=r"operator\.json") as caught:
-            client_that_gets(httpx.Response(status)).devices()
+            client_that_gets(httpx.Response(401)).devices()
         assert KEY not in str(caught.value)
+
+    def test_too_low_a_role_is_given_in_the_fleets_words(self) -> None:
+        """Another file would not help: the fleet says which role is needed."""
+        answer = httpx.Response(403, json={"detail": "this needs the role operator or higher"})
+        with pytest.raises(UsageError, match=r"needs the role operator or higher$"):
+            client_that_gets(answer).devices()
+
+    def test_who_asks_too_often_waits_as_told(self) -> None:
+        """429 is waited out by Retry-After, so a long upload goes through; a fleet that never has time is refused."""
+        answers = [httpx.Response(429, headers={"Retry-After": wait}) for wait in ("3", "7", "soon", "86400")]
+        left = iter([*answers, httpx.Response(200, json={"name": "alice", "role": "viewer", "prefix": "eok_"})])
+        waits: list[float] = []
+        transport = httpx.MockTransport(lambda _request: next(left))
+        with FleetClient(FleetAccess("http://fleet.test", KEY), transport, waits.append) as patient:
+            assert "alice" == patient.me()["name"]
+        assert [3.0, 7.0, 1.0, 60.0] == waits
+        transport = httpx.MockTransport(lambda _request: httpx.Response(429, json={"detail": "too many requests"}))
+        with (
+            FleetClient(FleetAccess("http://fleet.test", KEY), transport, waits.append) as patient,
+            pytest.raises(UsageError, match="too many requests"),
+        ):
+            patient.me()
 
     def test_a_problem_without_words_gives_its_status(self) -> None:
         """A proxy's error page is not printed."""

@@ -36,10 +36,12 @@ COMMANDS = {
     "publish": Entry("edgeopt.cli.operate:publish", "Send a bundle to the fleet server."),
     "sign": Entry("edgeopt.cli.sign:sign", "Sign bundles, or changes of keys, with offline keys."),
     "bundles": Entry("edgeopt.cli.operate:bundles", "List the bundles that the fleet server holds."),
-    "token": Entry("edgeopt.cli.operate:token", "Make one-time tokens with which devices enrol."),
-    "devices": Entry("edgeopt.cli.operate:devices", "Show the devices of the fleet."),
-    "cohort": Entry("edgeopt.cli.operate:cohort", "Name groups of devices by their tags."),
+    "token": Entry("edgeopt.cli.operate_people:token", "Make, list and revoke tokens with which devices enrol."),
+    "devices": Entry("edgeopt.cli.operate_devices:devices", "Show the devices of the fleet."),
+    "cohorts": Entry("edgeopt.cli.operate_devices:cohorts", "Name groups of devices by what they are."),
     "rollout": Entry("edgeopt.cli.operate:rollout", "Send a bundle to devices in waves, watch it, and take it back."),
+    "users": Entry("edgeopt.cli.operate_people:users", "Say who may do what: people, roles and keys."),
+    "audit": Entry("edgeopt.cli.operate_people:audit", "Show who did what, and check the record."),
     "alerts": Entry("edgeopt.cli.operate:alerts", "Show the alerts that drift has raised."),
 }
 _EPILOG = """\b

@@ -1,9 +1,10 @@
 """The operator's commands: they speak to the fleet's HTTP API, and the fleet decides.
 
-Tokens, devices, cohorts, bundles and alerts are here; rollouts in :mod:`edgeopt.cli.operate_rollout`.
+Bundles and alerts are here; devices and cohorts in :mod:`edgeopt.cli.operate_devices`, rollouts in
+:mod:`edgeopt.cli.operate_rollout`, people, tokens and the audit log in :mod:`edgeopt.cli.operate_people`.
 Heavy modules are imported inside the commands, so that ``--help`` answers at once. Example::
 
-    EDGEOPT_FLEET=fleet/operator.json edgeopt devices --tag site=oslo
+    EDGEOPT_FLEET=fleet/operator.json edgeopt bundles --name digits
 """
 
 from __future__ import annotations
@@ -13,142 +14,23 @@ from typing import Literal
 
 import click
 
+from edgeopt.cli.operate_approval import approve, deny
 from edgeopt.cli.operate_options import (
     ListByDefault,
     connect,
     console,
-    duration,
     example,
     fleet_options,
     print_json,
     show,
-    tag_option,
 )
 from edgeopt.cli.operate_rollout import rollout
 from edgeopt_contract.errors import UsageError
 
-__all__ = ["alerts", "bundles", "cohort", "devices", "publish", "rollout", "token"]
+__all__ = ["alerts", "bundles", "publish", "rollout"]
 
-
-@click.group(epilog=example("edgeopt token create --uses 5 --tag site=oslo"))
-def token() -> None:
-    """Make one-time tokens with which devices enrol."""
-
-
-@token.command(
-    "create",
-    epilog=example(
-        "edgeopt token create --uses 5 --expires 2h --tag site=oslo",
-        'TOKEN="$(edgeopt token create)"',
-    ),
-)
-@click.option("--uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many devices may use it.")
-@click.option("--expires", type=duration, default="1d", show_default=True, help="For how long it may be used.")
-@tag_option("A tag that devices get when they enrol with it, like site=oslo; may be given several times.")
-@fleet_options
-def token_create(
-    uses: int, expires: float, tags: tuple[tuple[str, str], ...], fleet: Path | None, *, as_json: bool
-) -> None:
-    """Make a token and print it. It is shown once."""
-    with connect(fleet) as client:
-        answer = client.create_token(uses, int(expires), dict(tags))
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(answer["token"])
-
-
-@click.group(cls=ListByDefault, epilog=example("edgeopt devices --tag site=oslo", "edgeopt devices show cam-7"))
-def devices() -> None:
-    """Show the devices of the fleet."""
-
-
-@devices.command("list", epilog=example("edgeopt devices list --tag site=oslo --json"))
-@tag_option("Only devices with this tag, like site=oslo; several must all match.")
-@fleet_options
-def devices_list(tags: tuple[tuple[str, str], ...], fleet: Path | None, *, as_json: bool) -> None:
-    """List devices: what they run, whether they are there, how much they served."""
-    with connect(fleet) as client:
-        answer = client.devices(dict(tags))
-    if as_json:
-        print_json(answer)
-        return
-    from edgeopt.cli.operate_records import DeviceView, read
-    from edgeopt.cli.operate_views import devices_table
-
-    show(devices_table([read(DeviceView, item) for item in answer]))
-    click.echo(f"{len(answer)} devices")
-
-
-@devices.command("show", epilog=example("edgeopt devices show cam-7"))
-@click.argument("device", metavar="ID")
-@fleet_options
-def devices_show(device: str, fleet: Path | None, *, as_json: bool) -> None:
-    """Show everything about one device."""
-    with connect(fleet) as client:
-        answer = client.device(device)
-    if as_json:
-        print_json(answer)
-        return
-    from edgeopt.cli.operate_records import DeviceView, read
-    from edgeopt.cli.operate_views import device_page
-
-    show(device_page(read(DeviceView, answer)))
-
-
-@devices.command("revoke", epilog=example("edgeopt devices revoke cam-7"))
-@click.argument("device", metavar="ID")
-@fleet_options
-def devices_revoke(device: str, fleet: Path | None, *, as_json: bool) -> None:
-    """Take a device's identity away: it is cut off at once. A new token lets it, or another in its place, back in."""
-    with connect(fleet) as client:
-        answer = client.revoke_device(device)
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"{device} is revoked and cut off")
-
-
-@click.group(cls=ListByDefault, epilog=example("edgeopt cohort create oslo --tag site=oslo"))
-def cohort() -> None:
-    """Save filters over tags under a name, as targets of rollouts."""
-
-
-@cohort.command("create", epilog=example("edgeopt cohort create oslo-line-2 --tag site=oslo --tag line=2"))
-@click.argument("name")
-@tag_option("A tag that members have, like site=oslo; several must all match. None means all devices.")
-@fleet_options
-def cohort_create(name: str, tags: tuple[tuple[str, str], ...], fleet: Path | None, *, as_json: bool) -> None:
-    """Save a cohort, or change what it means. Rollouts that exist keep their members."""
-    with connect(fleet) as client:
-        _show_cohorts([client.save_cohort(name, dict(tags))], as_json=as_json, one=True)
-
-
-@cohort.command("list", epilog=example("edgeopt cohort list"))
-@fleet_options
-def cohort_list(fleet: Path | None, *, as_json: bool) -> None:
-    """List cohorts; 'all' always exists."""
-    with connect(fleet) as client:
-        _show_cohorts(client.cohorts(), as_json=as_json)
-
-
-@cohort.command("show", epilog=example("edgeopt cohort show oslo --json"))
-@click.argument("name")
-@fleet_options
-def cohort_show(name: str, fleet: Path | None, *, as_json: bool) -> None:
-    """Show one cohort and the devices in it now."""
-    with connect(fleet) as client:
-        _show_cohorts([client.cohort(name)], as_json=as_json, one=True)
-
-
-def _show_cohorts(answer: list[dict[str, object]], *, as_json: bool, one: bool = False) -> None:
-    if as_json:
-        print_json(answer[0] if one else answer)
-        return
-    from edgeopt.cli.operate_records import CohortView, read
-    from edgeopt.cli.operate_views import cohorts_table
-
-    show(cohorts_table([read(CohortView, item) for item in answer]))
+rollout.add_command(approve)
+rollout.add_command(deny)
 
 
 @click.command(epilog=example("edgeopt publish digits-bundle", "edgeopt publish digits-bundle --signed signed.json"))
@@ -199,14 +81,37 @@ def _signed_metadata(path: Path | None) -> dict[str, str]:
     return dict(sorted(signed.items()))
 
 
-@click.command(epilog=example("edgeopt bundles"))
+@click.group(cls=ListByDefault, epilog=example("edgeopt bundles", "edgeopt bundles show 3fa94c"))
+def bundles() -> None:
+    """List and show the bundles that were published."""
+
+
+@bundles.command("list", epilog=example("edgeopt bundles list --name digits --complete"))
+@click.option("--name", help="Only bundles of this name.")
+@click.option("--version", "version", help="Only bundles of this version.")
+@click.option("--complete/--incomplete", default=None, help="Only those that can be rolled out, or those that cannot.")
 @fleet_options
-def bundles(fleet: Path | None, *, as_json: bool) -> None:
-    """List the bundles that were published."""
+def bundles_list(
+    name: str | None, version: str | None, fleet: Path | None, *, complete: bool | None, as_json: bool
+) -> None:
+    """List bundles, newest first."""
     with connect(fleet) as client:
-        answer = client.bundles()
+        answer = client.bundles(name=name, version=version, complete=complete)
+    _show_bundles(answer, as_json=as_json)
+
+
+@bundles.command("show", epilog=example("edgeopt bundles show 3fa94c"))
+@click.argument("digest")
+@fleet_options
+def bundles_show(digest: str, fleet: Path | None, *, as_json: bool) -> None:
+    """Show the bundle whose digest begins with DIGEST."""
+    with connect(fleet) as client:
+        _show_bundles([client.bundle(digest)], as_json=as_json, one=True)
+
+
+def _show_bundles(answer: list[dict[str, object]], *, as_json: bool, one: bool = False) -> None:
     if as_json:
-        print_json(answer)
+        print_json(answer[0] if one else answer)
         return
     from edgeopt.cli.operate_records import BundleView, read
     from edgeopt.cli.operate_views import bundles_table
@@ -214,20 +119,58 @@ def bundles(fleet: Path | None, *, as_json: bool) -> None:
     show(bundles_table([read(BundleView, item) for item in answer]))
 
 
-@click.command(epilog=example("edgeopt alerts --all"))
+@click.group(cls=ListByDefault, epilog=example("edgeopt alerts --all", "edgeopt alerts close 7"))
+def alerts() -> None:
+    """Show what wants attention: drift, and alarms about security."""
+
+
+@alerts.command("list", epilog=example("edgeopt alerts list --kind drift --cohort oslo"))
 @click.option("--all", "include_closed", is_flag=True, help="Also alerts that are over.")
+@click.option("--kind", help="Only alerts of this kind, like drift or token_reuse.")
+@click.option("--cohort", help="Only drift of this cohort.")
 @fleet_options
-def alerts(fleet: Path | None, *, include_closed: bool, as_json: bool) -> None:
-    """Show drift alerts: which cohort, which feature, how far from the calibration data."""
+def alerts_list(
+    kind: str | None, cohort: str | None, fleet: Path | None, *, include_closed: bool, as_json: bool
+) -> None:
+    """List alerts, newest first: which cohort, which feature, how far from the calibration data."""
     with connect(fleet) as client:
-        answer = client.alerts(include_closed=include_closed)
+        answer = client.alerts(include_closed=include_closed, kind=kind, cohort=cohort)
     if as_json:
         print_json(answer)
-        return
+    elif answer:
+        _show_alerts(answer)
+    else:
+        click.echo("no alerts" if include_closed else "no open alerts")
+
+
+@alerts.command("show", epilog=example("edgeopt alerts show 7"))
+@click.argument("number", type=click.IntRange(min=1))
+@fleet_options
+def alerts_show(number: int, fleet: Path | None, *, as_json: bool) -> None:
+    """Show the alert NUMBER."""
+    with connect(fleet) as client:
+        answer = client.alert(number)
+    if as_json:
+        print_json(answer)
+    else:
+        _show_alerts([answer])
+
+
+@alerts.command("close", epilog=example("edgeopt alerts close 7"))
+@click.argument("number", type=click.IntRange(min=1))
+@fleet_options
+def alerts_close(number: int, fleet: Path | None, *, as_json: bool) -> None:
+    """Close the alarm NUMBER, once it was looked into. Drift alerts close by themselves."""
+    with connect(fleet) as client:
+        answer = client.close_alert(number)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"alert {number} is closed")
+
+
+def _show_alerts(answer: list[dict[str, object]]) -> None:
     from edgeopt.cli.operate_records import AlertView, read
     from edgeopt.cli.operate_views import alerts_table
 
-    if answer:
-        show(alerts_table([read(AlertView, item) for item in answer]))
-    else:
-        click.echo("no alerts" if include_closed else "no open alerts")
+    show(alerts_table([read(AlertView, item) for item in answer]))
