@@ -16,6 +16,7 @@ import contextlib
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.store.engines import postgres_url
@@ -43,15 +44,14 @@ class Signals:
     """Sends news and wakes for them; ``address`` is PostgreSQL's, or empty."""
 
     def __init__(self, address: str = "") -> None:
-        url = postgres_url(address).set(drivername="postgresql") if address else None
-        self._address = url.render_as_string(hide_password=False) if url is not None else ""
+        self._address = _parameters(address) if address else {}
         self._events: dict[News, set[asyncio.Event]] = {news: set() for news in News}
 
     async def run(self) -> None:
         """Hear other processes until cancelled."""
         while self._address:
             try:
-                await self._listen(self._address)
+                await self._listen()
             except ConnectionError as error:
                 _LOG.info("no signals from the database: %s; looking again and again instead", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
@@ -65,7 +65,7 @@ class Signals:
 
         try:
             async with asyncio.timeout(_SEND_SECONDS):
-                async with await psycopg.AsyncConnection.connect(self._address, autocommit=True) as connection:
+                async with await psycopg.AsyncConnection.connect(**self._address, autocommit=True) as connection:
                     await connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, news.value))
         except (psycopg.Error, TimeoutError) as error:
             _LOG.info("the signal %s reaches this process only: %s", news, error)
@@ -107,12 +107,12 @@ class Signals:
         for event in self._events[news]:
             event.set()
 
-    async def _listen(self, address: str) -> None:
+    async def _listen(self) -> None:
         """Pass on what PostgreSQL says. Raises :class:`ConnectionError` when it is gone."""
         import psycopg
 
         try:
-            async with await psycopg.AsyncConnection.connect(address, autocommit=True) as connection:
+            async with await psycopg.AsyncConnection.connect(**self._address, autocommit=True) as connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 for news in News:
                     self._wake(news)  # what was said before nobody heard
@@ -121,3 +121,9 @@ class Signals:
                         self._wake(News(notice.payload))
         except psycopg.Error as error:
             raise ConnectionError(str(error).strip()) from error
+
+
+def _parameters(address: str) -> dict[str, Any]:
+    """Return how psycopg connects to ``address``."""
+    url = postgres_url(address)
+    return {**url.translate_connect_args(username="user", database="dbname"), **url.query}

@@ -105,16 +105,17 @@ class Database:
         return 1 if self.is_sqlite else 4
 
     @contextlib.contextmanager
-    def transaction(self, lock: str = "") -> Iterator[Session]:
+    def transaction(self, lock: str | None = "") -> Iterator[Session]:
         """Give a session whose changes are committed together at the end, or not at all.
 
         It begins once no transaction with the same ``lock`` is open, nor one without a lock; without a lock, once no
-        other one is open. Rows stay readable after it. Transactions do not nest. Raises :class:`StorageError` when the
+        other one is open. With None it waits for rows only (PostgreSQL): for leases, which are prolonged whatever else
+        goes on. Rows stay readable after it. Transactions do not nest. Raises :class:`StorageError` when the
         disk is full, read-only or failing, when the server is away, or when the wait took half a minute.
         """
         with self._errors(), self._alone():
             with Session(self._writing, expire_on_commit=False) as session, session.begin():
-                if not self.is_sqlite:
+                if not self.is_sqlite and lock is not None:
                     keys = {"all": _lock_key("")} | ({"one": _lock_key(lock)} if lock else {})
                     session.execute(_LOCK if lock else _LOCK_ALL, keys)
                 self._check(session)

@@ -23,7 +23,7 @@ from edgeopt_contract.errors import MissingExtraError, UsageError
 __all__ = ["postgres_engines", "postgres_url", "sqlite_engines"]
 
 _WAIT_MILLISECONDS = 30_000  # for another writer; longer means that something hangs
-_IDLE_MILLISECONDS = 60_000  # a process that was stopped in the middle of a transaction keeps its locks no longer
+_IDLE_MILLISECONDS = 10_000  # a process that was stopped in the middle of a transaction keeps its locks no longer
 _JSON: dict[str, Any] = {  # several times as fast as the standard library's
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
     "json_deserializer": msgspec.json.decode,

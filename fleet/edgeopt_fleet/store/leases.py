@@ -24,6 +24,7 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.leases import Lease, Role, claim, free, is_held, prolong
 from edgeopt_fleet.store.clock import database_time
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.statements import insert_new
 from edgeopt_fleet.store.tables import LeaseRow
 
 __all__ = ["LeaseLostError", "Leases"]
@@ -43,8 +44,10 @@ class Leases:
 
     def acquire(self, role: Role) -> Lease | None:
         """Take ``role`` if nobody holds it any more; None while somebody does."""
-        with self._database.transaction(lock="leases") as session:
-            row = session.get(LeaseRow, role, with_for_update=True) or LeaseRow(role=role)
+        with self._database.transaction(lock=None) as session:
+            self._hurry(session)
+            insert_new(session, LeaseRow, [{"role": role, "owner": "", "epoch": 0, "expires_at": 0.0, "note": ""}])
+            row = session.get_one(LeaseRow, role, with_for_update=True)
             taken = claim(_lease(row), self.owner, now=_now(session), seconds=self.seconds)
             if taken is not None:
                 _put(session, row, taken)
@@ -53,7 +56,8 @@ class Leases:
     def renew(self, held: Iterable[Lease]) -> dict[Role, Lease]:
         """Prolong the leases that are still this process's own, in one transaction; the others are left out."""
         kept: dict[Role, Lease] = {}
-        with self._database.transaction(lock="leases") as session:
+        with self._database.transaction(lock=None) as session:
+            self._hurry(session)
             for mine in sorted(held, key=lambda lease: lease.role):  # in one order, so that two never wait in a ring
                 row = session.get(LeaseRow, mine.role, with_for_update=True)
                 longer = row and prolong(mine, _lease(row), now=_now(session), seconds=self.seconds)
@@ -64,7 +68,8 @@ class Leases:
 
     def release(self, held: Iterable[Lease]) -> None:
         """Hand leases back, so that a standby begins at once; those that were taken over are left alone."""
-        with self._database.transaction(lock="leases") as session:
+        with self._database.transaction(lock=None) as session:
+            self._hurry(session)
             for mine in sorted(held, key=lambda lease: lease.role):
                 row = session.get(LeaseRow, mine.role, with_for_update=True)
                 if row and is_held(mine, _lease(row)):
@@ -72,9 +77,7 @@ class Leases:
 
     def check(self, session: Session, lease: Lease) -> None:
         """Raise :class:`LeaseLostError` unless ``lease`` stands; on PostgreSQL it does until this transaction ends."""
-        if session.get_bind().dialect.name == "postgresql":
-            longest = f"{max(self.seconds, 1.0) * 1000:.0f}ms"
-            session.exec(select(func.set_config("idle_in_transaction_session_timeout", longest, True)))
+        self._hurry(session)
         query = select(LeaseRow).where(LeaseRow.role == lease.role).with_for_update(read=True)
         row = session.exec(query.execution_options(populate_existing=True)).first()
         if row is None or not is_held(lease, _lease(row)):
@@ -88,6 +91,12 @@ class Leases:
         with self._database.reading() as session:
             rows = session.exec(select(LeaseRow).order_by(col(LeaseRow.role))).all()
             return {Role(row.role): _lease(row) for row in rows}, _now(session)
+
+    def _hurry(self, session: Session) -> None:
+        """Let PostgreSQL end this transaction when its process stops in the middle of it for as long as a lease."""
+        if not self._database.is_sqlite:
+            longest = f"{max(self.seconds, 1.0) * 1000:.0f}ms"
+            session.exec(select(func.set_config("idle_in_transaction_session_timeout", longest, True)))
 
 
 def _now(session: Session) -> float:
