@@ -11,13 +11,13 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from edgeopt_contract.codec import decode
+from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.messages import Ack, Desired
 from edgeopt_contract.topics import Topics
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, EmbeddedBroker
 from edgeopt_fleet.gate import Policy
-from edgeopt_fleet.link import BrokerAddress, Link
+from edgeopt_fleet.link import BrokerAddress, Link, _ack, _ack_topic
 from edgeopt_fleet.rollout import Event, Wave
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.server import free_port
@@ -186,3 +186,17 @@ async def test_without_a_connection_nothing_waits_and_nothing_fails(kit: Kit) ->
     await link.acknowledge({"cam-1": [Ack(session=3, upto=7)]})
     assert not link.connected
     serial.close()
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        Ack(session=1_795_300_000_123, upto=7, reconnect_window_seconds=77.0),
+        Ack(session=3, upto=0),
+        Ack(session=3, upto=7, beyond=(9, 11), reconnect_window_seconds=1.5),
+    ],
+)
+def test_the_cheap_form_of_an_acknowledgement_is_the_form(ack: Ack) -> None:
+    """Byte for byte what the contract's encoder says."""
+    assert encode(ack) == _ack(ack)
+    assert Topics.ack("cam-1") == _ack_topic("cam-1")

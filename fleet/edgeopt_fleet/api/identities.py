@@ -21,6 +21,7 @@ from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.broker import hash_password
 from edgeopt_fleet.ca import Issued, is_signed_by
+from edgeopt_fleet.herd import reconnect_window_seconds
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError
 from edgeopt_fleet.store.identities import Enrolled, Enrolment, Secrets
 
@@ -36,8 +37,6 @@ _IDENTITY: Responses = {
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
-_RECONNECTS_A_SECOND = 65.0  # a broker on two cores takes about this many without strain
-_LONGEST_WINDOW_SECONDS = 90.0
 
 
 @public.get(
@@ -167,6 +166,6 @@ async def _answer(request: Request, enrolled: Enrolled, bearer: str, password: s
         ca=services.authority.pem,
         bearer=bearer,
         root=root,
-        reconnect_window_seconds=min(max(1.0, enrolled.devices / _RECONNECTS_A_SECOND), _LONGEST_WINDOW_SECONDS),
+        reconnect_window_seconds=reconnect_window_seconds(enrolled.devices),
     )
     return Response(encode(answer), status_code=201, media_type="application/json")

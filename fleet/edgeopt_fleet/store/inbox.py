@@ -13,22 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.messages import Ack, Reported, Status, Telemetry
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_fleet.decoding import Incoming, Window
+from edgeopt_fleet.herd import reconnect_window_seconds
 from edgeopt_fleet.store.books import Books, SpoolBook, json_text
 from edgeopt_fleet.store.bulk import insert_rows
 from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.served import add_served
-from edgeopt_fleet.store.tables import BundleRow, ReportRow, WindowRow
+from edgeopt_fleet.store.tables import BundleRow, DeviceRow, ReportRow, WindowRow
 from edgeopt_fleet.totals import Layout
 
 __all__ = ["Inbox", "Incoming"]
 
+_COUNT_SECONDS = 60.0
 _NONE: Mapping[str, int] = {}
 _REPORT = (
     "device", "received_at", "session", "number", "at", "job", "bundle", "state", "running", "result", "detail",
@@ -45,6 +47,8 @@ class Inbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._layouts: dict[str, Layout] = {}
+        self._window_seconds = 1.0
+        self._counted_at = float("-inf")
 
     def store(
         self, batch: Sequence[Incoming], now: float, malformed: Mapping[str, int] = _NONE
@@ -79,7 +83,8 @@ class Inbox:
                     spool.count(record)
                     windows.append((device.id, record))
             self._write(session, books, reports, windows, now)
-        return _acknowledgements(books.spools.values())
+            self._count_devices(session, now)
+        return _acknowledgements(books.spools.values(), self._window_seconds)
 
     def _write(
         self,
@@ -97,6 +102,13 @@ class Inbox:
             insert_rows(session, WindowRow, _WINDOW, rows)
         told = [device.id for device in books.devices.values() if device.told]
         books.write(session, next_change(session) if told else 0)
+
+    def _count_devices(self, session: Session, now: float) -> None:
+        """Look now and then how large the fleet is: by that it is told how slowly to come back."""
+        if now >= self._counted_at + _COUNT_SECONDS:
+            present = col(DeviceRow.revoked_at).is_(None)
+            devices = session.exec(select(func.count(col(DeviceRow.id))).where(present)).one()
+            self._window_seconds, self._counted_at = reconnect_window_seconds(devices), now
 
     def _layout_of(self, session: Session, bundle: str) -> Layout:
         """Return the layout of the bundle's profile; of a bundle that is not here, that of latencies alone."""
@@ -119,9 +131,15 @@ def _window(device: str, record: Telemetry | Window, counts: bytes, now: float) 
     return (device, now, counts, *place, record.rows, record.errors, json_text(record.infrastructure))
 
 
-def _acknowledgements(spools: Iterable[SpoolBook]) -> dict[str, list[Ack]]:
+def _acknowledgements(spools: Iterable[SpoolBook], window_seconds: float) -> dict[str, list[Ack]]:
     acks: dict[str, list[Ack]] = {}
     for spool in spools:
         beyond = spool.numbers.acknowledgeable(spool.fresh)
-        acks.setdefault(spool.device, []).append(Ack(session=spool.session, upto=spool.numbers.upto, beyond=beyond))
+        ack = Ack(
+            session=spool.session,
+            upto=spool.numbers.upto,
+            beyond=beyond,
+            reconnect_window_seconds=window_seconds,
+        )
+        acks.setdefault(spool.device, []).append(ack)
     return acks

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeopt_contract.messages import DeviceState, Reported, Telemetry
+from edgeopt_fleet.herd import reconnect_window_seconds
 from edgeopt_fleet.narrow import widen
 from edgeopt_fleet.store.inbox import Incoming
 from edgeopt_fleet.store.tables import ServedRow, WindowRow
@@ -149,3 +150,11 @@ def test_a_will_of_an_earlier_start_is_ignored(kit: Kit, *, boot: int, online: b
     kit.status("cam", boot=5)
     kit.status("cam", boot=boot, online=False)
     assert online == kit.registry.device("cam").online
+
+
+def test_devices_are_told_how_slowly_to_come_back(kit: Kit) -> None:
+    """With every acknowledgement, by the size that the fleet has now: hundreds come back within seconds."""
+    kit.enrol(*(f"cam-{number}" for number in range(3)), "cam")
+    (ack,) = kit.inbox.store(incoming(window("1" * 64, 1)), kit.now)["cam"]
+    assert 1.0 == ack.reconnect_window_seconds
+    assert [1.0, 8.0, 77.0, 90.0] == [reconnect_window_seconds(devices) for devices in (4, 500, 5000, 15_000)]

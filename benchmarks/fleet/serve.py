@@ -1,0 +1,32 @@
+"""The fleet's server, as it is, over a Mosquitto without TLS: what is measured is the server, not OpenSSL.
+
+Only the address of the broker differs from ``edgeopt-fleet serve``. Example::
+
+    python -m benchmarks.fleet.serve build/fleet 1883
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+from edgeopt_fleet import server
+from edgeopt_fleet.config import Home
+from edgeopt_fleet.link import BrokerAddress
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    home, port = Home(Path(sys.argv[1])), int(sys.argv[2])
+    gc.freeze()
+    with patch.object(server, "addresses_of", lambda *_: [BrokerAddress(host="127.0.0.1", port=port)]):
+        asyncio.run(server.serve(home))
+
+
+if __name__ == "__main__":
+    main()
