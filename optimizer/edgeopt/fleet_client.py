@@ -237,6 +237,10 @@ class FleetClient:
         """Create a rollout: ``{"name", "bundle", "cohort", "waves", "policy", "start"}``."""
         return self._object("POST", "rollouts", json=body)
 
+    def plan_rollout(self, body: Json) -> Json:
+        """Return what such a rollout would do; nothing is written."""
+        return self._object("POST", "rollouts/dry-run", json=body)
+
     def rollouts(self) -> list[Json]:
         """Return all rollouts."""
         return self._pages("rollouts")

@@ -81,7 +81,7 @@ def rollout_view(state: str, *, waves: tuple[str, ...] = ("running", "waiting"),
         "wave": waves.index("running") if "running" in waves else len(waves) - 1,
         "waves": [
             {
-                "percent": 50 * (index + 1),
+                "wave": f"{50 * (index + 1)}%",
                 "devices": [f"cam-{index}"],
                 "executed": int(index < confirmed),
                 "confirmed": int(index < confirmed),

@@ -113,15 +113,15 @@ class TestWatch:
         assert 0 == code
         assert [
             "wave 1: cam-0 downloading",
-            "wave 1 (to 50 %) running: 0 of 1 confirmed, 0 failed",
+            "wave 1 (50%) running: 0 of 1 confirmed, 0 failed",
             "rollout v2 running",
             "wave 1: cam-0 confirmed",
             "wave 2: cam-1 downloading",
             "gate on wave 1: hold: cam-0 has served 3 of 50 rows",
-            "wave 1 (to 50 %) passed: 1 of 1 confirmed, 0 failed",
-            "wave 2 (to 100 %) running: 0 of 1 confirmed, 0 failed",
+            "wave 1 (50%) passed: 1 of 1 confirmed, 0 failed",
+            "wave 2 (100%) running: 0 of 1 confirmed, 0 failed",
             "wave 2: cam-1 confirmed",
-            "wave 2 (to 100 %) passed: 1 of 1 confirmed, 0 failed",
+            "wave 2 (100%) passed: 1 of 1 confirmed, 0 failed",
             "rollout v2 succeeded",
         ] == out.splitlines()
 

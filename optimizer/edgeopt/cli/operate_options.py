@@ -51,6 +51,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 FLEET_VARIABLE = "EDGEOPT_FLEET"
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WAVE = re.compile(r"[1-9]\d{0,6} devices?|tag:[^=]+=.+|hardware:.+")
 _PIPED_WIDTH = 200  # a table in a pipe is not cut at the 80 columns of a terminal that is not there
 
 
@@ -71,14 +72,19 @@ def duration(value: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def waves(value: str) -> tuple[int, ...]:
-    """Read ``20%,50%,100%`` as rising percents of a cohort."""
-    matches = [re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", part) for part in value.split(",")]
-    percents = tuple(int(match[1]) for match in matches if match)
+def waves(value: str) -> tuple[int | str, ...]:
+    """Read ``tag:ring=canary,20%,100%`` as waves: shares (numbers) rise, the others go to the fleet as they are."""
+    parts = [part.strip() for part in value.split(",")]
+    numbers = [re.fullmatch(r"(\d{1,3})\s*%?", part) for part in parts]
+    percents = [int(number[1]) for number in numbers if number]
+    others = [part for part, number in zip(parts, numbers, strict=True) if not number]
     rising = all(before < after for before, after in pairwise((0, *percents)))
-    if not percents or len(percents) != len(matches) or not rising or percents[-1] > 100:
-        raise click.BadParameter(f"expected rising percents up to 100 like 20%,50%,100%, got {value!r}")
-    return percents
+    if not rising or max(percents, default=0) > 100 or not all(map(_WAVE.fullmatch, others)):
+        raise click.BadParameter(
+            f"expected rising percents up to 100 like 20%,50%,100%, '5 devices', tag:KEY=VALUE or hardware:CLASS, "
+            f"got {value!r}"
+        )
+    return tuple(int(number[1]) if number else part for part, number in zip(parts, numbers, strict=True))
 
 
 def window(value: str) -> tuple[str, str]:

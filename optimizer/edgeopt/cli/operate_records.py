@@ -56,6 +56,7 @@ class CountsView:
     windows: int = 0
     rows: int = 0
     errors: int = 0
+    malformed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,9 @@ class DeviceView:
     id: str
     tags: dict[str, str]
     online: bool
+    health: str = ""
+    hardware: str = ""
+    machine: dict[str, str] = field(default_factory=dict)
     running: str | None = None
     agent_version: str | None = None
     capabilities: CapabilitiesView | None = None
@@ -100,11 +104,16 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CohortView:
-    """A saved filter and the devices that match it now."""
+    """A saved filter."""
 
     name: str
     tags: dict[str, str]
-    devices: tuple[str, ...]
+    hardware: tuple[str, ...] = ()
+    running: str | None = None
+    agent_version: str | None = None
+    state: str | None = None
+    online: bool | None = None
+    health: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +129,9 @@ class BundleView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveView:
-    """One wave: ``percent`` of the cohort in all, and its devices by how far they came."""
+    """One wave, in words like ``20%`` or ``tag:ring=canary``, and its devices by how far they came."""
 
-    percent: int
+    wave: str
     devices: tuple[str, ...]
     executed: int
     confirmed: int

@@ -31,6 +31,7 @@ from edgeopt.cli.operate_options import (
     waves,
     window,
 )
+from edgeopt.cli.rollout_options import execution_of, execution_options
 from edgeopt_contract.errors import ExitCode, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,13 @@ def rollout() -> None:
 @click.argument("name")
 @click.option("--bundle", required=True, metavar="DIGEST", help="What 'edgeopt publish' printed, or its beginning.")
 @click.option("--cohort", default="all", show_default=True, help="To which devices.")
-@click.option("--waves", type=waves, default="20%,50%,100%", show_default=True, help="Shares of the cohort, rising.")
+@click.option(
+    "--waves",
+    type=waves,
+    default="20%,50%,100%",
+    show_default=True,
+    help="Shares of the cohort, rising; or '5 devices', tag:KEY=VALUE, hardware:CLASS.",
+)
 @click.option("--failure-threshold", type=share, help="Share of executed devices that may fail.  [fleet: 10%]")
 @click.option("--bake", "bake_seconds", type=duration, help="How long a device tries it out.  [fleet: 60s]")
 @click.option("--minimum-executed", type=click.IntRange(min=1), help="Devices that must have ended.  [fleet: 1]")
@@ -76,7 +83,10 @@ def rollout() -> None:
 @click.option("--window-days", type=days, metavar="DAY,...", help="On which days the window opens, like sat,sun.")
 @click.option("--not-before", type=moment, metavar="TIME", help="Devices switch no sooner, like 2026-12-01T02:00.")
 @click.option("--no-recall", is_flag=True, help="Also when devices could not be ordered back to what they run now.")
+@execution_options
+@click.option("--approval", is_flag=True, help="Somebody else must approve it before it starts.")
 @click.option("--draft", is_flag=True, help="Create it without starting it.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen; nothing is written, no device hears of it.")
 @fleet_options
 def rollout_create(  # noqa: PLR0913  # one parameter an option
     name: str,
@@ -84,11 +94,13 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     *,
     bundle: str,
     cohort: str,
-    waves: tuple[int, ...],
+    waves: tuple[int | str, ...],
     window: tuple[str, str] | None,
     window_days: tuple[str, ...] | None,
     no_recall: bool,
+    approval: bool,
     draft: bool,
+    dry_run: bool,
     as_json: bool,
     **policy: Any,
 ) -> None:
@@ -97,6 +109,7 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
         policy["window"] = {"start": window[0], "end": window[1], "days": list(window_days or ())}
     elif window_days is not None:
         raise UsageError("--window-days needs --window, like --window 02:00-04:00")
+    execution = execution_of(policy)
     body = {
         "name": name,
         "bundle": bundle,
@@ -104,11 +117,36 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
         "waves": list(waves),
         "policy": {key: value for key, value in policy.items() if value is not None},
         "start": not draft,
+        **({"execution": execution} if execution else {}),
         **({"no_recall": True} if no_recall else {}),
+        **({"approval": True} if approval else {}),
     }
     with connect(fleet) as client:
+        if dry_run:
+            _show_plan(client.plan_rollout(body), as_json=as_json)
+            return
         answer = client.create_rollout(body)
     _show_rollout(answer, as_json=as_json)
+
+
+def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    """Show what a rollout would do."""
+    if as_json:
+        print_json(plan)
+        return
+    from edgeopt.cli.operate_views import plain
+
+    rollout, offline = plan["rollout"], set(plan["offline"])
+    lines = [f"{rollout['name']}: {rollout['bundle_name']} to cohort {rollout['cohort']}, starts {plan['starts']}"]
+    for wave, seconds in zip(rollout["waves"], plan["notified_after_seconds"], strict=True):
+        away = sum(device in offline for device in wave["devices"])
+        paced = f", all offered it after {seconds:.0f} s at the earliest" if seconds else ""
+        lines.append(f"  {wave['wave']}: {wave['members']} devices, {away} of them offline{paced}")
+        lines.append(f"    {' '.join(wave['devices'][:8])}{' …' if len(wave['devices']) > 8 else ''}")
+    lines += [f"takes {number} devices from {other}" for other, number in plan["superseded"].items()]
+    lines += [f"would be refused: {problem}" for problem in plan["problems"]]
+    for line in lines:
+        show(plain(line))
 
 
 @rollout.command("list", epilog=example("edgeopt rollout list"))

@@ -32,11 +32,13 @@ __all__ = [
     "bundles_table",
     "changes",
     "cohorts_table",
+    "device_line",
     "device_page",
     "devices_table",
     "plain",
     "rollout_page",
     "rollouts_table",
+    "rows_table",
 ]
 
 _YEAR_3000 = 32_503_680_000
@@ -120,6 +122,9 @@ def device_page(device: DeviceView) -> Table:
         ("device", plain(device.id)),
         ("tags", _tags(device.tags)),
         ("online", Text("yes" if device.online else "no")),
+        ("health", plain(device.health or "-")),
+        ("hardware", plain(device.hardware or "-")),
+        ("machine", plain(", ".join(f"{key} {value}" for key, value in sorted(device.machine.items())) or "-")),
         ("running", plain(device.running or "nothing")),
         ("agent", plain(device.agent_version or "-")),
         ("processor", plain(" ".join((can.arch, *can.features)) if can else "-")),
@@ -128,7 +133,7 @@ def device_page(device: DeviceView) -> Table:
         *([] if device.revoked_at is None else [("revoked", _time(device.revoked_at))]),
         ("last seen", _time(device.last_seen)),
         ("reported", Text(f"{device.telemetry.windows} windows, {device.telemetry.rows} rows, "
-                          f"{device.telemetry.errors} errors")),
+                          f"{device.telemetry.errors} errors, {device.telemetry.malformed} malformed")),
     ]  # fmt: skip  # one fact a line
     if update is not None:
         facts += [
@@ -164,11 +169,45 @@ def _report(report: ReportView) -> Text:
 
 def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
     """One line a cohort."""
-    table = _table("cohort", "tags", "devices", "members")
+    table = _table("cohort", "tags", "hardware", "and")
     for cohort in cohorts:
-        shown = ", ".join(cohort.devices[:8]) + (" …" if len(cohort.devices) > 8 else "")
-        table.add_row(plain(cohort.name), _tags(cohort.tags), str(len(cohort.devices)), plain(shown or "-"))
+        others = {
+            "running": cohort.running and cohort.running[:12],
+            "agent": cohort.agent_version,
+            "state": cohort.state,
+            "online": None if cohort.online is None else "yes" if cohort.online else "no",
+            "health": cohort.health,
+        }
+        table.add_row(
+            plain(cohort.name),
+            _tags(cohort.tags),
+            plain(" ".join(cohort.hardware) or "-"),
+            _tags({name: value for name, value in others.items() if value}),
+        )
     return table
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a row, with these members of it."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(_member(column, row.get(column)) for column in columns))
+    return table
+
+
+def _member(column: str, value: Any) -> Text:
+    if column in ("at", "end"):
+        return _time(value)
+    if column == "bundle":
+        return _short(value)
+    return plain("-" if value in (None, "") else value)
+
+
+def device_line(device: DeviceView) -> str:
+    """Return how a device is, on one line."""
+    update = f", {device.update.job} {device.update.state}" if device.update else ""
+    there = "online" if device.online else "offline"
+    return plain(f"{device.id} {there}, runs {(device.running or 'nothing')[:12]}{update}").plain
 
 
 def bundles_table(bundles: Sequence[BundleView]) -> Table:
@@ -229,7 +268,7 @@ def rollout_page(rollout: RolloutView) -> Group:
     for wave in rollout.waves:
         bar = ProgressBar(total=max(len(wave.devices), 1), completed=wave.confirmed, width=24)
         waves.add_row(
-            f"to {wave.percent} %",
+            plain(wave.wave),
             _coloured(wave.state),
             bar,
             str(wave.confirmed),
@@ -284,7 +323,7 @@ def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
         known = before.waves[index].state if before and index < len(before.waves) else "waiting"
         if known != wave.state:
             lines.append(
-                f"wave {index + 1} (to {wave.percent} %) {wave.state}: "
+                f"wave {index + 1} ({wave.wave}) {wave.state}: "
                 f"{wave.confirmed} of {len(wave.devices)} confirmed, {wave.failed} failed"
             )
     if before is None or before.state != after.state:
