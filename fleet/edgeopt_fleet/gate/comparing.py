@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ASIDE", "FAR", "FEW", "PRIOR_FREEDOM", "TRIM", "Comparison", "Noise", "compare"]
+__all__ = ["ASIDE", "FAR", "FEW", "PRIOR_FREEDOM", "TRIM", "Comparison", "Noise", "compare", "without"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,6 +35,7 @@ TRIM = 0.2  # share trimmed at each end (Wilcox, Introduction to Robust Estimati
 FEW = 6  # fewer devices than that show little
 PRIOR_FREEDOM = 20.0  # degrees of freedom that the prior is worth
 _ENOUGH_TO_SET_ASIDE = 10
+_LEAST_SCALE = 0.1  # of the prior deviation: devices that all say the same make no liar of one that is near
 _TO_SIGMA = 1.4826  # from the median absolute deviation of normal values to their standard deviation
 
 
@@ -99,6 +100,15 @@ def compare(treated: Floats, controls: Floats, noise: Noise, prior: Any) -> Comp
     )
 
 
+def without(changes: Floats, aside: npt.NDArray[np.bool_]) -> Floats:
+    """Return the changes (…, n) of a part of a group without the devices that were set ``aside`` in the whole.
+
+    Unless they are half of the part or more: then it is the part that is different, and not a device.
+    """
+    few = 2 * (aside & np.isfinite(changes)).sum(axis=-1) < np.isfinite(changes).sum(axis=-1)
+    return np.where(aside & few[..., None], np.nan, changes)
+
+
 def _summarize(values: Floats, noise: Floats, prior: Floats) -> _Group:
     if values.shape[-1] == 0:
         zero = np.zeros(values.shape[:-1])
@@ -117,7 +127,7 @@ def _far_away(values: Floats, noise: Floats, prior: Floats) -> npt.NDArray[np.bo
     middle = _median(values, known)[..., None]
     distance = np.abs(values - middle)
     scale = (_TO_SIGMA * _median(distance, known)) ** 2
-    least = np.maximum(scale, prior)[..., None] + noise
+    least = np.maximum(scale, _LEAST_SCALE**2 * prior)[..., None] + noise
     with np.errstate(invalid="ignore"):
         far = distance > FAR * np.sqrt(least)
     few = (known >= _ENOUGH_TO_SET_ASIDE) & (far.sum(axis=-1) <= np.ceil(ASIDE * known))

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt_fleet.gate.comparing import FEW, Comparison, Noise, compare
+from edgeopt_fleet.gate.comparing import FEW, Comparison, Noise, compare, without
 from edgeopt_fleet.gate.evidence import Devices, Evidence
 from edgeopt_fleet.gate.policy import METRICS, Metric, Policy
 from edgeopt_fleet.gate.spending import Shares, abort_error, critical, look_share
@@ -84,12 +84,20 @@ class Findings:
 
     @property
     def blocking(self) -> list[Finding]:
-        """The findings for whose certainty a promotion waits; a class with few devices blocks nobody."""
-        return [one for one in self.of(Standing.UNKNOWN) if not one.group or one.devices >= FEW]
+        """The findings for whose certainty a promotion waits.
+
+        Of a hardware class it waits only when there are some devices and they look worse than allowed: the next wave
+        has more of them.
+        """
+        return [one for one in self.of(Standing.UNKNOWN) if not one.group or _looks_worse(one)]
 
     def of(self, standing: Standing) -> list[Finding]:
         """Return the findings that decide and stand so."""
         return [one for one in self.items if one.standing is standing and one.decides]
+
+
+def _looks_worse(finding: Finding) -> bool:
+    return finding.devices >= FEW and finding.estimate > finding.allowed
 
 
 def find(evidence: Evidence, policy: Policy) -> Findings:
@@ -100,17 +108,23 @@ def find(evidence: Evidence, policy: Policy) -> Findings:
     classes = [int(place) for place in present] if len(present) > 1 else []
     shares = sharing(evidence.waves, len(evidence.history) + 1, len(classes), policy)
     errors = abort_error(policy.false_abort, shares)
-    items, aside = [], set()
-    for place in (None, *classes):
-        mine = np.ones(len(wave.names), dtype=bool) if place is None else wave.hardware == place
-        against = _controls_of(controls, theirs, place)
-        noise = Noise(wave.noise[:, mine].astype(float), controls.noise[:, against].astype(float))
-        compared = compare(ours[:, mine], theirs[:, against], noise, np.array([PRIORS[metric] for metric in METRICS]))
-        alpha = errors.overall if place is None else errors.each_class
-        lower, upper = bounds(compared, alpha, policy.false_promotion * look_share(shares.look))
-        group = "" if place is None else evidence.hardware[place]
-        items += [_finding(row, group, (compared, lower, upper), policy) for row in range(len(METRICS))]
-        aside |= _names(wave, mine, compared.treated_aside) | _names(controls, against, compared.controls_aside)
+    prior = np.array([PRIORS[metric] for metric in METRICS])
+    noise = Noise(wave.noise.astype(np.float64), controls.noise.astype(np.float64))
+    whole = compare(ours, theirs, noise, prior)
+    promotion = policy.false_promotion * look_share(shares.look)
+    figures = (whole, *bounds(whole, errors.overall, promotion))
+    items = [_finding(row, "", figures, policy) for row in range(len(METRICS))]
+    for place in classes:
+        mine, against = wave.hardware == place, _controls_of(controls, theirs, place)
+        part = compare(
+            without(ours[:, mine], whole.treated_aside[:, mine]),
+            without(theirs[:, against], whole.controls_aside[:, against]),
+            Noise(noise.treated[:, mine], noise.controls[:, against]),
+            prior,
+        )
+        figures = (part, *bounds(part, errors.each_class, promotion))
+        items += [_finding(row, evidence.hardware[place], figures, policy) for row in range(len(METRICS))]
+    aside = _names(wave, whole.treated_aside) | _names(controls, whole.controls_aside)
     return Findings(tuple(items), tuple(sorted(aside)))
 
 
@@ -170,6 +184,5 @@ def _finding(row: int, group: str, figures: tuple[Comparison, Floats, Floats], p
     )
 
 
-def _names(devices: Devices, among: npt.NDArray[np.bool_], aside: npt.NDArray[np.bool_]) -> set[str]:
-    places = np.flatnonzero(among)[aside.any(axis=0)]
-    return {devices.names[place] for place in places}
+def _names(devices: Devices, aside: npt.NDArray[np.bool_]) -> set[str]:
+    return {devices.names[place] for place in np.flatnonzero(aside.any(axis=0))}
