@@ -53,9 +53,16 @@ class SimulatedDevice:
         outcome = Reported(
             session=1, number=1, at=1, job=desired.job, bundle=desired.bundle, state=state, running=self.running
         )
-        for record in (outcome, window(self.running, 1), window(self.running, 1)):
-            self.number += 1
-            self.spool[self.number] = replace(record, number=self.number)
+        self._say(outcome)
+        self.serve()
+
+    def serve(self) -> None:
+        """Tell of a window; the gate wants to see some."""
+        self._say(window(self.running, self.number + 1))
+
+    def _say(self, record: Reported | Telemetry) -> None:
+        self.number += 1
+        self.spool[self.number] = replace(record, number=self.number)
 
     def messages(self) -> list[Incoming]:
         """Return everything that is not acknowledged."""
@@ -81,9 +88,12 @@ class Field:
             elif kind == "acks":
                 self._acknowledge(content)
             else:  # idle
-                quiet = quiet + 1 if self.ended() and not any(d.messages() for d in self.devices.values()) else 0
+                ended = self.ended()
+                quiet = quiet + 1 if ended and not any(d.messages() for d in self.devices.values()) else 0
                 if quiet == 2:
                     return
+                for device in () if ended else self.devices.values():
+                    device.serve()
                 self._send(life, self.devices.values())
                 life.say(self._status(next(iter(self.devices.values()))))
 
