@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -46,6 +47,7 @@ from edgeopt_agent.trust.checker import Trust, TrustOptions
 from edgeopt_agent.trust.sources import HttpMetadata, MetadataSource, MqttMetadata
 from edgeopt_agent.updater import Parts, Updater
 from edgeopt_contract.codec import encode
+from edgeopt_contract.errors import StorageError
 from edgeopt_contract.messages import Status
 
 __all__ = ["Agent", "run_agent"]
@@ -97,7 +99,7 @@ class Agent:
         listener = Listener(
             desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
         )
-        self._link = Link(_link_options(config, identity), listener, random=random)
+        self._link = Link(self._link_options(), listener, random=random)
         self._renewal = Renewal(config.data, random, reconnect=self._link.reconnect)
         self._outbox = Outbox(
             self._spool, self._clerk, self._link, identity.device, resend_seconds=config.resend_seconds
@@ -146,6 +148,20 @@ class Agent:
             await self.serving.close_window()
             self._outbox.wake()
 
+    def _link_options(self) -> LinkOptions:
+        return LinkOptions(
+            refresh_seconds=self._config.refresh_seconds,
+            device=self._identity.device,
+            wallet=Wallet(self._config.data),
+            reconnect_window_seconds=self._reconnect_window,
+        )
+
+    def _reconnect_window(self) -> float:
+        """Return what the fleet said last, or what it said at the enrolment where the disk does not say."""
+        with contextlib.suppress(StorageError):
+            return self._spool.reconnect_window_seconds or self._identity.access.reconnect_window_seconds
+        return self._identity.access.reconnect_window_seconds
+
     def _update_changed(self) -> None:
         self._outbox.wake()
         if self.serving.running != self._announced:
@@ -189,15 +205,6 @@ def _serving_options(config: AgentConfig) -> ServingOptions:
     limits = HealthLimits(crashes=config.crash_limit, latency_us=config.latency_limit_us)
     served = ServedOptions(runner=runner, limits=limits, queue_limit=config.queue_limit)
     return ServingOptions(served=served, one_runner=config.one_runner)
-
-
-def _link_options(config: AgentConfig, identity: Identity) -> LinkOptions:
-    return LinkOptions(
-        refresh_seconds=config.refresh_seconds,
-        device=identity.device,
-        wallet=Wallet(config.data),
-        reconnect_window_seconds=identity.access.reconnect_window_seconds,
-    )
 
 
 def _carriers(config: AgentConfig, link: Link, random: Random) -> list[Carrier]:

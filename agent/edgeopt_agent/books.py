@@ -177,7 +177,7 @@ class Books:
         return mark
 
     def _append(self, counts: Counts, window: Window, *, with_cells: bool) -> None:
-        gauges = read_gauges(self._data)
+        gauges = read_gauges(self._data) | counts.gauges
         names = {counts.path.name, *self._in_use, *self._retired, *self._unread}
         marks = {name: mark for name, mark in self._marks.items() if name in names} | {counts.path.name: window.mark}
         with self._spool.transaction():

@@ -95,6 +95,7 @@ class Counts:
         self.boot = description.boot
         self.epoch = description.epoch
         self.made = description.made
+        self.gauges: dict[str, float] = {}  # what was measured of this bundle; not kept
         self._offset = offset
         with storage_errors(path):
             self._file = memory or path.open("r+b", buffering=0)

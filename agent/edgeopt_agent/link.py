@@ -68,7 +68,7 @@ class LinkOptions:
 
     device: str
     wallet: CredentialSource
-    reconnect_window_seconds: float
+    reconnect_window_seconds: Callable[[], float]  # looked up before each attempt
     stable_seconds: float = 10.0  # a connection that ends sooner counts as a failure
     keepalive_seconds: int = 60
     connect_seconds: float = 20.0  # until CONNACK
@@ -180,7 +180,7 @@ class Link:
         failures = 0
         while True:
             delay = reconnect_delay(
-                failures, window_seconds=self._options.reconnect_window_seconds, random=self._random
+                failures, window_seconds=self._options.reconnect_window_seconds(), random=self._random
             )
             await self._sleep(delay)
             started = time.monotonic()

@@ -207,6 +207,8 @@ class Served:
 
     async def _test(self) -> list[str]:
         tested = await self._runner.test(SelfTest(self.installed.variant.tolerance))
+        if tested.divergence is not None:
+            self.counts.gauges["golden_divergence"] = round(tested.divergence, 4)
         limit = self._options.limits.latency_us
         median = sorted(tested.microseconds)[len(tested.microseconds) // 2]
         if limit is not None and median > limit:

@@ -42,6 +42,7 @@ _PAGE_BYTES = 1024  # each commit writes whole pages, and a window is two or thr
 _LOG_PAGES = 96  # the write-ahead log is taken over into the file after so many
 _LOG_BYTES = 192 << 10  # kept for it out of the limit
 _FRESH = {"last_number": 0, "rows": 0, "errors": 0, "acknowledged_at": 0}
+_RECONNECT_WINDOW = "reconnect_window_ms"
 _SHRINK_PAGES = 64  # so many free pages go back to the file system
 
 
@@ -177,10 +178,13 @@ class Spool:
     def acknowledge(self, ack: Ack, now: float = 0) -> int:
         """Forget what ``ack`` covers; return how many. An ack of another session changes nothing.
 
-        Those that wait without a number move up.
+        Those that wait without a number move up. Its window for reconnects is kept, too.
         """
         if ack.session != self.meta("session"):
             return 0
+        window = ack.reconnect_window_seconds
+        if window is not None and window != self.reconnect_window_seconds:
+            self.set_meta(_RECONNECT_WINDOW, max(1, round(1000 * window)))
         with self.transaction():
             deleted = self._connection.execute("DELETE FROM messages WHERE number <= ?", (ack.upto,)).rowcount
             for number in ack.beyond:
@@ -190,6 +194,12 @@ class Spool:
                 self.set_meta("acknowledged_at", int(now))
         self._shrink()
         return deleted
+
+    @property
+    def reconnect_window_seconds(self) -> float | None:
+        """From what window the fleet wants a first reconnect to be drawn, if an ack has said so."""
+        milliseconds = int(self.meta(_RECONNECT_WINDOW))
+        return milliseconds / 1000 if milliseconds else None
 
     def _number_waiting(self) -> None:
         """Give numbers to windows that wait, as many as may be under way."""

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _KIB = 1024
+_LONGEST_RECONNECT_WINDOW_SECONDS = 3600.0
 
 
 class DeviceState(StrEnum):
@@ -171,7 +172,11 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Fleet to device: of ``session``, all numbers up to ``upto`` and those in ``beyond`` are committed."""
+    """Fleet to device: of ``session``, all numbers up to ``upto`` and those in ``beyond`` are committed.
+
+    ``reconnect_window_seconds`` is from what window a first reconnect is drawn from now on: the fleet has grown or
+    shrunk since the device was told at its enrolment. ``None``: as before.
+    """
 
     SCHEMA: ClassVar[int] = 1
     MAX_BYTES: ClassVar[int] = 64 * _KIB
@@ -179,11 +184,15 @@ class Ack:
     session: int
     upto: int
     beyond: tuple[int, ...] = ()
+    reconnect_window_seconds: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.session < 1 or self.upto < 0 or min(self.beyond, default=1) < 1:
             raise ValueError("expected a session from 1 on, upto from 0 on and numbers beyond from 1 on")
+        window = self.reconnect_window_seconds
+        if window is not None and not 0 < window <= _LONGEST_RECONNECT_WINDOW_SECONDS:
+            raise ValueError(f"expected reconnect_window_seconds above 0, at most an hour, got {window}")
 
     def covers(self, number: int) -> bool:
         """Say whether ``number`` of this session is committed."""

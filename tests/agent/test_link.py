@@ -75,7 +75,8 @@ def link_to(
 ) -> Link:
     """A link that waits only as long as ``sleep`` says; ``timing`` are options of the link."""
     mqtt = MqttAccess(host=host, port=port, tls=False, password=str(options.pop("password", "secret")))
-    made = LinkOptions(device=DEVICE, wallet=OneIdentity(mqtt), **{"reconnect_window_seconds": 0.01, **(timing or {})})
+    given = {"reconnect_window_seconds": lambda: 0.01, **(timing or {})}
+    made = LinkOptions(device=DEVICE, wallet=OneIdentity(mqtt), **given)
     return Link(made, heard.listener, random=Random(1), **options)  # type: ignore[arg-type]  # passed on
 
 
@@ -140,7 +141,9 @@ async def test_lost_connection_fails_what_waits_and_comes_back(broker: Broker, l
     assert 2 == heard.connections
 
 
-async def pauses_of(link_port: int, count: int, heard: Heard, host: str = "127.0.0.1") -> list[float]:
+async def pauses_of(
+    link_port: int, count: int, heard: Heard, host: str = "127.0.0.1", timing: Mapping[str, Any] | None = None
+) -> list[float]:
     """Return the pauses before the first ``count`` connects."""
     pauses: list[float] = []
     enough = asyncio.Event()
@@ -151,7 +154,7 @@ async def pauses_of(link_port: int, count: int, heard: Heard, host: str = "127.0
             enough.set()
             await asyncio.Event().wait()
 
-    link = link_to(link_port, heard, host=host, sleep=sleep)
+    link = link_to(link_port, heard, host=host, timing=timing, sleep=sleep)
     link._random = Longest()
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(20):
@@ -164,6 +167,13 @@ async def pauses_of(link_port: int, count: int, heard: Heard, host: str = "127.0
 async def test_broker_that_is_down_is_tried_with_growing_pauses(heard: Heard) -> None:
     """The first pause comes from the window, the next ones double."""
     assert [0.01, 0.2, 0.4, 0.8] == await pauses_of(free_port(), 4, heard)
+
+
+async def test_window_that_the_fleet_changed_counts_from_the_next_attempt_on(heard: Heard) -> None:
+    """A fleet that has grown spreads its devices over more seconds; nobody has to be enrolled again."""
+    windows = iter([0.01, 0.5, 0.5])
+    timing = {"reconnect_window_seconds": lambda: next(windows)}
+    assert [0.01, 1.0, 2.0] == await pauses_of(free_port(), 3, heard, timing=timing)
 
 
 async def test_broker_that_kicks_after_the_welcome_counts_as_a_failure(heard: Heard) -> None:
@@ -223,8 +233,10 @@ class ScriptedBroker:
                     writer.write(b"\x90\x04" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01")
                 elif packet.kind == PUBLISH and self.acknowledges:
                     writer.write((packet.acknowledgement or b"") + self.says)
+        writer.transport.abort()  # what is not sent by now has nobody to read it
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
         self.ended += 1
-        writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -238,6 +250,7 @@ async def scripted(
         yield broker
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(wait_until, "the ends of all connections", lambda: broker.ended == broker.connects)
 
 
 async def test_half_open_connection_is_noticed(heard: Heard) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.runner.selftest import compare, read_golden
+from edgeopt_agent.runner.selftest import compare, divergence, read_golden
 from edgeopt_contract.errors import BundleError
 
 SCORES = np.random.default_rng(5).normal(size=(32, 10))
@@ -52,6 +52,20 @@ def test_outputs_that_give_other_answers_fail() -> None:
     got[:3, 0], got[:3, 1] = 0.0, 10.0  # three of ten answers, a mean difference of 0.06
     (problem,) = compare({"y": expected}, {"y": got}, tolerance=0.1)
     assert "the same answer" in problem
+
+
+@given(st.floats(0.02, 1), st.floats(0, 3))
+def test_divergence_counts_in_tolerances(tolerance: float, share: float) -> None:
+    """One is what is just allowed; the output that is worst counts."""
+    got = {"y": SCORES, "z": SCORES + share * tolerance * SCORES.std()}
+    assert np.isclose(share, divergence({"y": SCORES, "z": SCORES}, got, tolerance))
+
+
+@pytest.mark.parametrize("got", [{}, {"y": SCORES[:5]}, {"y": SCORES * np.inf}, {"y": SCORES * np.nan}])
+def test_what_cannot_be_compared_has_no_divergence(got: dict[str, np.ndarray]) -> None:
+    """A number would say that it is some way off; it is no way at all."""
+    assert divergence({"y": SCORES}, got, tolerance=0.1) is None
+    assert divergence({"y": SCORES}, {"y": SCORES}, tolerance=0) is None
 
 
 def test_constant_outputs_allow_rounding_only() -> None:

@@ -467,6 +467,17 @@ async def test_counts_older_than_what_was_told_are_not_told(bench: Bench, caplog
     assert 1 == caplog.text.count("counts_went_back")
 
 
+async def test_divergence_from_the_golden_outputs_is_told(bench: Bench) -> None:
+    """The last self-test's is a gauge of the bundle's windows; before there was one there is none."""
+    await bench.serving.close_window()
+    assert bench.serving.current is not None
+    await bench.serving.current.self_test()
+    await bench.serving.close_window()
+    before, after = (window.infrastructure for window in bench.windows())
+    assert "golden_divergence" not in before
+    assert 0 <= after["golden_divergence"] < 0.01
+
+
 async def test_window_that_waits_for_the_disk_holds_up_no_request(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -226,3 +227,15 @@ def test_looking_does_not_create_or_change(path: Path) -> None:
     with pytest.raises(StorageError, match="readonly"):
         after.set_meta("rows", 0)
     after.close()
+
+
+def test_window_for_reconnects_is_kept(tmp_path: Path) -> None:
+    """What an acknowledgement says of it holds until another one says something else, also after a restart."""
+    path = tmp_path / "agent.db"
+    with contextlib.closing(Spool.open(path, now_ms=1)) as spool:
+        assert spool.reconnect_window_seconds is None
+        spool.acknowledge(Ack(session=1, upto=0, reconnect_window_seconds=76.9))
+        spool.acknowledge(Ack(session=1, upto=0))
+        spool.acknowledge(Ack(session=2, upto=0, reconnect_window_seconds=5.0))  # of another session
+    with contextlib.closing(Spool.open(path, now_ms=2)) as spool:
+        assert 76.9 == spool.reconnect_window_seconds

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from itertools import pairwise
 from typing import Any
 
 __all__ = ["fork_children", "load_ahead"]
@@ -35,20 +36,22 @@ def fork_children() -> None:
     async def fork(program: str, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
         if (program, arguments[0]) == (sys.executable, "-m"):
             # The child has its pipes when preexec_fn is called, and the parent goes on when its last descriptor closes.
-            options["preexec_fn"] = lambda: _become(arguments[1], arguments[2:])
+            kept = sorted(options.get("pass_fds", ()))
+            options["preexec_fn"] = lambda: _become(arguments[1], arguments[2:], kept)
         return await start(program, *arguments, **options)
 
     asyncio.create_subprocess_exec = fork  # type: ignore[assignment]  # keeps its promise
 
 
-def _become(module: str, arguments: tuple[str, ...]) -> None:
+def _become(module: str, arguments: tuple[str, ...], kept: list[int]) -> None:
     """Run ``module`` as the program would, and end. Does not return."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        os.closerange(3, 4096)
+        for below, above in pairwise([2, *kept, 4096]):
+            os.closerange(below + 1, above)
         asyncio._set_running_loop(None)  # it is the parent's
         sys.argv = [module, *arguments]
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  # the parent's may have read ahead

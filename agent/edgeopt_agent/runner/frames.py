@@ -133,10 +133,15 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
 
 
 class SelfTested(msgspec.Struct, frozen=True, tag=True):
-    """The self-test is over: what is wrong, in words, and how long each sample took."""
+    """The self-test is over: what is wrong, in words, how long each sample took, and how far it is from the tolerance.
+
+    ``divergence`` is the greatest mean difference of an output to the golden one, 1 being what is just allowed;
+    ``None`` when the outputs cannot be compared.
+    """
 
     problems: list[str]
     microseconds: list[float]
+    divergence: float | None = None
 
 
 class Blame(StrEnum):

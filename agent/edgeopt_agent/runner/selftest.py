@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgeopt_contract.errors import BundleError
 
-__all__ = ["Golden", "compare", "read_golden"]
+__all__ = ["Golden", "compare", "divergence", "read_golden"]
 
 Array = npt.NDArray[Any]
 _INPUTS = "inputs/"
@@ -74,9 +74,29 @@ def compare(expected: Mapping[str, Array], got: Mapping[str, Array], tolerance: 
     return problems
 
 
+def divergence(expected: Mapping[str, Array], got: Mapping[str, Array], tolerance: float) -> float | None:
+    """Return the greatest mean difference of an output in units of what is allowed; ``None`` where it has none."""
+    greatest = 0.0
+    for name, wanted in expected.items():
+        actual = got.get(name)
+        if actual is None or actual.shape != wanted.shape:
+            return None
+        difference, allowed = _difference(wanted.astype(np.float64), actual.astype(np.float64), tolerance)
+        if not np.isfinite(difference) or allowed <= 0:
+            return None
+        greatest = max(greatest, difference / allowed)
+    return greatest
+
+
+def _difference(wanted: Array, actual: Array, tolerance: float) -> tuple[float, float]:
+    """Return the mean difference, and what is allowed."""
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, and said to be none
+        difference = float(np.abs(wanted - actual).mean())
+        return difference, tolerance * max(float(wanted.std()), _LEAST_SPREAD)
+
+
 def _compare_values(name: str, wanted: Array, actual: Array, tolerance: float) -> list[str]:
-    allowed = tolerance * max(float(wanted.std()), _LEAST_SPREAD)
-    difference = float(np.abs(wanted - actual).mean())
+    difference, allowed = _difference(wanted, actual, tolerance)
     if not difference <= allowed:
         return [f"{name}: expected a mean difference of at most {allowed:.3g}, got {difference:.3g}"]
     agreement = _top1_agreement(wanted, actual, margin=2 * allowed)

@@ -37,7 +37,7 @@ from edgeopt_agent.runner.frames import (
     heads_of,
 )
 from edgeopt_agent.runner.port import Model, Order, open_model
-from edgeopt_agent.runner.selftest import compare, read_golden
+from edgeopt_agent.runner.selftest import compare, divergence, read_golden
 from edgeopt_agent.runner.tally import Tally
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
@@ -135,7 +135,8 @@ def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
         got = _joined([outputs for outputs, _ in rows])
     except DataError as error:
         return SelfTested([str(error)], times)
-    return SelfTested(compare(golden.outputs, got, request.tolerance), times)
+    problems = compare(golden.outputs, got, request.tolerance)
+    return SelfTested(problems, times, divergence(golden.outputs, got, request.tolerance))
 
 
 def _run(loaded: _Loaded, batch: Batch) -> Iterator[tuple[dict[str, Array], float]]:
