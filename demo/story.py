@@ -163,7 +163,7 @@ class Story:
                 device, "--source", "examples.digits:field", *AGENT_OPTIONS, environment=environment
             )
         for site in ("oslo", "lima"):
-            self.system.edgeopt("cohort", "create", site, "--tag", f"site={site}")
+            self.system.edgeopt("cohorts", "create", site, "--tag", f"site={site}")
         wait_until("all agents to be online", lambda: all(d["online"] for d in self.system.get("devices")["items"]))
 
     def _publish(self, version: str) -> None:

@@ -253,6 +253,14 @@ class FleetClient:
         """Give an order: ``start``, ``pause``, ``resume``, ``cancel`` or ``roll-back``; return the rollout."""
         return self._object("POST", f"rollouts/{_segment(name)}/{order}")
 
+    def explain_rollout(self, name: str, most: int) -> Json:
+        """Return what the gate found at the newest ``most`` looks of a rollout."""
+        return self._object("GET", f"rollouts/{_segment(name)}/explanation", params={"most": most})
+
+    def replay_rollout(self, name: str, what_if: Sequence[str]) -> Json:
+        """Let the fleet judge a rollout's looks again; ``what_if`` changes the policy, like ``count=3``."""
+        return self._object("GET", f"rollouts/{_segment(name)}/replay", params={"what_if": list(what_if)})
+
     def decide_rollout(self, name: str, decision: str, reason: str) -> Json:
         """``approve`` or ``deny`` a rollout that waits for it; return the rollout."""
         return self._object("POST", f"rollouts/{_segment(name)}/{decision}", json={"reason": reason})

@@ -80,7 +80,7 @@ class Boards:
         cohort = "all"
         if name is not None:
             cohort = f"only-{name}"
-            self.fleet.system.edgeopt("cohort", "create", cohort, "--tag", f"board={BOARDS[name]}")
+            self.fleet.system.edgeopt("cohorts", "create", cohort, "--tag", f"board={BOARDS[name]}")
         self.fleet.system.edgeopt(
             "rollout", "create", rollout, "--bundle", digest, "--cohort", cohort, "--waves", "100%",
             "--bake", "0.5s", "--minimum-rows", "0", "--json",

@@ -19,7 +19,7 @@ import click
 import httpx
 import pytest
 
-from edgeopt.cli import operate, operate_people, operate_rollout
+from edgeopt.cli import operate, operate_devices, operate_people, operate_rollout
 from edgeopt_contract.codec import decode
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.manifest import Manifest
@@ -129,7 +129,8 @@ class FakeFleet:
         self.requests.append((method, target.removeprefix("/api/v1/"), plain))
         collection, _, rest = path.partition("/")
         handler = getattr(self, f"_{collection}", None)
-        return handler(method, unquote(rest), dict(query), plain) if handler else problem(404, f"no {path}")
+        named = {**dict(query), "tags": ",".join(value for name, value in query if name == "tag")}
+        return handler(method, unquote(rest), named, plain) if handler else problem(404, f"no {path}")
 
     def _put_block(self, digest: str, body: bytes) -> Answer:
         if digest_of(body) != digest:
@@ -151,15 +152,20 @@ class FakeFleet:
     def _tokens(self, _method: str, _rest: str, _query: dict[str, str], _plain: Any) -> Answer:
         return 201, {"token": "one-time", "expires_at": 1_795_400_000}
 
-    def _devices(self, _method: str, rest: str, query: dict[str, str], _plain: Any) -> Answer:
+    def _devices(self, _method: str, rest: str, query: dict[str, str], plain: Any) -> Answer:
         if rest:
             name, _, order = rest.partition("/")
             found = [device for device in self.devices if device["id"] == name]
+            if found and order == "tags":
+                found[0]["tags"] = plain["tags"]
+                return 200, plain
+            if found and order in ("reports", "windows", "messages"):
+                return 200, {"items": [{"at": 1_795_300_000, "job": "v1", "state": order, "session": 7}]}
             if found and order == "revoke":
                 found[0] |= {"online": False, "revoked_at": 1_795_300_200}
             return (200, found[0]) if found else problem(404, f"there is no device {name}")
-        key, _, value = query.get("tag", "").partition("=")
-        matching = [device for device in self.devices if not key or device["tags"].get(key) == value]
+        wanted = dict(tag.split("=", 1) for tag in query["tags"].split(",") if tag)
+        matching = [device for device in self.devices if wanted.items() <= device["tags"].items()]
         start = int(query.get("cursor", 0))
         end = start + self.page_size
         return 200, {"items": matching[start:end], "next": str(end) if end < len(matching) else None}
@@ -167,27 +173,24 @@ class FakeFleet:
     def _cohorts(self, method: str, rest: str, _query: dict[str, str], plain: Any) -> Answer:
         if method == "PUT":
             self.cohorts[rest] = plain["tags"]
-        views = {
-            name: {
-                "name": name,
-                "tags": tags,
-                "devices": [d["id"] for d in self.devices if tags.items() <= d["tags"].items()],
-            }
-            for name, tags in self.cohorts.items()
-        }
+        views = {name: {"name": name, "tags": tags} for name, tags in self.cohorts.items()}
+        if method == "DELETE":
+            return (204, None) if self.cohorts.pop(rest, None) is not None else problem(404, f"no cohort {rest}")
         if not rest:
             return 200, {"items": list(views.values())}
         return (200, views[rest]) if rest in views else problem(404, f"there is no cohort {rest}")
 
-    def _bundles(self, _method: str, _rest: str, _query: dict[str, str], _plain: Any) -> Answer:
+    def _bundles(self, _method: str, rest: str, _query: dict[str, str], _plain: Any) -> Answer:
         posted = [self._post_bundle(body)[1] for body in self.manifests.values()]
-        return 200, {
-            "items": [
-                {**{key: view[key] for key in ("digest", "name", "version")}, "created_at": 1_795_300_000}
-                | {"complete": not view["missing_blocks"]}
-                for view in posted
-            ]
-        }
+        views = [
+            {**{key: view[key] for key in ("digest", "name", "version")}, "created_at": 1_795_300_000}
+            | {"complete": not view["missing_blocks"]}
+            for view in posted
+        ]
+        if rest:
+            found = [view for view in views if view["digest"].startswith(rest)]
+            return (200, found[0]) if found else problem(404, f"there is no bundle {rest}")
+        return 200, {"items": views}
 
     def _rollouts(self, method: str, rest: str, _query: dict[str, str], plain: Any) -> Answer:
         name, _, order = rest.partition("/")
@@ -205,7 +208,11 @@ class FakeFleet:
             return problem(404, f"there is no rollout {name}")
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
-    def _alerts(self, _method: str, _rest: str, query: dict[str, str], _plain: Any) -> Answer:
+    def _alerts(self, _method: str, rest: str, query: dict[str, str], _plain: Any) -> Answer:
+        if rest:
+            number, _, order = rest.partition("/")
+            found = [alert for alert in self.alerts if str(alert["id"]) == number]
+            return (200, found[0] | ({"state": "closed"} if order else {})) if found else problem(404, "no alert")
         return 200, {"items": [alert for alert in self.alerts if query.get("state") in (None, alert["state"])]}
 
 
@@ -238,7 +245,7 @@ def served(fleet: FakeFleet) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # http.server's names
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815  # http.server's names
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server's name
             """Say nothing."""
@@ -290,7 +297,9 @@ def run(
 ) -> Iterator[Run]:
     """Run a command line against the fleet; return exit code, standard output and standard error."""
     monkeypatch.setattr(operate_rollout, "_POLL_SECONDS", 0.001)
-    commands = {name: getattr(module, name) for module in (operate, operate_people) for name in module.__all__}
+    commands = {
+        name: getattr(module, name) for module in (operate, operate_devices, operate_people) for name in module.__all__
+    }
     group = click.Group("edgeopt", commands=commands)
     with served(fleet) as url:
         access = tmp_path / "operator.json"

@@ -37,7 +37,7 @@ class TestWhichFleet:
             ("devices",),
             ("bundles",),
             ("alerts",),
-            ("cohort",),
+            ("cohorts",),
             ("rollout",),
             ("token", "create"),
             ("rollout", "pause", "v2"),
@@ -101,6 +101,24 @@ class TestDevices:
         assert "line=2 site=oslo" in out
         assert "2 windows, 240 rows, 1 errors" in out
 
+    def test_other_filters_are_the_fleets(self, run: Run, fleet: FakeFleet) -> None:
+        """They go into the query; what is not given does not."""
+        run("devices", "--health", "failing", "--online", "--hardware", "a", "--hardware", "b", "--cohort", "oslo")
+        query = ["cohort=oslo", "hardware=a", "hardware=b", "health=failing", "online=true"]
+        assert query == sorted(fleet.requests[0][1].removeprefix("devices?").split("&"))
+
+    @pytest.mark.parametrize("part", ["reports", "windows", "messages"])
+    def test_what_a_device_sent_is_listed(self, run: Run, part: str) -> None:
+        """As a table, and as a list for machines."""
+        assert 0 == run("devices", part, "cam-1")[0]
+        assert part == json.loads(run("devices", part, "cam-1", "--json")[1])[0]["state"]
+
+    def test_tags_are_changed(self, run: Run, fleet: FakeFleet) -> None:
+        """All of them at once; what the device has then is shown."""
+        tags = ("--tag", "site=lima", "--tag", "line=2")
+        assert (0, "cam-1: line=2 site=lima\n") == run("devices", "tags", "cam-1", *tags)[:2]
+        assert {"site": "lima", "line": "2"} == fleet.devices[0]["tags"]
+
     def test_an_unknown_device_is_exit_code_2(self, run: Run) -> None:
         """In the fleet's own words."""
         code, out, err = run("devices", "show", "cam-9")
@@ -143,20 +161,33 @@ class TestDevices:
 
 
 class TestCohorts:
-    """edgeopt cohort."""
+    """edgeopt cohorts."""
 
-    def test_a_cohort_is_saved_and_its_devices_are_shown(self, run: Run, fleet: FakeFleet) -> None:
+    def test_a_cohort_is_saved_and_shown(self, run: Run, fleet: FakeFleet) -> None:
         """Several tags must all match."""
-        code, out, _ = run("cohort", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")
+        code, out, _ = run("cohorts", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")
         assert 0 == code
-        assert ["line-2", "line=2", "site=oslo", "1", "cam-2"] == out.splitlines()[1].split()
+        assert ["line-2", "line=2", "site=oslo", "-", "-"] == out.splitlines()[1].split()
         assert ("PUT", "cohorts/line-2", {"tags": {"site": "oslo", "line": "2"}}) == fleet.requests[-1]
 
     def test_list_and_show(self, run: Run) -> None:
         """Machines get a list from one and an object from the other."""
-        assert ["all"] == [cohort["name"] for cohort in json.loads(run("cohort", "list", "--json")[1])]
-        assert "all" == json.loads(run("cohort", "show", "all", "--json")[1])["name"]
-        assert "cam-1, cam-2, cam-3" in run("cohort", "show", "all")[1]
+        assert ["all"] == [cohort["name"] for cohort in json.loads(run("cohorts", "list", "--json")[1])]
+        assert "all" == json.loads(run("cohorts", "show", "all", "--json")[1])["name"]
+        assert "all" in run("cohorts", "show", "all")[1]
+
+    def test_a_filter_of_everything(self, run: Run, fleet: FakeFleet) -> None:
+        """Each option reaches the fleet under its own name; what is not given is not sent."""
+        options = ("--hardware", "pi-5", "--hardware", "pi-4", "--running", "none", "--health", "ok", "--offline")
+        assert 0 == run("cohorts", "create", "x", *options)[0]
+        body = {"tags": {}, "hardware": ["pi-5", "pi-4"], "running": "none", "health": "ok", "online": False}
+        assert ("PUT", "cohorts/x", body) == fleet.requests[-1]
+
+    def test_a_cohort_is_deleted_once(self, run: Run) -> None:
+        """The second time there is none."""
+        run("cohorts", "create", "x")
+        assert (0, "the cohort x is deleted\n") == run("cohorts", "delete", "x")[:2]
+        assert 2 == run("cohorts", "delete", "x")[0]
 
 
 class TestPublish:

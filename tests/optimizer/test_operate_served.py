@@ -89,8 +89,8 @@ def test_from_token_to_cohort(run: Run, access: Path, pi: Capabilities) -> None:
     for device in ("cam-1", "cam-2"):
         assert 201 == enrol(access, out.strip(), device, pi).status_code
     assert 403 == enrol(access, out.strip(), "cam-3", pi).status_code
-    assert (0, "") == run("cohort", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")[::2]
-    assert "cam-1, cam-2" in run("cohort", "list")[1]
+    assert (0, "") == run("cohorts", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")[::2]
+    assert "line-2" in run("cohorts", "list")[1]
     found = json.loads(run("devices", "--tag", "site=oslo", "--tag", "line=2", "--json")[1])
     assert ["cam-1", "cam-2"] == [device["id"] for device in found]
     code, out, _ = run("devices", "show", "cam-1")
@@ -144,10 +144,10 @@ def test_publish_then_roll_out_then_cancel(run: Run, bundle: Bundle, access: Pat
     ("arguments", "words"),
     [
         (("devices", "show", "nobody"), "nobody"),
-        (("cohort", "show", "nowhere"), "nowhere"),
+        (("cohorts", "show", "nowhere"), "nowhere"),
         (("rollout", "show", "never"), "never"),
         (("rollout", "create", "x", "--bundle", "ffff"), "ffff"),
-        (("cohort", "create", "not a name"), "name"),
+        (("cohorts", "create", "not a name"), "name"),
     ],
 )
 def test_refusals_are_exit_code_2_in_one_line(run: Run, arguments: tuple[str, ...], words: str) -> None:

@@ -1,0 +1,93 @@
+"""The client's side of server-sent events: reads a stream, and opens it again where it broke off.
+
+Example::
+
+    for event in Stream(http, "rollouts", time.monotonic, time.sleep).events(seconds=60):
+        if event is not None:
+            print(event.name, event.data)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from edgeopt_contract.errors import MessageError, UsageError
+
+__all__ = ["Event", "Stream"]
+
+_PATIENCE_SECONDS = 30.0
+_RETRY_SECONDS = 1.0
+_SILENCE_SECONDS = 40.0  # the fleet says something every 15
+_LONGEST_SECONDS = 900  # that the fleet streams at once
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its name, its id, and what it tells."""
+
+    name: str
+    id: str
+    data: dict[str, Any]
+
+
+class Stream:
+    """A stream of one topic that outlives its connections."""
+
+    def __init__(
+        self, http: httpx.Client, topic: str, clock: Callable[[], float], wait: Callable[[float], None]
+    ) -> None:
+        self._http = http
+        self._topic = topic
+        self._clock = clock
+        self._wait = wait
+        self._last = ""  # id of the newest event that was seen
+
+    def events(self, seconds: int | None) -> Iterator[Event | None]:
+        """Yield events, and None where the fleet only says that it is there. Raises ``httpx.TransportError``."""
+        began = heard = self._clock()
+        while True:
+            left = _LONGEST_SECONDS if seconds is None else max(0, round(seconds - (self._clock() - began)))
+            try:
+                for event in self._connection(min(left, _LONGEST_SECONDS)):
+                    heard = self._clock()
+                    yield event
+            except httpx.TransportError:
+                if self._clock() - heard > _PATIENCE_SECONDS:
+                    raise
+                self._wait(_RETRY_SECONDS)
+            if seconds is not None and self._clock() - began >= seconds:
+                return
+
+    def _connection(self, seconds: int) -> Iterator[Event | None]:
+        """Yield what one connection brings."""
+        headers = {"Last-Event-ID": self._last} if self._last else {}
+        query = {"topic": self._topic, "seconds": str(seconds)}
+        with self._http.stream("GET", "events", params=query, headers=headers, timeout=_SILENCE_SECONDS) as answer:
+            if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                raise httpx.ReadError(f"HTTP {answer.status_code}")
+            if answer.status_code != httpx.codes.OK:
+                answer.read()
+                raise UsageError(f"the fleet refuses: HTTP {answer.status_code} {answer.text[:200]}")
+            lines: dict[str, str] = {}
+            for line in answer.iter_lines():
+                if line.startswith(":"):
+                    yield None
+                elif line:
+                    name, _, value = line.partition(":")
+                    lines[name] = value.removeprefix(" ")
+                elif "event" in lines:
+                    self._last = lines.get("id", self._last)
+                    yield Event(lines["event"], self._last, _decoded(lines.get("data", "{}")))
+                    lines = {}
+
+
+def _decoded(data: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise MessageError(f"events: not a JSON object: {error}; update the older program") from error
