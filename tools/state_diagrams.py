@@ -37,7 +37,7 @@ the saved state again. A command may be carried out twice.
 
 ## A rollout on the fleet
 
-`edgeopt_fleet.rollout`: the same shape. The gate's verdicts, the operator's orders and the devices' reports arrive as
+`edgeopt_fleet.rollout`: the same shape, its table is in `states.py`. The gate's verdicts, the operator's orders and the devices' reports arrive as
 events.
 
 {rollout}
