@@ -237,7 +237,7 @@ def test_what_is_acknowledged_is_on_the_disk(database: Database, postgres: Postg
     expected = {
         "synchronous_commit": "on",
         "lock_timeout": "30s",
-        "idle_in_transaction_session_timeout": "1min",
+        "idle_in_transaction_session_timeout": "10s",
         "TimeZone": "UTC",
     }
     with database.transaction() as session:
