@@ -59,6 +59,7 @@ from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.leases import Leases
+from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
 from edgeopt_fleet.store.tokens import Tokens
@@ -238,6 +239,7 @@ def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, 
             bundles=(bundles := Bundles(database, site.home.blocks, metadata)),
             downloads=Downloads(bundles),
             rollouts=rollouts,
+            looks=Looks(database),
             alert_book=AlertBook(database),
             answers=AnswerBook(database),
             feed=Feed(database),

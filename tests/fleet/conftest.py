@@ -62,6 +62,7 @@ from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Enrolment, Identities, Secrets
 from edgeopt_fleet.store.inbox import Inbox, Incoming
+from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.outbox import Outbox
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
@@ -364,6 +365,7 @@ def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> Fa
             bundles=kit.bundles,
             downloads=Downloads(kit.bundles),
             rollouts=kit.rollouts,
+            looks=Looks(kit.database),
             alert_book=AlertBook(kit.database),
             answers=AnswerBook(kit.database),
             feed=Feed(kit.database),

@@ -20,6 +20,7 @@ from edgeopt_fleet.store.downloads import Downloads
 from edgeopt_fleet.store.feed import Feed
 from edgeopt_fleet.store.idempotency import AnswerBook
 from edgeopt_fleet.store.identities import Identities
+from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
 from edgeopt_fleet.store.tokens import Tokens
@@ -63,6 +64,7 @@ class Services:
     bundles: Bundles
     downloads: Downloads
     rollouts: Rollouts
+    looks: Looks
     alert_book: AlertBook
     answers: AnswerBook
     feed: Feed

@@ -1,0 +1,52 @@
+"""What the gate said of a rollout, and what it says when it is asked again.
+
+It reads what :mod:`edgeopt_fleet.store.evidence` stored, and judges nothing itself. Example::
+
+    looks.explain("v2", 50)                                   # the newest fifty, oldest first
+    looks.replay("v2", {"max_latency_increase": "0.02"})      # what would have been
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from edgeopt_fleet.gate.replaying import Replayed, StoredLook, replay, what_if
+from edgeopt_fleet.problems import InvalidError, NotFoundError
+from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.tables import EvidenceRow, RolloutRow
+
+__all__ = ["Looks"]
+
+
+class Looks:
+    """Reads the looks of the gate."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def explain(self, rollout: str, most: int) -> list[Replayed]:
+        """Return the newest ``most`` looks, oldest first, each judged again. Raises :class:`NotFoundError`."""
+        return [replay(look) for look in self._read(rollout, most)]
+
+    def replay(self, rollout: str, changes: Mapping[str, str], most: int) -> list[Replayed]:
+        """Return the same, under a policy with ``changes`` if there are any.
+
+        Raises :class:`NotFoundError`, and :class:`InvalidError` for a change that the policy cannot have.
+        """
+        stored = self._read(rollout, most)
+        try:
+            return what_if(stored, changes) if changes else [replay(look) for look in stored]
+        except ValueError as error:
+            raise InvalidError(str(error)) from error
+
+    def _read(self, rollout: str, most: int) -> list[StoredLook]:
+        row = EvidenceRow
+        columns = (row.at, row.wave, row.code, row.policy, row.evidence, row.verdict)
+        query = select(*map(col, columns)).where(col(row.rollout) == rollout).order_by(col(row.id).desc()).limit(most)
+        with self._database.reading() as session:
+            if session.get(RolloutRow, rollout) is None:
+                raise NotFoundError(f"there is no rollout {rollout!r}")
+            return [StoredLook(*found) for found in reversed(session.execute(query).all())]

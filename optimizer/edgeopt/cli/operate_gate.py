@@ -1,0 +1,97 @@
+"""``edgeopt rollout explain`` and ``replay``: what the gate found, and whether it would say so again.
+
+The fleet judges; here it is asked and shown. Example::
+
+    edgeopt rollout explain v2 --plot v2.svg
+    edgeopt rollout replay v2 --what-if max_latency_increase=0.02
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeopt.cli.operate_options import connect, example, fleet_options, print_json
+from edgeopt_contract.errors import ExitCode, StorageError
+
+if TYPE_CHECKING:
+    from edgeopt.cli.gate_charts import LookView
+
+__all__ = ["explain", "replay"]
+
+
+@click.command(epilog=example("edgeopt rollout explain v2", "edgeopt rollout explain v2 --plot v2.svg"))
+@click.argument("name")
+@click.option("--looks", type=click.IntRange(1, 500), default=50, show_default=True, help="The newest so many looks.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also draw it, as SVG.")
+@fleet_options
+def explain(name: str, looks: int, plot: Path | None, fleet: Path | None, *, as_json: bool) -> None:
+    """Show what the gate found at each look of a rollout, and why it decided as it did."""
+    with connect(fleet) as client:
+        answer = client.explain_rollout(name, looks)
+    found = _read(answer)
+    if plot is not None:
+        from edgeopt.cli.gate_charts import svg
+
+        try:
+            plot.write_text(svg(found), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{plot} cannot be written: {error}") from error
+    if as_json:
+        print_json(answer)
+        return
+    from edgeopt.cli.gate_charts import charts
+
+    _tell(found)
+    for chart in charts(found):
+        click.echo(f"\n{chart}")
+
+
+@click.command(epilog=example("edgeopt rollout replay v2", "edgeopt rollout replay v2 --what-if max_drift=0.2"))
+@click.argument("name")
+@click.option(
+    "--what-if", "changes", multiple=True, metavar="FIELD=VALUE", help="Judge under a policy with this changed."
+)
+@fleet_options
+def replay(name: str, changes: tuple[str, ...], fleet: Path | None, *, as_json: bool) -> int:
+    """Compute every verdict of a rollout again from the stored evidence, and say whether any differs.
+
+    Exit code 0 when all are the same, byte for byte, 3 when one differs; with --what-if always 0.
+    """
+    with connect(fleet) as client:
+        answer = client.replay_rollout(name, changes)
+    found = _read(answer)
+    different = [look for look in found if not look.same]
+    if as_json:
+        print_json(answer)
+    elif changes:
+        _tell(found)
+        click.echo(f"{len(different)} of {len(found)} looks would have been judged otherwise")
+    else:
+        _tell(different)
+        click.echo(f"{len(found)} looks judged again: {len(different) or 'none'} differ")
+    return int(ExitCode.GATE_FAIL if different and not changes else ExitCode.GOOD)
+
+
+def _read(answer: dict[str, Any]) -> list[LookView]:
+    from edgeopt.cli.gate_charts import LookView
+    from edgeopt.cli.operate_records import read
+
+    return [read(LookView, item) for item in answer.get("items", ())]
+
+
+def _tell(looks: Sequence[LookView]) -> None:
+    from edgeopt.cli.operate_views import plain
+
+    for look in looks:
+        when = datetime.fromtimestamp(look.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        came_to = look.look or "nothing to compare"
+        click.echo(f"{when}  wave {look.wave + 1}, look {look.number} ({came_to}): {look.decision}")
+        for reason in look.reasons:
+            click.echo(f"  - {plain(reason)}")  # devices' own words may be in it
+        if not look.same:
+            click.echo("  ! not the verdict that was stored")
