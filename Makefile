@@ -11,7 +11,7 @@ READY := $(VENV)/.edgeopt-ready
 MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo emulate test lint style format types imports check bench-optimizer bench-agent bench-badlink diagrams clean
+.PHONY: help venv demo emulate test lint style format types imports check bench-optimizer bench-agent bench-badlink bench-fleet diagrams clean
 
 help:
 	@echo "make demo             sets up .venv, then shows the product on a real model and six devices"
@@ -24,6 +24,7 @@ help:
 	@echo "make imports          import boundaries (import-linter)"
 	@echo "make format           put the code into shape"
 	@echo "make bench-agent      what the agent adds to a device: a table, and agent.json in build/"
+	@echo "make bench-fleet      thousands of simulated devices on one fleet: a table, and fleet.json in build/"
 	@echo "make bench-optimizer  edgeopt beside its peers: a table, comparison.json and comparison.svg in build/"
 	@echo "make bench-badlink    5 MB over an emulated bad link: loss, 384 kbit/s, outages; minutes (root)"
 	@echo "make diagrams         generate docs/states.md anew from the transition tables"
@@ -75,6 +76,10 @@ bench-optimizer: venv
 bench-agent: venv
 	mkdir -p build
 	$(BIN)/python -m benchmarks.agent --output build/agent.json $(BENCH_ARGS)
+
+bench-fleet: venv
+	mkdir -p build
+	$(BIN)/python -m benchmarks.fleet --output build/fleet.json $(BENCH_ARGS)
 
 bench-badlink: venv
 	$(BIN)/python -m tests.badlink.journey --megabytes 5 --outages 3 --congestion cubic

@@ -81,6 +81,8 @@ async def _measure(rig: Rig, only: tuple[str, ...], options: dict[str, object]) 
         if name in only or name == "connect":
             click.echo(f"{name} …", err=True)
             figures[name] = await run()
+            click.echo(json.dumps(figures[name]), err=True)
+            await bench.swarm.settle(60.0)
     repeating.cancel()
     bench.swarm.close()
     await asyncio.sleep(0)

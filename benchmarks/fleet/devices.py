@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -47,7 +46,8 @@ CAPABILITIES = Capabilities(
 _WINDOW_BLOCKS = 16
 _KEEPALIVE_SECONDS = 300
 _PORTS_AN_ADDRESS = 20_000  # connections from one source address
-_RESEND_SECONDS = 5.0
+_RESEND_SECONDS = 5.0  # without an acknowledgement; doubled each time, so that a busy fleet is not made busier
+_LONGEST_RESEND_SECONDS = 60.0
 _MOST_SENT = 64  # oldest numbered messages, as the agent's
 _LONGEST_BACKOFF_SECONDS = 60.0
 _ACK = msgspec.json.Decoder(dict[str, int | float | list[int] | None])
@@ -92,8 +92,8 @@ class Device(asyncio.Protocol):
     """One device."""
 
     __slots__ = (
-        "_blocks_left", "_failures", "_packet", "_pending", "_splitter", "_transport", "boot", "device", "enabled",
-        "job", "number", "on_state", "online", "running", "setting", "spool", "tally", "wanted",
+        "_blocks_left", "_failures", "_packet", "_patience", "_pending", "_progress", "_splitter", "_transport", "boot",
+        "device", "enabled", "job", "number", "online", "running", "setting", "spool", "tally", "wanted",
     )  # fmt: skip
 
     def __init__(self, device: str, setting: Setting, tally: Tally) -> None:
@@ -108,7 +108,8 @@ class Device(asyncio.Protocol):
         self.wanted: Desired | None = None
         self.enabled = True
         self.online = False
-        self.on_state: Callable[[Device, DeviceState], None] | None = None
+        self._progress = 0.0  # when an acknowledgement came last, or everything was sent again
+        self._patience = _RESEND_SECONDS
         self._transport: asyncio.Transport | None = None
         self._splitter = Splitter()
         self._packet = 0
@@ -193,7 +194,7 @@ class Device(asyncio.Protocol):
             subscribe_packet(self._next(), [(Topics.desired(me), 1), (Topics.ack(me), 0)])
             + publish_packet(Topics.status(me), self._status(online=True), packet_id=self._next(), retain=True)
         )
-        self.resend(0.0)
+        self._resend()
         self._pending.clear()
         self._ask()
 
@@ -213,6 +214,8 @@ class Device(asyncio.Protocol):
         covered = [number for number in self.spool if number <= upto]
         if ack["beyond"]:
             covered += [number for number in self.spool if number > upto and decode(Ack, payload).covers(number)]
+        if covered:
+            self._progress, self._patience = now, _RESEND_SECONDS
         for number in covered:
             sent, topic, _ = self.spool.pop(number)
             self.tally.acknowledged += 1
@@ -291,8 +294,6 @@ class Device(asyncio.Protocol):
             result=result,
         )
         self._send(Topics.reported(self.device), encode(record))
-        if self.on_state is not None:
-            self.on_state(self, state)
 
     def tell(self) -> None:
         """Send a telemetry window."""
@@ -302,14 +303,21 @@ class Device(asyncio.Protocol):
             payload = payload.replace(self.setting.bundle.encode(), self.running.encode())
         self._send(f"edgeopt/v1/devices/{self.device}/telemetry", payload)
 
-    def resend(self, older_than: float) -> None:
-        """Send the oldest messages again that were not acknowledged for so many seconds."""
-        now = time.monotonic()
+    def repeat_lost(self, now: float) -> None:
+        """Send the oldest messages again if nothing was acknowledged for long; as an agent does."""
+        if (
+            self.online
+            and self.spool
+            and now - max(self._progress, next(iter(self.spool.values()))[0]) > self._patience
+        ):
+            self._progress, self._patience = now, min(2 * self._patience, _LONGEST_RESEND_SECONDS)
+            self._resend()
+
+    def _resend(self) -> None:
         for number in list(self.spool)[:_MOST_SENT]:
-            sent, topic, payload = self.spool[number]
-            if now - sent >= older_than:
-                self.tally.resent += 1
-                self._write(publish_packet(topic, payload, packet_id=self._next()))
+            _, topic, payload = self.spool[number]
+            self.tally.resent += 1
+            self._write(publish_packet(topic, payload, packet_id=self._next()))
 
     def _send(self, topic: str, payload: bytes) -> None:
         self.spool[self.number] = (time.monotonic(), topic, payload)
@@ -375,10 +383,10 @@ class Swarm:
     async def repeat_lost(self) -> None:
         """Send again what nobody acknowledged for a while, until cancelled; as an agent does."""
         while True:
-            await asyncio.sleep(_RESEND_SECONDS)
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
             for device in self.devices:
-                if device.online and device.spool:
-                    device.resend(_RESEND_SECONDS)
+                device.repeat_lost(now)
 
     async def settle(self, seconds: float) -> int:
         """Wait until everything is acknowledged, at most so long; return how many messages are not."""

@@ -18,7 +18,7 @@ from edgeopt_fleet.decoding import Window
 from edgeopt_fleet.narrow import narrow
 from edgeopt_fleet.store.bulk import fetch_rows, insert_rows, update_rows
 from edgeopt_fleet.store.tables import ServedRow
-from edgeopt_fleet.totals import Layout, confidence_moments
+from edgeopt_fleet.totals import LARGEST_COUNT, LATENCY_CELLS, Layout
 
 __all__ = ["add_served"]
 
@@ -36,7 +36,7 @@ def add_served(
     for bundle, layout in sorted(layouts.items()):
         places = [place for place, (_, window) in enumerate(windows) if window.bundle == bundle]
         own = [windows[place] for place in places]
-        stack = np.stack([layout.pack(window.cells, window.latency) for _, window in own])
+        stack = _stack(layout, [window for _, window in own])
         for place, blob in zip(places, narrow(stack), strict=True):
             blobs[place] = blob
         _add(session, bundle, layout, own, stack)
@@ -57,16 +57,26 @@ def _add(
         own = sums[index[device]]
         own[:] = (own[0] + 1, own[1] + window.rows, own[2] + window.errors)
     rows = [
-        (device, bundle, blob.tobytes(), *(min(total, _GREATEST_SUM) for total in own), *moment)
-        for device, blob, own, moment in zip(devices, totals.astype("<i8"), sums, _moments(layout, totals), strict=True)
+        (device, bundle, blob.tobytes(), *(min(total, _GREATEST_SUM) for total in own))
+        for device, blob, own in zip(devices, totals.astype("<i8"), sums, strict=True)
     ]
-    names = ("counts", *_SUMS, "confidence_n", "confidence_total", "confidence_squares")
+    names = ("counts", *_SUMS)
     update_rows(session, ServedRow, _KEY, names, [row for row in rows if row[0] in stored])
     insert_rows(session, ServedRow, (*_KEY, *names), [row for row in rows if row[0] not in stored])
 
 
-def _moments(layout: Layout, totals: Counts) -> list[tuple[int, float, float]]:
-    n, mean, variance = confidence_moments(layout, totals)
-    with np.errstate(invalid="ignore"):
-        sums, squares = np.where(n > 0, mean * n, 0.0), np.where(n > 0, (variance + mean**2) * n, 0.0)
-    return list(zip(n.tolist(), sums.tolist(), squares.tolist(), strict=True))
+def _stack(layout: Layout, windows: Sequence[Telemetry | Window]) -> Counts:
+    """Return :meth:`Layout.pack` of each window, (windows, size); all numbers become an array at once."""
+    sizes = [(spec.name, spec.cells, (0,) * spec.cells) for spec in layout.specs]
+    no_latency = (0,) * LATENCY_CELLS
+    flat: list[int] = []
+    for window in windows:
+        cells = window.cells
+        for name, size, zeros in sizes:
+            counts = cells.get(name, ())
+            flat.extend(counts if len(counts) == size else zeros)
+        flat.extend(window.latency if len(window.latency) == LATENCY_CELLS else no_latency)
+    stack = np.array(flat, dtype=np.int64).reshape(len(windows), layout.size)
+    if stack.max() > LARGEST_COUNT:  # no count of one window: what it stands in is left out
+        return np.stack([layout.pack(window.cells, window.latency) for window in windows])
+    return stack

@@ -286,9 +286,6 @@ class ServedRow(SQLModel, table=True):
     rows: int = 0
     errors: int = 0
     counts: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))  # see edgeopt_fleet.totals
-    confidence_n: int = 0
-    confidence_total: float = 0.0
-    confidence_squares: float = 0.0
 
 
 class BaselineRow(SQLModel, table=True):

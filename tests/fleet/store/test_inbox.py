@@ -12,7 +12,7 @@ from edgeopt_fleet.herd import reconnect_window_seconds
 from edgeopt_fleet.narrow import widen
 from edgeopt_fleet.store.inbox import Incoming
 from edgeopt_fleet.store.tables import ServedRow, WindowRow
-from edgeopt_fleet.totals import Layout
+from edgeopt_fleet.totals import LARGEST_COUNT, Layout, confidence_moments
 from tests.fleet.conftest import Kit, reference_profile, window
 
 
@@ -129,7 +129,9 @@ def test_confidences_that_are_no_number_count_as_zero(kit: Kit) -> None:
     with kit.database.transaction() as session:
         served = session.get(ServedRow, ("cam", digest))
         assert served is not None
-        assert (60, 0.0) == (served.confidence_n, served.confidence_total)
+        layout = Layout.of(reference_profile())
+        n, mean, _ = confidence_moments(layout, layout.unpack(served.counts))
+        assert (60, 0.0) == (n, mean)
 
 
 def test_a_retained_birth_does_not_undo_a_report(kit: Kit) -> None:
@@ -158,3 +160,22 @@ def test_devices_are_told_how_slowly_to_come_back(kit: Kit) -> None:
     (ack,) = kit.inbox.store(incoming(window("1" * 64, 1)), kit.now)["cam"]
     assert 1.0 == ack.reconnect_window_seconds
     assert [1.0, 8.0, 77.0, 90.0] == [reconnect_window_seconds(devices) for devices in (4, 500, 5000, 15_000)]
+
+
+def test_a_count_that_is_none_spoils_nothing(kit: Kit) -> None:
+    """A device that claims more than any window holds: the feature is left out, the window and the others stay."""
+    kit.enrol("cam")
+    digest = kit.publish("1")
+    good = window(digest, 1)
+    absurd = (LARGEST_COUNT + 1, *good.cells["brightness"][1:])
+    bad = replace(good, number=2, cells={**good.cells, "brightness": absurd})
+    kit.inbox.store(incoming(good, bad), kit.now)
+    with kit.database.reading() as session:
+        served = session.get(ServedRow, ("cam", digest))
+        assert served is not None
+    layout = Layout.of(reference_profile())
+    counts = layout.unpack(served.counts)
+    assert [list(good.cells["brightness"]), [2 * n for n in good.cells["confidence"]]] == [
+        layout.cells_of(counts, name).tolist() for name in ("brightness", "confidence")
+    ]
+    assert 2 == served.windows

@@ -337,9 +337,6 @@ def upgrade() -> None:
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("counts", sa.LargeBinary(), nullable=False),
-        sa.Column("confidence_n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("confidence_total", sa.Float(), nullable=False),
-        sa.Column("confidence_squares", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("device", "bundle"),
     )
     op.create_table(

@@ -1,0 +1,51 @@
+"""The fleet's benchmark at a size of seconds: every scenario runs, and what must hold at any size holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet.claims import CLAIMS, Claim
+from tests.project.conftest import ROOT
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+ALWAYS = {
+    "lost",
+    "miscounted",
+    "unacknowledged",
+    "bad",
+    "bad_blocks",
+    "succeeded",
+    "back_share",
+}  # at any size and load
+
+
+@pytest.mark.scenario
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed (apt-get install mosquitto)")
+def test_every_scenario_runs_and_loses_nothing(tmp_path: Path) -> None:
+    """Forty devices: telemetry, reads, a rollout with the broker killed, a recall and a storm, in one run."""
+    output = tmp_path / "fleet.json"
+    command = [sys.executable, "-m", "benchmarks.fleet", "--devices", "40", "--rate", "80", "--seconds", "1"]
+    command += ["--reads", "20", "--window", "0.5", "--directory", str(tmp_path / "fleet"), "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert 0 == done.returncode, done.stderr[-2000:]
+    figures = json.loads(output.read_text())
+    checked = [claim for claim in CLAIMS if claim.figure in ALWAYS]
+    assert len(ALWAYS) == len({claim.figure for claim in checked})
+    assert [] == [claim.text for claim in checked if not claim.holds(figures)]
+    assert 8 == figures["recall"]["exposed"]
+    assert 40 == figures["rollout"]["devices"] == figures["storm"]["devices"]
+
+
+def test_a_claim_can_be_missed() -> None:
+    """A figure beyond its limit is a miss, one within is not, and a scenario that did not run says nothing."""
+    claim = Claim("reads", "p99_ms", None, 15, "fast")
+    assert not claim.holds({"reads": {"p99_ms": 15.1}})
+    assert claim.holds({"reads": {"p99_ms": 15.0}})
+    assert claim.holds({}) is None
