@@ -29,6 +29,7 @@ from edgeopt_fleet.totals import Layout
 __all__ = ["Alerts", "watched"]
 
 _OPEN, _CLOSED = "open", "closed"
+_KIND = "drift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ class Alerts:
                 if sums is not None:
                     self._look_at(session, subject, sums, len(subjects), now)
             watched = {(subject.cohort, subject.bundle) for subject in subjects}
-            for alert in session.exec(select(AlertRow).where(AlertRow.state == _OPEN)):
+            open_ones = select(AlertRow).where(
+                AlertRow.state == _OPEN, AlertRow.kind == _KIND
+            )  # alarms are others' to close
+            for alert in session.exec(open_ones):
                 if (alert.cohort, alert.bundle) not in watched:
                     alert.state = _CLOSED  # nobody there runs that bundle any more
 
@@ -159,7 +163,7 @@ def _keep_alert(session: Session, subject: _Subject, seen: Look, state: FeatureW
         return
     if alert is None:
         alert = AlertRow(
-            kind="drift",
+            kind=_KIND,
             cohort=subject.cohort,
             feature=seen.feature,
             source=seen.source,

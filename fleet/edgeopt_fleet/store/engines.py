@@ -25,9 +25,11 @@ __all__ = ["postgres_engines", "postgres_url", "sqlite_engines"]
 _WAIT_MILLISECONDS = 30_000  # for another writer; longer means that something hangs
 _IDLE_MILLISECONDS = 10_000  # a process that was stopped in the middle of a transaction keeps its locks no longer
 _CACHE_KIBIBYTES = 24_576  # a batch of ingest changes 6 MB of pages; with SQLite's 2 MB they are written and read twice
-_JSON: dict[str, Any] = {  # several times as fast as the standard library's
+_OPTIONS: dict[str, Any] = {
+    # several times as fast as the standard library's
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
     "json_deserializer": msgspec.json.decode,
+    "hide_parameters": True,  # what people paste into a wrong place must not get into a log or an error
 }
 _POSTGRES_SETTINGS = {
     "lock_timeout": str(_WAIT_MILLISECONDS),
@@ -58,7 +60,7 @@ def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
 
 def _sqlite_engine(path: Path, *, begin: str, query_only: str = "OFF") -> Engine:
     engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False}, max_overflow=20, **_JSON
+        URL.create("sqlite", database=str(path)), connect_args={"check_same_thread": False}, max_overflow=20, **_OPTIONS
     )
 
     @event.listens_for(engine, "connect")
@@ -88,7 +90,7 @@ def postgres_engines(address: str, connections: int) -> tuple[Engine, Engine]:
     The latter sees one moment (REPEATABLE READ) and refuses to write.
     """
     url = postgres_url(address)
-    engine = create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, **_JSON)
+    engine = create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, **_OPTIONS)
     event.listen(engine, "connect", _take_any_text)
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
