@@ -23,7 +23,7 @@ _NUMBER = re.compile(rb'"number":(\d+).*"session":(\d+)')
 
 async def echo(port: int) -> None:
     """Acknowledge what comes, until the connection ends."""
-    tasks = set()
+    tasks: set[asyncio.Task[None]] = set()
 
     def receive(messages: Sequence[tuple[str, bytes]]) -> None:
         acks = []

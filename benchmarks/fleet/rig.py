@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 import msgspec
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]  # it publishes no types
 from sqlmodel import col, func, select
 
 from benchmarks.fleet.devices import CAPABILITIES, SESSION, device_name
