@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -172,8 +173,8 @@ def test_the_server_is_killed_at_random_points(kit: Kit, seed: int) -> None:
             )  # fmt: skip
             for device in fleet.devices.values():
                 device.bad = bundle if harmful else ""
-            kit.rollouts.create(plan, kit.now)
-            kit.rollouts.apply(plan.name, None, kit.now)
+            kit.rollouts.create(plan, time.time())
+            kit.rollouts.apply(plan.name, None, time.time())
             fleet.ended = lambda name=plan.name: settled(kit, name)  # type: ignore[misc]
             killed = True
             while killed:
