@@ -8,20 +8,43 @@ The fleet judges; here it is asked and shown. Example::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgeopt.cli.operate_options import connect, example, fleet_options, print_json
-from edgeopt_contract.errors import ExitCode, StorageError
+from edgeopt_contract.errors import ExitCode, StorageError, UsageError
 
 if TYPE_CHECKING:
     from edgeopt.cli.gate_charts import LookView
 
-__all__ = ["explain", "replay"]
+__all__ = ["explain", "gate_option", "replay", "rules"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def gate_option(command: F) -> F:
+    """Give ``command`` the option ``--gate``, which may be repeated; what it holds is read by :func:`rules`."""
+    words = "Any other rule of the gate, like max_latency_increase=0.05, count=3 or dry_run=drift,class_mix."
+    return click.option("--gate", "gate", multiple=True, metavar="FIELD=VALUE", help=words)(command)
+
+
+def rules(given: Sequence[str]) -> dict[str, Any]:
+    """Return ``FIELD=VALUE`` as fields of a policy; the fleet checks them. Raises :class:`UsageError`."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        try:
+            found[name] = value.split(",") if name == "dry_run" else json.loads(value)
+        except ValueError as error:
+            raise UsageError(f"expected --gate FIELD=NUMBER like count=3, got {text!r}") from error
+        if not separator or not isinstance(found[name], int | float | list):
+            raise UsageError(f"expected --gate FIELD=NUMBER like count=3, got {text!r}")
+    return found
 
 
 @click.command(epilog=example("edgeopt rollout explain v2", "edgeopt rollout explain v2 --plot v2.svg"))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeopt.cli.operate_gate import gate_option, rules
 from edgeopt.cli.operate_options import (
     ListByDefault,
     connect,
@@ -83,6 +84,7 @@ def rollout() -> None:
 @click.option("--window-days", type=days, metavar="DAY,...", help="On which days the window opens, like sat,sun.")
 @click.option("--not-before", type=moment, metavar="TIME", help="Devices switch no sooner, like 2026-12-01T02:00.")
 @click.option("--no-recall", is_flag=True, help="Also when devices could not be ordered back to what they run now.")
+@gate_option
 @execution_options
 @click.option("--approval", is_flag=True, help="Somebody else must approve it before it starts.")
 @click.option("--draft", is_flag=True, help="Create it without starting it.")
@@ -101,6 +103,7 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     approval: bool,
     draft: bool,
     dry_run: bool,
+    gate: tuple[str, ...],
     as_json: bool,
     **policy: Any,
 ) -> None:
@@ -115,7 +118,7 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
         "bundle": bundle,
         "cohort": cohort,
         "waves": list(waves),
-        "policy": {key: value for key, value in policy.items() if value is not None},
+        "policy": {key: value for key, value in policy.items() if value is not None} | rules(gate),
         "start": not draft,
         **({"execution": execution} if execution else {}),
         **({"no_recall": True} if no_recall else {}),
