@@ -36,6 +36,7 @@ _ALL = ("connect", "raw", "telemetry", "reads", "rollout", "recall", "storm")
 @click.option("--window", default=0.0, help="Seconds from which first reconnects are drawn; 0: as the fleet would say.")
 @click.option("--only", multiple=True, type=click.Choice(_ALL), help="Only these scenarios; may be repeated.")
 @click.option("--database", default="", help="postgresql://…, an empty database; by default SQLite.")
+@click.option("--apart", is_flag=True, help="API and worker as processes of their own.")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("build/fleet-bench"), help="Is emptied.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures here, as JSON.")
 @click.option("--check", is_flag=True, help="Exit with 1 when a claim is missed.")
@@ -45,7 +46,10 @@ def main(**options: object) -> None:
     only = options["only"] or _ALL
     assert isinstance(only, tuple)
     with Rig.make(
-        Path(str(options["directory"])), devices=int(str(options["devices"])), database=str(options["database"])
+        Path(str(options["directory"])),
+        devices=int(str(options["devices"])),
+        database=str(options["database"]),
+        apart=bool(options["apart"]),
     ) as rig:
         figures = asyncio.run(_measure(rig, only, options))
     figures["machine"] = {"cores": os.cpu_count() or 0, "load_1_minute": os.getloadavg()[0]}

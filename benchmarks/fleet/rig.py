@@ -134,6 +134,8 @@ class Usage:
 class Rig:
     """Broker and server of one fleet."""
 
+    apart = False  # API and worker are processes of their own
+
     def __init__(self, directory: Path, broker_port: int, config: FleetConfig, bundles: tuple[str, ...]) -> None:
         self.directory = directory
         self.broker_port = broker_port
@@ -141,11 +143,11 @@ class Rig:
         self.bundles = bundles  # digests: what the devices run, then new versions of a megabyte
         self.key: str = json.loads((directory / "fleet" / "operator.json").read_text())["key"]
         self._broker: subprocess.Popen[bytes] | None = None
-        self._server: subprocess.Popen[bytes] | None = None
+        self._servers: list[subprocess.Popen[bytes]] = []
 
     @classmethod
     @contextlib.contextmanager
-    def make(cls, directory: Path, *, devices: int, database: str = "") -> Iterator[Rig]:
+    def make(cls, directory: Path, *, devices: int, database: str = "", apart: bool = False) -> Iterator[Rig]:
         """Make a fleet in an empty ``directory``, start it, and stop it at the end."""
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
@@ -162,12 +164,13 @@ class Rig:
         home = Home(directory / "fleet")
         create_fleet(home, config)
         rig = cls(directory, broker_port, config, _seed(home, config, directory, devices))
+        rig.apart = apart
         try:
             rig.start_broker()
             rig.start_server()
             yield rig
         finally:
-            rig._stop(rig._server, signal.SIGTERM)
+            rig.stop_server()
             rig._stop(rig._broker, signal.SIGKILL)
 
     @property
@@ -197,7 +200,8 @@ class Rig:
         """Start the server and wait until it hears the broker. Raises :class:`UnreachableError`."""
         command = [sys.executable, "-m", "benchmarks.fleet.serve", str(self.directory / "fleet"), str(self.broker_port)]
         with (self.directory / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(command, stderr=log, stdout=log)
+            for part in ("worker", "api") if self.apart else ("all",):
+                self._servers.append(subprocess.Popen([*command, part], stderr=log, stdout=log))
         end = time.monotonic() + _READY_SECONDS
         while time.monotonic() < end:
             with contextlib.suppress(httpx.TransportError):
@@ -218,14 +222,12 @@ class Rig:
 
     def usage(self) -> Usage:
         """Return what server and broker have used so far."""
-        assert self._server is not None  # started
-        assert self._broker is not None
-        server, broker = psutil.Process(self._server.pid), psutil.Process(self._broker.pid)
-        times = [process.cpu_times() for process in (server, broker)]
+        assert self._broker is not None  # started
+        servers, broker = [psutil.Process(server.pid) for server in self._servers], psutil.Process(self._broker.pid)
         return Usage(
-            server_cpu_seconds=times[0].user + times[0].system,
-            server_bytes=server.memory_info().rss,
-            broker_cpu_seconds=times[1].user + times[1].system,
+            server_cpu_seconds=sum(sum(server.cpu_times()[:2]) for server in servers),
+            server_bytes=sum(server.memory_info().rss for server in servers),
+            broker_cpu_seconds=sum(broker.cpu_times()[:2]),
             broker_bytes=broker.memory_info().rss,
         )
 
@@ -251,7 +253,9 @@ class Rig:
 
     def stop_server(self) -> None:
         """Stop the server in order."""
-        self._stop(self._server, signal.SIGTERM)
+        for server in self._servers:
+            self._stop(server, signal.SIGTERM)
+        self._servers.clear()
 
     @staticmethod
     def _stop(process: subprocess.Popen[bytes] | None, number: int) -> None:

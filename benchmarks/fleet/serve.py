@@ -2,7 +2,7 @@
 
 Only the address of the broker differs from ``edgeopt-fleet serve``. Example::
 
-    python -m benchmarks.fleet.serve build/fleet 1883
+    python -m benchmarks.fleet.serve build/fleet 1883            # or with api or worker behind it: a part of it
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main() -> None:
     home, port = Home(Path(sys.argv[1])), int(sys.argv[2])
     gc.freeze()
     with patch.object(server, "addresses_of", lambda *_: [BrokerAddress(host="127.0.0.1", port=port)]):
-        asyncio.run(server.serve(home))
+        parts = {"api": server.serve_api, "worker": server.serve_worker}
+        asyncio.run(parts.get(sys.argv[-1], server.serve)(home))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from sqlalchemy import bindparam
 from sqlmodel import Session, col, func, select
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_fleet.cohort import most_specific
 from edgeopt_fleet.drift import DriftRules, FeatureWatch, Look, look, watch
-from edgeopt_fleet.narrow import widen
+from edgeopt_fleet.narrow import total
 from edgeopt_fleet.store.cohorts import all_cohorts
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
@@ -29,6 +30,7 @@ from edgeopt_fleet.totals import Layout
 __all__ = ["Alerts", "watched"]
 
 _OPEN, _CLOSED = "open", "closed"
+_WINDOWS_AT_ONCE = 1000  # there may be hundreds of thousands: other threads must get their turn in between
 _KIND = "drift"
 
 
@@ -120,15 +122,19 @@ def _gather(session: Session, subject: _Subject) -> _Sums | None:
 
 def _cells_since(session: Session, subject: _Subject, layout: Layout, last: int) -> tuple[int, dict[str, list[int]]]:
     """Return the newest window of the subject after ``last``, and the cells of all of them added up."""
-    query = select(WindowRow.id, WindowRow.device, WindowRow.counts).where(
-        WindowRow.bundle == subject.bundle, col(WindowRow.id) > last
+    query = (
+        select(WindowRow.id, WindowRow.device, WindowRow.counts)
+        .where(WindowRow.bundle == subject.bundle, col(WindowRow.id) > bindparam("last"))
+        .order_by(col(WindowRow.id))
+        .limit(_WINDOWS_AT_ONCE)
     )
-    total = np.zeros(layout.size, dtype=np.int64)
-    for number, device, counts in session.connection().execute(query):
-        if device in subject.devices:
-            total += widen(counts, layout.size)
-            last = max(last, number)
-    return last, {spec.name: layout.cells_of(total, spec.name).tolist() for spec in layout.specs}
+    counts, place = np.zeros(layout.size, dtype=np.int64), last
+    while rows := session.connection().execute(query, {"last": place}).fetchall():
+        place = rows[-1].id
+        own = [(row[0], row[2]) for row in rows if row[1] in subject.devices]
+        counts += total((blob for _, blob in own), layout.size)
+        last = own[-1][0] if own else last
+    return last, {spec.name: layout.cells_of(counts, spec.name).tolist() for spec in layout.specs}
 
 
 def watched(session: Session) -> set[tuple[str, str]]:
