@@ -22,6 +22,7 @@ from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_fleet.cohort import most_specific
 from edgeopt_fleet.drift import DriftRules, FeatureWatch, Look, look, watch
 from edgeopt_fleet.narrow import total
+from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.cohorts import all_cohorts
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
@@ -85,7 +86,8 @@ class Alerts:
             )  # alarms are others' to close
             for alert in session.exec(open_ones):
                 if (alert.cohort, alert.bundle) not in watched:
-                    alert.state = _CLOSED  # nobody there runs that bundle any more
+                    # nobody there runs that bundle any more
+                    alert.state, alert.changed = _CLOSED, next_change(session)
 
     def _look_at(self, session: Session, subject: _Subject, sums: _Sums, subjects: int, now: float) -> None:
         progress = session.get(DriftRow, (subject.cohort, subject.bundle))
@@ -164,7 +166,7 @@ def _keep_alert(session: Session, subject: _Subject, seen: Look, state: FeatureW
         )
     ).first()
     if alert is not None and not state.open:
-        alert.state = _CLOSED
+        alert.state, alert.changed = _CLOSED, next_change(session)
     if not state.open or not seen.drifted:
         return
     if alert is None:
@@ -184,4 +186,5 @@ def _keep_alert(session: Session, subject: _Subject, seen: Look, state: FeatureW
         )
         session.add(alert)
     alert.last_seen, alert.message = now, f"{subject.cohort}: {seen.message}"
+    alert.changed = next_change(session)
     alert.psi, alert.p_value, alert.rows = seen.finding.psi, seen.finding.p_value, seen.finding.rows

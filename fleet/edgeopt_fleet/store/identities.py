@@ -21,9 +21,11 @@ from sqlmodel import Session, col, func, select
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.ca import Issued
+from edgeopt_fleet.hardware import hardware_class
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError
 from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import Change, append
+from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
 from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
@@ -157,6 +159,7 @@ class Identities:
             row.revoked_at = row.revoked_at or now
             row.online = False
             row.password_hash = ""
+            row.changed = next_change(session)
             for serial in session.exec(select(CertificateRow.serial).where(CertificateRow.device == device)).all():
                 _revoke_one(session, serial, now)
             session.flush()
@@ -272,8 +275,10 @@ def _put_device(session: Session, enrolment: Enrolment, tags: Mapping[str, str],
         session.add(row)
     row.tags = {**enrolment.tags, **tags}
     row.capabilities = msgspec.to_builtins(enrolment.capabilities)
+    row.hardware = hardware_class(row.tags, enrolment.capabilities.arch, enrolment.capabilities.features)
     row.enrolled_at = now
     row.revoked_at = None
+    row.changed = next_change(session)
     session.flush()
 
 
