@@ -27,7 +27,7 @@ LONGEST_PACKET_BYTES = max(Manifest.MAX_BYTES, TufMetadata.MAX_BYTES, MAX_BLOCK_
 def limit_packets(client: aiomqtt.Client, longest: int = LONGEST_PACKET_BYTES) -> None:
     """Let ``client`` lose its connection when a packet of more than ``longest`` bytes begins."""
     paho = client._client  # noqa: SLF001  # aiomqtt and paho have no public way
-    receive = paho._sock_recv  # noqa: SLF001
+    receive = paho._sock_recv  # noqa: SLF001  # the same
 
     def receive_some(size: int) -> bytes:
         """Paho asks for all that is missing of a packet."""
@@ -36,4 +36,4 @@ def limit_packets(client: aiomqtt.Client, longest: int = LONGEST_PACKET_BYTES) -
             raise ConnectionAbortedError(f"expected a packet of at most {longest} bytes, got {size}")
         return receive(size)
 
-    paho._sock_recv = receive_some  # type: ignore[method-assign, assignment]  # noqa: SLF001
+    paho._sock_recv = receive_some  # type: ignore[method-assign, assignment]  # noqa: SLF001  # the same
