@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from demo.system import Program, System
+from demo.system import Program, System, wait_until
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolResponse, EnrolToken
 from tests.fleet.conftest import CAPABILITIES
@@ -20,6 +20,8 @@ from tests.scenarios.test_secrets import watched_processes
 
 pytestmark = [pytest.mark.rights, pytest.mark.scenario]
 
+READY_SECONDS = 120.0
+
 
 def served_at_debug(system: System) -> None:
     """Make a fleet and serve it with every logger at DEBUG."""
@@ -27,7 +29,8 @@ def served_at_debug(system: System) -> None:
     system.command("edgeopt-fleet", "init", str(home), "--plain", "--tick-seconds", "0.2")
     command = [sys.executable, str(at_debug.__file__), "serve", str(home), "--verbose"]
     system.server = Program(command, system.directory / "fleet.log", {})
-    system.start_fleet()
+    system.server.start()
+    wait_until("the fleet server", system._fleet_is_ready, READY_SECONDS)  # telling everything takes its time
 
 
 def use_everything(system: System, api: httpx.Client) -> tuple[list[str], list[bytes]]:
