@@ -85,7 +85,8 @@ class Roles:
                 for role in self._works:
                     if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
                         await self._acquire(role)
-                await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
+                if not any(tenure.task.done() for tenure in self._tenures.values()):
+                    await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
         finally:
             await self._stop()
 
@@ -132,6 +133,7 @@ class Roles:
             return
         guarded = self._database.guarded(lambda session: self._leases.check(session, lease))
         task = asyncio.create_task(self._work(role, guarded), name=f"role {role}")
+        task.add_done_callback(lambda _: self._signals.wake(News.LEASES))  # work that ends by itself is noticed at once
         self._tenures[role] = _Tenure(lease, task, time.monotonic())
         self._metrics.lease_held.labels(role=role).set(1)
         self._metrics.lease_changes.labels(role=role, change="taken").inc()
@@ -151,6 +153,7 @@ class Roles:
         self._paused[role] = time.monotonic() + _PAUSE_SECONDS
         with contextlib.suppress(StorageError):
             await self._serial(self._leases.release, [tenure.lease])
+            await self._signals.send(News.LEASES)
 
     async def _end(self, role: Role, change: str) -> None:
         tenure = self._tenures.pop(role, None)

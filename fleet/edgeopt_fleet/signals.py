@@ -58,7 +58,7 @@ class Signals:
 
     async def send(self, news: News) -> None:
         """Wake all that wait for ``news``. Nothing is raised: a look comes sooner or later anyway."""
-        self._wake(news)
+        self.wake(news)
         if not self._address:
             return
         import psycopg
@@ -103,7 +103,8 @@ class Signals:
         finally:
             events.discard(event)
 
-    def _wake(self, news: News) -> None:
+    def wake(self, news: News) -> None:
+        """Wake all in this process that wait for ``news``."""
         for event in self._events[news]:
             event.set()
 
@@ -115,10 +116,10 @@ class Signals:
             async with await psycopg.AsyncConnection.connect(**self._address, autocommit=True) as connection:
                 await connection.execute(f"LISTEN {_CHANNEL}")
                 for news in News:
-                    self._wake(news)  # what was said before nobody heard
+                    self.wake(news)  # what was said before nobody heard
                 async for notice in connection.notifies():
                     with contextlib.suppress(ValueError):  # of a newer version
-                        self._wake(News(notice.payload))
+                        self.wake(News(notice.payload))
         except psycopg.Error as error:
             raise ConnectionError(str(error).strip()) from error
 
