@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgeopt_fleet.gate import METRICS, Decision, Look, Metric, Policy, judge
+from edgeopt_fleet.gate import METRICS, Decision, Evidence, Look, Metric, Policy, judge
 from edgeopt_fleet.gate.comparing import FEW, Comparison, Noise, compare, without
 from edgeopt_fleet.gate.findings import PRIORS, bounds, sharing
 from edgeopt_fleet.gate.spending import abort_error, look_share
-from tests.fleet.gate.builders import control, evidence, member
+from tests.fleet.gate.builders import Told, control, evidence, member
 
 pytestmark = [pytest.mark.gate, pytest.mark.timeout(300)]
 
@@ -240,9 +240,9 @@ def test_the_simulation_decides_as_the_gate_does(world: World) -> None:
             past.append(Look.INCONCLUSIVE)
 
 
-def _told(seen: Seen, number: int, past: list[Look]):  # noqa: ANN202 - evidence
+def _told(seen: Seen, number: int, past: list[Look]) -> Evidence:
     noise = ROW**2 * 2 * (1 / (seen.look * ROWS) + 1 / (5 * ROWS))
-    groups: tuple[list, list] = ([], [])
+    groups: tuple[list[Told], list[Told]] = ([], [])
     for place in range(DEVICES):
         figures = {
             metric: (float(seen.changes[number, row, place]), float(noise[row])) for row, metric in enumerate(JUDGED)
