@@ -11,6 +11,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
     content_type_conformance,
@@ -28,7 +29,7 @@ from tests.fuzz.conftest import Served
 
 pytestmark = pytest.mark.fuzz
 
-EXAMPLES = int(os.environ.get("EDGEOPT_FUZZ_EXAMPLES", "6"))  # of each operation and role; hundreds for a long night
+EXAMPLES = int(os.environ.get("EDGEOPT_FUZZ_EXAMPLES", "3"))  # of each operation and role; hundreds for a long night
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -49,7 +50,11 @@ SETTINGS = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-SCHEMA = schemathesis.openapi.from_dict(create_app(None).openapi())  # type: ignore[arg-type]  # its description only
+OPENAPI = create_app(None).openapi()  # type: ignore[arg-type]  # its description only
+SCHEMA = schemathesis.openapi.from_dict(OPENAPI)
+DRAWN = schemathesis.openapi.from_dict(  # without the cases that cover each constraint: rights come before all of them
+    OPENAPI, config=SchemathesisConfig.from_dict({"phases": {"coverage": {"enabled": False}}})
+)
 SEEN: Counter[str] = Counter()
 
 
@@ -58,6 +63,7 @@ def session() -> Iterator[requests.Session]:
     """Keep connections, and close them."""
     with requests.Session() as session:
         yield session
+    print(f"\nanswers as declared, by class of status: {dict(sorted(SEEN.items()))}")
 
 
 def ask(case: schemathesis.Case, served: Served, session: requests.Session, key: str) -> int:
@@ -78,7 +84,7 @@ def test_an_admin_is_answered_as_declared(case: schemathesis.Case, served: Serve
     ask(case, served, session, served.admin)
 
 
-@SCHEMA.parametrize()
+@DRAWN.parametrize()
 @SETTINGS
 def test_somebody_without_rights_is_answered_as_declared(
     case: schemathesis.Case, served: Served, session: requests.Session
