@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from edgeopt_contract.errors import StorageError
+from edgeopt_fleet.leases import Role
+from edgeopt_fleet.metrics import Metrics
+from edgeopt_fleet.roles import Roles
+from edgeopt_fleet.signals import News, Signals
+from edgeopt_fleet.store.database import Address, Database
+from edgeopt_fleet.store.leases import LeaseLostError, Leases
+from edgeopt_fleet.store.tables import CohortRow
+from tests.fleet.conftest import eventually
+
+
+@dataclass
+class Candidate:
+    """One process's part in the contest for a role; its work writes again and again."""
+
+    name: str
+    database: Database
+    signals: Signals = field(default_factory=Signals)
+    metrics: Metrics = field(default_factory=Metrics)
+    tenures: int = 0
+    refused: int = 0
+
+    def roles(self, seconds: float = 60.0) -> Roles:
+        """Return its roles."""
+        leases = Leases(self.database, owner=self.name, seconds=seconds)
+        return Roles(leases, self.database, self.signals, self.metrics, {Role.DRIFT: self.work}, note=lambda _: "well")
+
+    async def work(self, guarded: Database) -> None:
+        """Write, as a role does, until cancelled."""
+        self.tenures += 1
+        while True:
+            try:
+                with guarded.transaction(lock="cohorts") as session:
+                    session.merge(CohortRow(name=self.name, tags={}))
+            except LeaseLostError:
+                self.refused += 1
+                raise
+            await asyncio.sleep(0.02)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return one of its metrics."""
+        return self.metrics.registry.get_sample_value(f"edgeopt_fleet_{name}", labels) or 0.0
+
+
+@pytest.fixture
+def contest(make_database: Callable[[], Database]) -> tuple[Candidate, Candidate]:
+    """Two candidates over one database."""
+    database = make_database()
+    return Candidate("a", database), Candidate("b", database)
+
+
+@contextlib.asynccontextmanager
+async def running(roles: Roles) -> AsyncIterator[asyncio.Task[None]]:
+    """Let roles run; they end in order at the end."""
+    task = asyncio.create_task(roles.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_standby_begins_when_the_holder_ends_in_order(contest: tuple[Candidate, Candidate]) -> None:
+    """It waits for no lease to run out: the role was handed back."""
+    one, two = contest
+    async with running(one.roles()) as first:
+        await eventually(lambda: asyncio.sleep(0, one.tenures), "the first to work")
+        async with running(two.roles()):
+            await two.signals.send(News.LEASES)
+            assert 0 == two.tenures
+            first.cancel()
+            await asyncio.wait([first])
+            await two.signals.send(News.LEASES)  # in one process of PostgreSQL it would hear of it by itself
+            await eventually(lambda: asyncio.sleep(0, two.tenures), "the standby to work")
+            assert (0.0, 1.0) == (one.value("lease_held", role="drift"), two.value("lease_held", role="drift"))
+            assert 1.0 == one.value("lease_changes_total", role="drift", change="released")
+
+
+async def test_what_was_taken_over_is_neither_written_to_nor_worked_on(contest: tuple[Candidate, Candidate]) -> None:
+    """The holder notices at its next write or renewal, whichever comes first, and its work is thrown away."""
+    one, _ = contest
+    async with running(one.roles(seconds=1.0)):
+        await eventually(lambda: asyncio.sleep(0, one.tenures), "the first to work")
+        thief = Leases(one.database, owner=one.name, seconds=60.0)  # as a second start of the same process
+        taken = thief.acquire(Role.DRIFT)
+        assert taken is not None
+        lost = "lease_changes_total"
+        await eventually(lambda: asyncio.sleep(0, one.value(lost, role="drift", change="lost")), "the loss")
+        assert one.refused <= 1
+        thief.release([taken])
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+async def test_news_reach_other_processes(new_address: Callable[[], Address]) -> None:
+    """What one says is heard by another that waits, long before its next look."""
+    address = str(new_address())
+    speaker, listener = Signals(address), Signals(address)
+    looks: list[int] = []
+
+    async def look() -> None:
+        looks.append(len(looks))
+
+    tasks = [
+        asyncio.create_task(listener.run()),
+        asyncio.create_task(listener.repeat(look, News.DESIRED, 3600.0)),
+    ]
+    await eventually(lambda: asyncio.sleep(0, len(looks) >= 2), "the listener to be connected")  # it looks again then
+    before = len(looks)
+    await speaker.send(News.USERS)
+    await speaker.send(News.DESIRED)
+    await eventually(lambda: asyncio.sleep(0, len(looks) > before), "the news")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_news_that_come_during_a_look_are_looked_at_again() -> None:
+    """Else an order given in that moment would wait for the next tick."""
+    signals = Signals()
+    looks: list[int] = []
+
+    async def look() -> None:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            await signals.send(News.ROLLOUTS)
+
+    task = asyncio.create_task(signals.repeat(look, News.ROLLOUTS, 3600.0))
+    await eventually(lambda: asyncio.sleep(0, len(looks) == 2), "the second look")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_failing_look_is_tried_again_but_not_after_the_role_is_lost() -> None:
+    """A database that fails comes back; a lease does not."""
+    signals = Signals()
+    answers: list[Exception] = [StorageError("full"), LeaseLostError("gone")]
+
+    async def look() -> None:
+        raise answers.pop(0)
+
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(signals.repeat(look, None, 0.01), 60)
