@@ -1,12 +1,14 @@
 # make demo     the product on a real model and six devices
 # make check    what every commit must pass: lint, types, import boundaries, tests
 #
-# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest,
+# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest, which runs as many files
+# of tests at a time as PYTEST_WORKERS says (0: one after the other, and it prints what tests print with -s);
 # BENCH_ARGS to the benchmark, EMULATE_ARGS to the emulator; BOARDS names the boards that it runs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST_WORKERS ?= 2
 READY := $(VENV)/.edgeopt-ready
 MODELS := rapidocr-onnxruntime==1.4.4 digit-recognizer-py==0.1.0
 
@@ -49,7 +51,7 @@ emulate: venv
 	$(BIN)/python -m devices.emulator run $(BOARDS:%=--board %) $(EMULATE_ARGS)
 
 test: venv
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: style types imports
 
