@@ -37,8 +37,8 @@ the saved state again. A command may be carried out twice.
 
 ## A rollout on the fleet
 
-`edgeopt_fleet.rollout`: the same shape, its table is in `states.py`. The gate's verdicts, the operator's orders and the devices' reports arrive as
-events.
+`edgeopt_fleet.rollout`: the same shape, its table is in `states.py`. The gate's verdicts, the operator's orders and the
+devices' reports arrive as events.
 
 {rollout}
 """

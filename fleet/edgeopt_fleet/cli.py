@@ -19,13 +19,13 @@ from edgeopt_contract.commands import run_command
 from edgeopt_contract.errors import UsageError
 from edgeopt_fleet.cli_config import config
 from edgeopt_fleet.cli_keys import keys
-from edgeopt_fleet.cli_storage import COMMANDS as STORAGE_COMMANDS
 from edgeopt_fleet.cli_people import audit, users
+from edgeopt_fleet.cli_storage import COMMANDS as STORAGE_COMMANDS
 
 if TYPE_CHECKING:
     from edgeopt_fleet.config import Home
 
-__all__ = ["group", "main"]
+__all__ = ["group", "logging_options", "main"]
 
 directory_argument = click.argument("directory", type=click.Path(path_type=Path))
 

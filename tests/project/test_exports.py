@@ -15,7 +15,7 @@ MODULES = sorted(
     path
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
-    if path.name not in ("__init__.py", "__main__.py")
+    if path.name not in ("__init__.py", "__main__.py") and "migrations" not in path.parts  # Alembic runs those
 )
 
 

@@ -12,9 +12,10 @@ from tests.project.conftest import ROOT
 
 FOLDERS = ("contract", "optimizer", "fleet", "agent", "tools", "demo")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+WRITTEN = [path for path in FILES if path.parts[-3:-1] != ("migrations", "versions")]  # those are generated
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_short(path: Path) -> None:
     """Up to 400 lines a file and 50 lines a function: past that a concept is missing."""
     text = path.read_text(encoding="utf-8")

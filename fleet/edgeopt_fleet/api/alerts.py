@@ -17,7 +17,7 @@ from edgeopt_fleet.problems import ConflictError, NotFoundError
 from edgeopt_fleet.store.alert_book import CLOSED, OPEN, AlertFilter
 from edgeopt_fleet.store.tables import AlertRow
 
-__all__ = ["AlertList", "AlertView", "router"]
+__all__ = ["AlertList", "AlertState", "AlertView", "router"]
 
 router = APIRouter(tags=["alerts"], route_class=IdempotentRoute)
 Number = Annotated[int, Path(ge=1, lt=2**53, description="the alert's number", examples=[7])]

@@ -44,7 +44,7 @@ async def device_filter(  # noqa: PLR0913  # one parameter a query parameter
     ] = [],  # noqa: B006  # FastAPI copies it
     hardware: Annotated[
         list[Word], Query(max_length=MOST_TAGS, examples=[["aarch64-dotprod"]], description="one of these classes")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006  # as above
     running: Annotated[
         str | None, Query(pattern=RUNNING_PATTERN, description="beginning of the bundle's digest that it runs, or none")
     ] = None,

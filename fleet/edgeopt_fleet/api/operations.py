@@ -17,7 +17,7 @@ from edgeopt_fleet.api.views import Health
 from edgeopt_fleet.metrics import CONTENT_TYPE, Metrics
 from edgeopt_fleet.watch import Watch
 
-__all__ = ["Operations", "create_probe", "router"]
+__all__ = ["CheckView", "Operations", "ReadinessView", "create_probe", "router"]
 
 router = APIRouter(tags=["operations"])
 

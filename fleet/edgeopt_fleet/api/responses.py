@@ -20,7 +20,16 @@ from edgeopt_fleet.problems import (
     UnauthorizedError,
 )
 
-__all__ = ["PROBLEM_JSON", "TYPE_PREFIX", "Responses", "answer_problem", "kinds", "problems", "problems_of_all"]
+__all__ = [
+    "PROBLEM_JSON",
+    "TYPE_PREFIX",
+    "Responses",
+    "answer_problem",
+    "describe",
+    "kinds",
+    "problems",
+    "problems_of_all",
+]
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -78,7 +78,7 @@ async def plan_rollout(request: Request, body: RolloutRequest) -> PlannedView:
 async def list_rollouts(
     request: Request,
     page: Paging,
-    state: Annotated[list[State], Query(max_length=len(State), description="only those in one of these states")] = [],  # noqa: B006
+    state: Annotated[list[State], Query(max_length=len(State), description="only those in one of these states")] = [],  # noqa: B006  # FastAPI copies it
 ) -> RolloutList:
     """List rollouts, newest first, without their members."""
     services = services_of(request)

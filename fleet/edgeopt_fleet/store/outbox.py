@@ -40,7 +40,7 @@ class Outbox:
 
     def desired(self, devices: Collection[str] | None = None) -> dict[str, Desired | None]:
         """Return the desired state of ``devices``, or of all that ever had one; None wants nothing of the device."""
-        query = select(*_COLUMNS).where(col(DeviceRow.desired_job).is_not(None))  # type: ignore[call-overload]
+        query = select(*_COLUMNS).where(col(DeviceRow.desired_job).is_not(None))  # type: ignore[call-overload]  # six columns; SQLModel types four
         names = None if devices is None else sorted(devices)
         wanted: dict[str, Desired | None] = {}
         with self._database.reading() as session:

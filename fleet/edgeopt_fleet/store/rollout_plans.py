@@ -17,7 +17,7 @@ from tuf.api.metadata import Targets
 
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError, ProblemError
-from edgeopt_fleet.rollout import Candidate, Execution, Member, Rollout, Tally, Wave, assign
+from edgeopt_fleet.rollout import Candidate, Execution, Member, Place, Rollout, Tally, Wave, assign
 from edgeopt_fleet.store.bundles import find_bundle
 from edgeopt_fleet.store.cohorts import find_cohort
 from edgeopt_fleet.store.rollout_rows import known_bundles
@@ -76,18 +76,7 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
     places = assign(plan.name, {name: device.candidate for name, device in devices.items()}, plan.waves)
     if not places:
         raise InvalidError(f"no wave of {', '.join(map(str, plan.waves))} takes any device of {plan.cohort!r}")
-    members = tuple(
-        Member(
-            device=name,
-            wave=place.wave,
-            place=place.place,
-            bundle=bundle.digest,
-            previous=devices[name].running,
-            running=devices[name].running,
-            online=devices[name].online,
-        )
-        for name, place in places.items()
-    )
+    members = tuple(_member(name, place, devices[name], bundle.digest) for name, place in places.items())
     record = Rollout(
         name=plan.name,
         bundle=bundle.digest,
@@ -118,6 +107,18 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
         offline=frozenset(name for name in places if not devices[name].online),
         superseded=superseded,
         problems=tuple(problem for problem in (*problems, busy, one_way) if problem is not None),
+    )
+
+
+def _member(name: str, place: Place, device: _Device, bundle: str) -> Member:
+    return Member(
+        device=name,
+        wave=place.wave,
+        place=place.place,
+        bundle=bundle,
+        previous=device.running,
+        running=device.running,
+        online=device.online,
     )
 
 

@@ -17,7 +17,7 @@ import click
 from edgeopt.cli.operate_options import duration, moment
 from edgeopt_contract.errors import UsageError
 
-__all__ = ["execution_of", "execution_options"]
+__all__ = ["execution_of", "execution_options", "threshold"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _KINDS = ("failed", "rejected", "timed_out", "rolled_back", "any")
