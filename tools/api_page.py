@@ -38,7 +38,7 @@ parameters, bodies, answers and examples. What the fields of bodies mean is said
   same key is carried out once; repeated within 24 hours it gets the same answer (`Idempotent-Replayed: true`), also
   after a restart and from another API process. With another request the key is refused (422), while the first one
   is being worked on, too (409). Answers are kept encrypted under the key and the bearer, which the database does
-  not have.
+  not have. The commands of `edgeopt` that make a token, a user, a key or a rollout send a random one each.
 - **Events**: `GET /api/v1/events?topic=rollouts` is a stream of server-sent events for live views. The first event
   is `ready`; its id is the present, so what is read after it misses nothing. Then each device, rollout or alert
   that changes is sent as the lists show it: states, not history, so what changes often is told as it is when the

@@ -12,7 +12,8 @@ import pytest
 
 from demo.system import System
 from edgeopt.cli import group
-from edgeopt.fleet_client import FleetClient, load_access
+from edgeopt.fleet_access import load_access
+from edgeopt.fleet_client import FleetClient
 from edgeopt_contract.audit import verify_export
 from edgeopt_contract.commands import run_command
 

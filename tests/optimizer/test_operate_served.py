@@ -82,6 +82,11 @@ def enrol(access: Path, token: str, device: str, capabilities: Capabilities) -> 
     return httpx.post(f"{url}/api/v1/devices/enrol", content=encode(request), trust_env=False)
 
 
+def test_no_alerts_on_a_quiet_fleet(run: Run) -> None:
+    """The alert list is there from the start; so this is asked before a token is used up below."""
+    assert (0, "no open alerts\n", "") == run("alerts")
+
+
 def test_from_token_to_cohort(run: Run, access: Path, pi: Capabilities) -> None:  # noqa: F811  # the fixture
     """A device that enrols with a printed token is listed, shown and counted into its cohort, with all its tags."""
     code, out, _ = run("token", "create", "--uses", "2", "--tag", "site=oslo")
@@ -89,6 +94,7 @@ def test_from_token_to_cohort(run: Run, access: Path, pi: Capabilities) -> None:
     for device in ("cam-1", "cam-2"):
         assert 201 == enrol(access, out.strip(), device, pi).status_code
     assert 403 == enrol(access, out.strip(), "cam-3", pi).status_code
+    assert ["token_reuse"] == [alert["kind"] for alert in json.loads(run("alerts", "--json")[1])]
     assert (0, "") == run("cohorts", "create", "line-2", "--tag", "site=oslo", "--tag", "line=2")[::2]
     assert "line-2" in run("cohorts", "list")[1]
     found = json.loads(run("devices", "--tag", "site=oslo", "--tag", "line=2", "--json")[1])
@@ -165,8 +171,3 @@ def test_a_wrong_key_is_refused(run: Run, access: Path, tmp_path: Path) -> None:
     code, _, err = run("devices", "list", "--fleet", str(other))
     assert 2 == code
     assert "operator.json" in err
-
-
-def test_no_alerts_on_a_quiet_fleet(run: Run) -> None:
-    """The alert list is there from the start."""
-    assert (0, "no open alerts\n", "") == run("alerts")

@@ -20,7 +20,8 @@ import aiomqtt
 import pytest
 
 from demo.system import System, wait_until
-from edgeopt.fleet_client import FleetAccess, FleetClient
+from edgeopt.fleet_access import FleetAccess
+from edgeopt.fleet_client import FleetClient
 from edgeopt_agent.enrolment import Order, enrol, renew
 from edgeopt_agent.identity import Wallet, load_identity
 from edgeopt_agent.refusals import Refusal

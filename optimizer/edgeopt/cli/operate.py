@@ -52,7 +52,7 @@ def publish(directory: Path, signed: Path | None, fleet: Path | None, *, as_json
     with connect(fleet) as client:
         from rich.progress import Progress
 
-        from edgeopt.fleet_client import publish_bundle
+        from edgeopt.fleet_publishing import publish_bundle
         from edgeopt_contract.bundle import open_bundle
 
         bundle = open_bundle(directory)

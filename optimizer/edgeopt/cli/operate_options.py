@@ -163,7 +163,8 @@ def connect(fleet: Path | None) -> FleetClient:
             "'edgeopt-fleet init' wrote"
         )
     with _extra():
-        from edgeopt.fleet_client import FleetClient, load_access
+        from edgeopt.fleet_access import load_access
+        from edgeopt.fleet_client import FleetClient
     return FleetClient(load_access(fleet))
 
 

@@ -262,7 +262,7 @@ def _verified(fleet: Path | None, head: str, *, as_json: bool) -> bytes:
 def _hand_over(answer: dict[str, Any], output: Path | None, fleet: Path | None, *, as_json: bool) -> None:
     """Print a new key once, or write it where only its owner reads it."""
     if output is not None:
-        from edgeopt.fleet_client import load_access
+        from edgeopt.fleet_access import load_access
         from edgeopt_contract.storage import write_atomically
         from edgeopt_contract.values import canonical_json
 
