@@ -14,7 +14,6 @@ Example::
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,7 +34,8 @@ Work = Callable[[Database], Awaitable[None]]  # until cancelled; each transactio
 _LOG = logging.getLogger(__name__)
 _RENEWALS = 3  # in the time of a lease
 _STOP_SECONDS = 5.0  # for the work to finish what it has begun
-_PAUSE_SECONDS = 2.0  # after work that failed, so that another process may try
+_PAUSE_SECONDS = 2.0  # at least, after work that failed, so that another process may try
+_PAUSE_LOOKS = 1.5  # at least, of a standby that hears no signal (SQLite): else both might always ask at one moment
 
 
 @dataclass(slots=True)
@@ -67,6 +67,7 @@ class Roles:
         self._tenures: dict[Role, _Tenure] = {}
         self._paused: dict[Role, float] = {}
         self._serial = Serial()
+        self._period = leases.seconds / _RENEWALS  # between two looks
         for role in works:
             metrics.lease_held.labels(role=role).set(0)
 
@@ -77,7 +78,6 @@ class Roles:
 
     async def run(self) -> None:
         """Take, prolong and work until cancelled; then end the work and hand back what is held."""
-        pause = self._leases.seconds / _RENEWALS
         try:
             while True:
                 started = time.monotonic()
@@ -86,7 +86,7 @@ class Roles:
                     if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
                         await self._acquire(role)
                 if not any(tenure.task.done() for tenure in self._tenures.values()):
-                    await self._signals.wait(News.LEASES, max(pause - (time.monotonic() - started), 0.05))
+                    await self._signals.wait(News.LEASES, max(self._period - (time.monotonic() - started), 0.05))
         finally:
             await self._stop()
 
@@ -150,10 +150,12 @@ class Roles:
             return
         self._metrics.role_failures.labels(role=role).inc()
         _LOG.error("the work of the role %s ended: %r", role, error, exc_info=error, extra={"event": "role.failed"})
-        self._paused[role] = time.monotonic() + _PAUSE_SECONDS
-        with contextlib.suppress(StorageError):
+        try:
             await self._serial(self._leases.release, [tenure.lease])
-            await self._signals.send(News.LEASES)
+        except StorageError as lasting:  # it expires
+            _LOG.warning("could not hand the role %s back: %s", role, lasting)
+        self._paused[role] = time.monotonic() + max(_PAUSE_SECONDS, _PAUSE_LOOKS * self._period)
+        await self._signals.send(News.LEASES)
 
     async def _end(self, role: Role, change: str) -> None:
         tenure = self._tenures.pop(role, None)

@@ -68,7 +68,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
     served = Served(f"http://127.0.0.1:{port}", log, process)
     try:
-        await eventually(lambda: is_ready(served), "the server to be ready")
+        await eventually(lambda: is_at_work(served), "the server to hold all roles and hear the devices")
         yield served
     finally:
         if process.returncode is None:
@@ -76,9 +76,10 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
             await process.wait()
 
 
-async def is_ready(served: Served) -> bool:
-    """Say whether the server has all that it needs."""
-    return (await served.get("readyz")).status_code == 200
+async def is_at_work(served: Served) -> bool:
+    """Say whether the server has all that it needs, and knows of a holder of each role: it may be ready before."""
+    answer = await served.get("readyz")
+    return answer.status_code == 200 and all(check["ok"] for check in answer.json()["checks"])
 
 
 def configured(directory: Path, target: str) -> Path:

@@ -28,6 +28,7 @@ class Candidate:
     metrics: Metrics = field(default_factory=Metrics)
     tenures: int = 0
     refused: int = 0
+    broken: bool = False
 
     def roles(self, seconds: float = 60.0) -> Roles:
         """Return its roles."""
@@ -41,6 +42,8 @@ class Candidate:
             try:
                 with guarded.transaction(lock="cohorts") as session:
                     session.merge(CohortRow(name=self.name, tags={}))
+                    if self.broken:
+                        raise ArithmeticError("this process cannot do the work")
             except LeaseLostError:
                 self.refused += 1
                 raise
@@ -97,6 +100,49 @@ async def test_what_was_taken_over_is_neither_written_to_nor_worked_on(contest: 
         await eventually(lambda: asyncio.sleep(0, one.value(lost, role="drift", change="lost")), "the loss")
         assert one.refused <= 1
         thief.release([taken])
+
+
+async def test_work_that_fails_is_left_to_others(contest: tuple[Candidate, Candidate]) -> None:
+    """Whoever cannot do the work, and hands the role on, asks again only when every standby has had its turn.
+
+    The standby hears no signal, as between two processes on SQLite; whoever failed hears some all the time.
+    """
+    one, two = contest
+
+    async def wake_one() -> bool:
+        await one.signals.send(News.LEASES)  # as when another role is handed back
+        return two.tenures > 0
+
+    async with running(one.roles(seconds=12.0)):
+        await eventually(lambda: asyncio.sleep(0, one.tenures), "the first to work")
+        async with running(two.roles(seconds=12.0)):
+            one.broken = True
+            await eventually(wake_one, "the standby to work")
+            assert 1 == one.tenures
+            assert (1.0, 0.0) == (one.value("role_failures_total", role="drift"), one.value("lease_held", role="drift"))
+            assert 1.0 == one.value("lease_changes_total", role="drift", change="failed")
+
+
+async def test_who_failed_takes_the_role_again_when_nobody_else_does(contest: tuple[Candidate, Candidate]) -> None:
+    """A lonely process goes on when what was broken is mended."""
+    one, _ = contest
+    one.broken = True
+    async with running(one.roles(seconds=3.0)):
+        await eventually(lambda: asyncio.sleep(0, one.value("role_failures_total", role="drift")), "the failure")
+        one.broken = False
+        await eventually(lambda: asyncio.sleep(0, one.tenures >= 2), "another try")
+        assert 1.0 == one.value("lease_held", role="drift")
+
+
+async def test_a_lease_tells_what_its_holder_says_of_itself(contest: tuple[Candidate, Candidate]) -> None:
+    """Other processes read it there: whether the devices are heard, for one. Nothing is left when it is handed back."""
+    one, two = contest
+    readers = Leases(two.database, owner=two.name, seconds=3.0)
+    async with running(one.roles(seconds=3.0)):
+        await eventually(lambda: asyncio.sleep(0, one.tenures), "the first to work")
+        await eventually(lambda: asyncio.sleep(0, readers.standing()[0][Role.DRIFT].note == "well"), "the note")
+    left = readers.standing()[0][Role.DRIFT]
+    assert ("", "") == (left.owner, left.note)
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
