@@ -112,14 +112,15 @@ def test_every_operation_is_described(name: str) -> None:
 def test_lists_have_pages() -> None:
     """Each answer with items can be asked for in pages, and says where the next begins.
 
-    But a device's few spool sessions, and an explanation, which is a document.
+    But a device's few spool sessions, and what the gate saw and says again of one rollout, which are documents.
     """
+    whole = ("listDeviceMessages", "explainRollout", "replayRollout")
     for name, (_, _, operation) in OPERATIONS.items():
         reference = (
             operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
         )
         model = SCHEMA["components"]["schemas"].get(reference.get("$ref", "").rpartition("/")[2], {})
-        if "items" in model.get("properties", {}) and name not in ("listDeviceMessages", "explainRollout"):
+        if "items" in model.get("properties", {}) and name not in whole:
             assert {"limit", "cursor"} <= {parameter["name"] for parameter in operation["parameters"]}, name
             assert "next" in model["properties"], name
 
