@@ -9,6 +9,7 @@ Example::
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -92,7 +93,7 @@ class Duties:
         await self._site.signals.send(News.DESIRED)
 
     async def _ingest(self, database: Database) -> None:
-        """Hold the connection to the broker: take in, acknowledge, publish."""
+        """Hold the connection to the broker: take in, acknowledge, publish; at the end finish what was taken in."""
         site = self._site
         bundles = Bundles(database, site.home.blocks, Repository(database, site.home.keys))
         outbox = Outbox(database, bundles, Repository(database, site.home.keys))
@@ -111,14 +112,21 @@ class Duties:
                 await site.serial(announcements.done, waiting)
 
         self._link = link
+        connection = asyncio.create_task(link.run())  # it outlives the others, for the last acknowledgements
         try:
             await until_one_fails(
-                link.run(),
+                _ended(connection),
                 ingest.run(link.acknowledge),
                 site.signals.repeat(publish, News.DESIRED, _PUBLISH_SECONDS),
             )
         finally:
-            self._link = None
+            link.stop_hearing()
+            try:
+                await ingest.drain(link.acknowledge)
+            finally:
+                self._link = None
+                connection.cancel()
+                await asyncio.gather(connection, return_exceptions=True)
 
     async def _rollouts(self, database: Database) -> None:
         """Move rollouts on."""
@@ -153,3 +161,8 @@ class Duties:
         site = self._site
         renewal = Renewal(Repository(database, site.home.keys), site.serial, self.announce)
         await site.signals.repeat(renewal.look, News.METADATA, _RENEW_SECONDS)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for ``task`` without ending it when the wait is cancelled."""
+    await asyncio.shield(task)

@@ -49,6 +49,7 @@ class Ingest:
         self._queued_bytes = 0
         self._oldest = 0.0  # when the first message of the queue came, on the monotonic clock
         self._some = asyncio.Event()
+        self._batch: asyncio.Task[bool] | None = None  # what is being stored; it outlives a cancelled run()
         self.malformed: Counter[str] = Counter()  # by device
 
     def receive(self, messages: Sequence[Raw]) -> bool:
@@ -66,31 +67,39 @@ class Ingest:
             await self._some.wait()
             if len(self._queue) < _MOST_MESSAGES:
                 await asyncio.sleep(_GATHER_SECONDS)
-            await self._do_batch(acknowledge)
+            self._batch = asyncio.create_task(self._do_batch(acknowledge, _DISK_RETRY_SECONDS))
+            await asyncio.shield(self._batch)
 
     async def drain(self, acknowledge: Acknowledge) -> None:
-        """Store and acknowledge what waits, then return; for an orderly end, when :meth:`run` does not run."""
-        while self._queue:
-            await self._do_batch(acknowledge)
+        """Store and acknowledge what was taken in, then return; for an orderly end, after :meth:`run` was cancelled.
 
-    async def _do_batch(self, acknowledge: Acknowledge) -> None:
+        What cannot be stored, because the disk is full or the role is another's, is left to the devices: they send it
+        again.
+        """
+        stored = self._batch is None or await self._batch
+        while stored and self._queue:
+            stored = await self._do_batch(acknowledge)
+
+    async def _do_batch(self, acknowledge: Acknowledge, retry_seconds: float = 0.0) -> bool:
+        """Store and acknowledge one batch; say whether that went well, after ``retry_seconds`` if not."""
         batch = list(islice(self._queue, _MOST_MESSAGES))
         for _ in batch:
             self._queued_bytes -= len(self._queue.popleft()[1])
         oldest, self._oldest = self._oldest, time.monotonic()
         if not self._queue:
             self._some.clear()
-        acks: dict[str, list[Ack]] = {}
         try:
             acks = await asyncio.to_thread(self._store, batch)
         except StorageError:
             # Not acknowledged, so the devices keep these messages and send them again.
             _LOG.exception("could not store %d messages", len(batch))
             self._metrics.ingest_failures.inc()
-            await asyncio.sleep(_DISK_RETRY_SECONDS)
-        else:
-            self._metrics.ingest_lag_seconds.observe(time.monotonic() - oldest)
+            await asyncio.sleep(retry_seconds)
+            await acknowledge({})
+            return False
+        self._metrics.ingest_lag_seconds.observe(time.monotonic() - oldest)
         await acknowledge(acks)
+        return True
 
     def _store(self, batch: Sequence[Raw]) -> dict[str, list[Ack]]:
         """Decode and commit; on a thread of its own."""

@@ -73,6 +73,7 @@ class Link:
         self._order = asyncio.Lock()  # a newer desired state is never overtaken by an older one
         self._delivered: set[str] = set()  # bundles whose blocks this connection has published
         self._metadata = b""  # what this connection has published last
+        self._hearing = True
 
     @property
     def connected(self) -> bool:
@@ -90,6 +91,10 @@ class Link:
             except StorageError:
                 _LOG.exception("what is to be published cannot be read; connecting again")
             await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def stop_hearing(self) -> None:
+        """Hand on nothing more, while what was handed on can still be acknowledged; for an orderly end."""
+        self._hearing = False
 
     async def announce(self, devices: Collection[str] | None = None) -> None:
         """Publish what ``devices`` (by default: all) should run, after the metadata and blocks they need for it.
@@ -139,6 +144,8 @@ class Link:
             client.close()
 
     def _hear(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        if not self._hearing:  # never acknowledged, so devices send it to whoever comes next
+            return
         if not self._receive(messages) and self._client is not None:
             self._client.pause()  # until the next acknowledgement
 
