@@ -112,9 +112,10 @@ async def _events(
     began = time.monotonic()
     with services.watchers.counted():
         yield f"retry: {_RETRY_MILLISECONDS}\n".encode() + _event("ready", position, "{}")
-        spoke = time.monotonic()
+        spoke, first = time.monotonic(), True
         while True:
-            end, changes = await _look(services, position, topics)
+            end, changes = await _look(services, position, topics, now_at_least=first)
+            first = False
             for change in changes:
                 yield _event(*_shown(change))
             position = changes[-1].position if changes else max(position, end)
@@ -130,10 +131,12 @@ async def _events(
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _look(services: Services, position: Position, topics: frozenset[Topic]) -> tuple[Position, Sequence[Change]]:
+async def _look(
+    services: Services, position: Position, topics: frozenset[Topic], *, now_at_least: bool
+) -> tuple[Position, Sequence[Change]]:
     """Return where the feed ends and what is new; a database that fails for a moment is asked again."""
     try:
-        end = await services.watchers.end(services.serial, services.feed)
+        end = await services.watchers.end(services.serial, services.feed, now_at_least=now_at_least)
         if end <= position:
             return end, ()
         return end, await services.serial.read(services.feed.since, position, topics, _PAGE)

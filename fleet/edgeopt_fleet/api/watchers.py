@@ -1,9 +1,9 @@
 """What all streams of one process share: how many there are, and where the feed of changes ends.
 
-However many watch, the database is asked for its end four times a second. Example::
+However many watch, the database is asked for its end four times a second, and once more for each that begins. Example::
 
     with watchers.counted():
-        end = await watchers.end(serial, feed)
+        end = await watchers.end(serial, feed, now_at_least=True)
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Watchers:
         finally:
             self._streams -= 1
 
-    async def end(self, serial: Serial, feed: Feed) -> Position:
-        """Return where the feed ends, as it was a moment ago at the earliest."""
+    async def end(self, serial: Serial, feed: Feed, *, now_at_least: bool) -> Position:
+        """Return where the feed ends: now, or as it was a moment ago at the earliest."""
         now = time.monotonic()
-        if now - self._looked_at >= POLL_SECONDS:
+        if now_at_least or now - self._looked_at >= POLL_SECONDS:
             self._looked_at = now
             self._end = await serial.read(feed.position)
         return self._end
