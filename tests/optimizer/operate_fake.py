@@ -82,6 +82,7 @@ def rollout_view(state: str, *, waves: tuple[str, ...] = ("running", "waiting"),
         "waves": [
             {
                 "wave": f"{50 * (index + 1)}%",
+                "members": 1,
                 "devices": [f"cam-{index}"],
                 "executed": int(index < confirmed),
                 "confirmed": int(index < confirmed),

@@ -127,3 +127,10 @@ def test_rules_of_the_gate_are_numbers_and_lists() -> None:
     for wrong in ("count", "count=many", 'count="3"'):
         with pytest.raises(UsageError, match="--gate"):
             operate_gate.rules([wrong])
+
+
+def test_what_compared_nothing_is_not_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict before anything could be compared is no look: the first look is look 1."""
+    _, out = run(monkeypatch, Fleet(look(look=None)), operate_gate.explain, "v2")
+    assert "wave 1, nothing to compare: roll_back" in out
+    assert "wave 1, look" not in out

@@ -90,6 +90,15 @@ def test_tables_have_a_line_for_each() -> None:
     ].split()[:7]
 
 
+def test_a_list_of_rollouts_counts_devices_that_it_does_not_name() -> None:
+    """A fleet leaves the names of a wave's devices out of lists, not their number."""
+    answer = rollout_view("running")
+    answer["waves"] = [{**wave, "members": 70, "devices": []} for wave in answer["waves"]]
+    listed = shown(rollouts_table([read(RolloutView, answer)])).splitlines()
+    column = listed[0].split().index("devices") + 2  # a wave is three words: 1 of 2
+    assert str(70 * len(answer["waves"])) == listed[1].split()[column]
+
+
 def test_a_device_that_never_was_there_is_shown() -> None:
     """Enrolled, and not a word since."""
     silent = {"id": "cam-1", "tags": {}, "online": False, "running": None, "update": None, "last_seen": None}

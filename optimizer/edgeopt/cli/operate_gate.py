@@ -112,8 +112,8 @@ def _tell(looks: Sequence[LookView]) -> None:
 
     for look in looks:
         when = datetime.fromtimestamp(look.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        came_to = look.look or "nothing to compare"
-        click.echo(f"{when}  wave {look.wave + 1}, look {look.number} ({came_to}): {look.decision}")
+        came_to = "nothing to compare" if look.look is None else f"look {look.number} ({look.look})"
+        click.echo(f"{when}  wave {look.wave + 1}, {came_to}: {look.decision}")
         for reason in look.reasons:
             click.echo(f"  - {plain(reason)}")  # devices' own words may be in it
         if not look.same:

@@ -129,9 +129,13 @@ class BundleView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveView:
-    """One wave, in words like ``20%`` or ``tag:ring=canary``, and its devices by how far they came."""
+    """One wave, in words like ``20%`` or ``tag:ring=canary``: how many devices it has, and how far they came.
+
+    ``devices`` names them; lists of rollouts leave the names out.
+    """
 
     wave: str
+    members: int
     devices: tuple[str, ...]
     executed: int
     confirmed: int

@@ -132,6 +132,10 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     _show_rollout(answer, as_json=as_json)
 
 
+def _devices(number: int) -> str:
+    return "1 device" if number == 1 else f"{number} devices"
+
+
 def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     """Show what a rollout would do."""
     if as_json:
@@ -144,9 +148,9 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     for wave, seconds in zip(rollout["waves"], plan["notified_after_seconds"], strict=True):
         away = sum(device in offline for device in wave["devices"])
         paced = f", all offered it after {seconds:.0f} s at the earliest" if seconds else ""
-        lines.append(f"  {wave['wave']}: {wave['members']} devices, {away} of them offline{paced}")
+        lines.append(f"  {wave['wave']}: {_devices(wave['members'])}, {away} offline{paced}")
         lines.append(f"    {' '.join(wave['devices'][:8])}{' …' if len(wave['devices']) > 8 else ''}")
-    lines += [f"takes {number} devices from {other}" for other, number in plan["superseded"].items()]
+    lines += [f"takes {_devices(number)} from {other}" for other, number in plan["superseded"].items()]
     lines += [f"would be refused: {problem}" for problem in plan["problems"]]
     for line in lines:
         show(plain(line))

@@ -252,7 +252,7 @@ def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
             f"{min(rollout.wave + 1, len(rollout.waves))} of {len(rollout.waves)}",
             str(sum(wave.confirmed for wave in rollout.waves)),
             str(sum(wave.failed for wave in rollout.waves)),
-            str(sum(len(wave.devices) for wave in rollout.waves)),
+            str(sum(wave.members for wave in rollout.waves)),
             _time(rollout.created_at),
         )
     return table
@@ -266,14 +266,14 @@ def rollout_page(rollout: RolloutView) -> Group:
     )  # fmt: skip  # one sentence
     waves = _table("wave", "state", "", "confirmed", "failed", "devices")
     for wave in rollout.waves:
-        bar = ProgressBar(total=max(len(wave.devices), 1), completed=wave.confirmed, width=24)
+        bar = ProgressBar(total=max(wave.members, 1), completed=wave.confirmed, width=24)
         waves.add_row(
             plain(wave.wave),
             _coloured(wave.state),
             bar,
             str(wave.confirmed),
             str(wave.failed),
-            str(len(wave.devices)),
+            str(wave.members),
         )
     members = _table("device", "wave", "state", "runs", "detail")
     for member in rollout.members:
@@ -324,7 +324,7 @@ def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
         if known != wave.state:
             lines.append(
                 f"wave {index + 1} ({wave.wave}) {wave.state}: "
-                f"{wave.confirmed} of {len(wave.devices)} confirmed, {wave.failed} failed"
+                f"{wave.confirmed} of {wave.members} confirmed, {wave.failed} failed"
             )
     if before is None or before.state != after.state:
         lines.append(f"rollout {after.name} {after.state}")
