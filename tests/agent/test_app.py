@@ -136,7 +136,7 @@ def test_model_that_hangs_in_the_field_falls_back(
 ) -> None:
     """A bundle that passes its self-test but hangs on real inputs is rolled back, and not tried again."""
     device.stop()
-    device.start("--source", "tests.tiny:poisoned_field", "--infer-timeout", "0.3")
+    device.start("--source", "tests.tiny:poisoned_field", "--infer-timeout", "3")
     bad = tiny_bundle(tmp_path / "2", Recipe(version="2", poisonable=True))
     fleet.publish_bundle(bad)
     fleet.desire(bad, bake_seconds=60)
