@@ -8,7 +8,8 @@ from edgeopt_contract.messages import DeviceState
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import Event, Execution, Pace, State, Threshold, Wave
 from edgeopt_fleet.rollout.thresholds import Failure
-from edgeopt_fleet.store.rollouts import Plan, RolloutReport, Rollouts
+from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.rollouts import Plan, Rollouts
 from tests.fleet.conftest import Kit, kit
 
 pytestmark = [pytest.mark.complaints, pytest.mark.parametrize("backend", ["sqlite"], indirect=True)]

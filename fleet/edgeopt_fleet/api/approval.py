@@ -17,7 +17,8 @@ from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import Name, StrictRequest
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.rollout import Event
-from edgeopt_fleet.store.rollouts import Check, RolloutReport
+from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.rollouts import Check
 
 __all__ = ["ApprovalRequest", "DenialRequest", "router"]
 

@@ -25,7 +25,7 @@ from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.api.watchers import POLL_SECONDS
 from edgeopt_fleet.problems import InvalidError
 from edgeopt_fleet.store.feed import Change, Position, Topic
-from edgeopt_fleet.store.rollouts import RolloutReport
+from edgeopt_fleet.store.rollout_reports import RolloutReport
 from edgeopt_fleet.store.tables import AlertRow
 
 __all__ = ["router"]

@@ -28,7 +28,8 @@ from edgeopt_fleet.rollout import (
     check_waves,
     forecast_seconds,
 )
-from edgeopt_fleet.store.rollouts import Planned, RolloutReport
+from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.rollouts import Planned
 from edgeopt_fleet.store.tables import VerdictRow
 
 __all__ = [

@@ -16,7 +16,8 @@ from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.api.views import Name
 from edgeopt_fleet.problems import ConflictError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.rollout import Event, State
-from edgeopt_fleet.store.rollouts import Plan, RolloutReport
+from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.rollouts import Plan
 
 __all__ = ["router"]
 

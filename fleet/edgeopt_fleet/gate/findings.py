@@ -103,7 +103,7 @@ def _looks_worse(finding: Finding) -> bool:
 def find(evidence: Evidence, policy: Policy) -> Findings:
     """Compare all metrics for the wave and for each of its hardware classes."""
     wave, controls = evidence.exposed.devices, evidence.controls
-    ours, theirs = _judged(wave, evidence.exposed.confirmed, policy), _judged(controls, None, policy)
+    ours, theirs = _judged(wave, evidence.exposed.failed, policy), _judged(controls, None, policy)
     present = np.unique(wave.hardware[np.isfinite(ours).any(axis=0)])
     classes = [int(place) for place in present] if len(present) > 1 else []
     shares = sharing(evidence.waves, len(evidence.history) + 1, len(classes), policy)
@@ -141,15 +141,15 @@ def bounds(compared: Comparison, abort: float, promotion: float) -> tuple[Floats
     return lower, upper
 
 
-def _judged(devices: Devices, confirmed: npt.NDArray[np.bool_] | None, policy: Policy) -> Floats:
-    """Return the changes that count: on enough rows on both sides, of devices that confirmed."""
+def _judged(devices: Devices, failed: npt.NDArray[np.bool_] | None, policy: Policy) -> Floats:
+    """Return the changes that count: on enough rows on both sides, of devices that bake or have confirmed."""
     least = max(policy.minimum_rows, _LEAST_ROWS)
     enough = (devices.before >= least) & (devices.after >= least)
     changes = devices.changes.astype(np.float64)
     levels = METRICS.index(Metric.DIVERGENCE)  # a level needs no rows
     judged = np.where(enough, changes, np.nan)
     judged[levels] = changes[levels]
-    return judged if confirmed is None else np.where(confirmed, judged, np.nan)
+    return judged if failed is None else np.where(failed, np.nan, judged)
 
 
 def _controls_of(controls: Devices, changes: Floats, place: int | None) -> npt.NDArray[np.bool_]:

@@ -36,9 +36,11 @@ __all__ = [
     "event_of",
     "excuse",
     "forecast_seconds",
+    "has_executed",
     "is_late",
     "is_look_due",
     "is_settled",
+    "look_pause",
     "offered",
     "overrun",
     "start_event",
@@ -290,11 +292,31 @@ def is_late(record: Rollout, now: float) -> bool:
     return now - record.step_started_at > record.policy.step_timeout_seconds
 
 
-def is_look_due(record: Rollout, next_look_at: float, now: float) -> bool:
-    """Say whether the gate should look: at its interval, and once more before the rollout is paused or rolled back."""
+def is_look_due(record: Rollout, next_look_at: float, now: float, *, early: bool) -> bool:
+    """Say whether the gate should look: at its interval, and once more before the rollout is paused or rolled back.
+
+    After an ``early`` look, at a wave that only baked, it also looks as soon as the bake is over on a device.
+    """
     if record.state not in (State.RUNNING, State.PAUSED):
         return False
-    return now >= next_look_at or is_late(record, now) or bool(overrun(record))
+    over = early and has_executed(record)
+    late = record.state is State.RUNNING and is_late(record, now)
+    return over or now >= next_look_at or late or bool(overrun(record))
+
+
+def has_executed(record: Rollout) -> bool:
+    """Say whether the update has ended on any device of the wave, well or badly."""
+    return bool(record.tally.of(record.wave, Count.CONFIRMED) or sum(record.tally.failed(record.wave).values()))
+
+
+def look_pause(record: Rollout, now: float) -> float:
+    """Return how many seconds after this look the gate looks again: the policy's interval.
+
+    While the wave only bakes, looks come ever more seldom, a quarter of the time so far: each spends some of the error,
+    and a bake may take days.
+    """
+    interval = record.policy.interval_seconds
+    return interval if has_executed(record) else max(interval, (now - record.wave_started_at) / 4)
 
 
 def is_settled(record: Rollout) -> bool:

@@ -25,6 +25,7 @@ from sqlalchemy import Row, and_, delete, func, insert, literal, or_, select
 from sqlmodel import Session, col
 
 from edgeopt_contract.codec import decode
+from edgeopt_contract.messages import DeviceState
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.gate import (
@@ -107,17 +108,18 @@ def _sample(session: Session, rollout: str) -> list[str]:
 def gather_evidence(session: Session, record: Rollout, now: float) -> Evidence:
     """Return what the gate needs to judge the current wave of ``record``; nothing is written.
 
-    While nobody has executed the update there is nothing to compare, and no totals are read.
+    While nobody of the wave serves the new bundle there is nothing to compare, and no totals are read. A device that
+    bakes serves it already: what harms is found then, not a day later.
     """
     members = _members(session, record)
-    executed = any(member.outcome is not None for member in members)
+    serving = any(member.outcome is not None or member.state == DeviceState.BAKING for member in members)
     reader = _Reader(session)
     wave = (
         _wave_group(session, record, members, reader)
-        if executed
+        if serving
         else _empty_group([(m.device, m.hardware) for m in members])
     )
-    controls = _control_group(session, record, reader) if executed else _empty_group([])
+    controls = _control_group(session, record, reader) if serving else _empty_group([])
     classes = tuple(sorted({*wave.hardware, *controls.hardware}))
     looks = _looks(session, record)
     began = record.wave_started_at + record.policy.initial_delay_seconds
@@ -204,7 +206,7 @@ def _difference(later: Sequence[_Totals | None], earlier: Sequence[_Totals | Non
 def _members(session: Session, record: Rollout) -> Sequence[Row[Any]]:
     """Return the members of the current wave, in the order of their names."""
     member, device = MemberRow, DeviceRow
-    columns = (member.device, member.bundle, member.previous, member.outcome, member.held)
+    columns = (member.device, member.bundle, member.previous, member.state, member.outcome, member.held)
     query = select(*map(col, columns), *map(col, (device.online, device.hardware, device.gauges)))
     mine = (col(member.rollout) == record.name, col(member.wave) == record.wave, col(member.taken).is_(False))
     query = query.join(device, col(device.id) == col(member.device)).where(*mine).order_by(col(member.device))

@@ -20,7 +20,7 @@ from sqlmodel import Session, and_, col, or_, select
 
 from edgeopt_fleet.store.changes import newest_change
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.rollouts import RolloutReport, summaries
+from edgeopt_fleet.store.rollout_reports import RolloutReport, summaries
 from edgeopt_fleet.store.tables import AlertRow, DeviceRow, RolloutRow
 
 __all__ = ["Change", "Feed", "Position", "Topic"]

@@ -111,7 +111,7 @@ def save_rollout(session: Session, record: Rollout, row: RolloutRow | None) -> R
         "settled": is_settled(record),
     }
     if row is None:
-        row = RolloutRow(name=record.name, seen=0, next_look_at=0.0, **values)
+        row = RolloutRow(name=record.name, seen=0, next_look_at=0.0, looked_early=False, **values)
         session.add(row)
         session.flush()
         return row

@@ -12,12 +12,12 @@ be published afterwards, and may be published again at any time. Example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select
-from sqlmodel import Session, col, func, select, update
+from sqlmodel import Session, col, select, update
 
 from edgeopt_fleet.acting import current_actor
 from edgeopt_fleet.gate import Decision, Verdict, judge
@@ -33,8 +33,10 @@ from edgeopt_fleet.rollout import (
     event_of,
     excuse,
     give_up_to_another,
+    has_executed,
     inherit,
     is_look_due,
+    look_pause,
     observe,
     offer,
     offered,
@@ -51,37 +53,24 @@ from edgeopt_fleet.store.changes import newest_change, next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.evidence import forget_baseline, gather_evidence, store_verdict, take_baseline
 from edgeopt_fleet.store.rollout_plans import Plan, Planned, plan_rollout
+from edgeopt_fleet.store.rollout_reports import RolloutReport, report_of, summaries
 from edgeopt_fleet.store.rollout_rows import (
     Change,
     add_members,
     load_rollout,
     members,
-    rollout_of,
     save_members,
     save_rollout,
     with_devices,
 )
-from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow, VerdictRow
+from edgeopt_fleet.store.tables import DeviceRow, MemberRow, RolloutRow
 
-__all__ = ["Check", "Plan", "Planned", "RolloutReport", "Rollouts", "summaries"]
+__all__ = ["Check", "Plan", "Planned", "Rollouts"]
 
 _LOCK = "rollouts"  # they take devices from each other, so one has its turn at a time
 _MOST_AT_ONCE = 5000  # devices that one turn offers to, or asks the database about in one statement
 _MOST_STEPS = 40  # of one turn: every wave may be empty, and pass at once
 _STALE_CHANGES = 100  # a cursor this far behind is written even when nothing else is
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutReport:
-    """A rollout as it stands, with what its devices said last, and its verdicts, oldest first.
-
-    In a list there are no members, and the newest verdict only.
-    """
-
-    rollout: Rollout
-    bundle_name: str
-    members: Mapping[str, Member]
-    verdicts: Sequence[VerdictRow]
 
 
 Check = Callable[[RolloutReport], None]  # raises a problem to refuse what is about to be done
@@ -127,7 +116,7 @@ class Rollouts:
     def report(self, name: str) -> RolloutReport:
         """Return one rollout. Raises :class:`NotFoundError`."""
         with self._database.reading() as session:
-            return _report(session, name)
+            return report_of(session, name)
 
     def reports(
         self, limit: int, below: tuple[float, str] | None = None, states: Collection[State] = ()
@@ -160,7 +149,7 @@ class Rollouts:
         """
         with self._database.transaction(lock=_LOCK) as session:
             if check is not None:
-                check(_report(session, name))
+                check(report_of(session, name))
             turn = _Turn.begin(session, name, now)
             turn.hear()
             if event in (Event.APPROVED, Event.DENIED):
@@ -219,13 +208,15 @@ class _Turn:
 
     def look(self) -> Verdict | None:
         """Ask the gate, when it is time to: as often as its policy says, and once more before something ends."""
-        if not is_look_due(self.record, self._row.next_look_at, self._now):
+        row = self._row
+        if not is_look_due(self.record, row.next_look_at, self._now, early=row.looked_early):
             return None
         evidence = gather_evidence(self._session, self.record, self._now)
         verdict = judge(evidence, self.record.policy)
         store_verdict(self._session, self.record, evidence, verdict, self._now)
         if verdict.tested:  # one that found nothing to compare costs little and decided nothing: again at the next turn
-            self._row.next_look_at = self._now + self.record.policy.interval_seconds
+            row.next_look_at = self._now + look_pause(self.record, self._now)
+            row.looked_early = not has_executed(self.record)
         self._judged = True
         return verdict
 
@@ -338,47 +329,6 @@ class _Turn:
         """Let other rollouts have the devices, and forget what was only needed while this one ran."""
         self._session.execute(update(MemberRow).where(col(MemberRow.rollout) == self.record.name).values(active=False))
         forget_baseline(self._session, self.record.name)
-
-
-def summaries(session: Session, rows: Sequence[RolloutRow]) -> list[RolloutReport]:
-    """Return these rollouts without members and with their newest verdicts, by two questions in all."""
-    bundles = {row.bundle for row in rows}
-    named = session.exec(
-        select(BundleRow.digest, BundleRow.name, BundleRow.version).where(col(BundleRow.digest).in_(bundles))
-    )
-    names = {digest: f"{name} {version}" for digest, name, version in named}
-    newest = select(func.max(VerdictRow.id)).where(col(VerdictRow.rollout).in_([row.name for row in rows]))
-    found = session.exec(select(VerdictRow).where(col(VerdictRow.id).in_(newest.group_by(col(VerdictRow.rollout)))))
-    verdicts = {verdict.rollout: [verdict] for verdict in found}
-    return [
-        RolloutReport(
-            rollout=rollout_of(row),
-            bundle_name=names.get(row.bundle, ""),
-            members={},
-            verdicts=verdicts.get(row.name, []),
-        )
-        for row in rows
-    ]
-
-
-def _report(session: Session, name: str) -> RolloutReport:
-    record, row = load_rollout(session, name)
-    bundle = session.get(BundleRow, record.bundle)
-    terms = terms_of(record)
-    query = select(MemberRow).where(MemberRow.rollout == name).order_by(col(MemberRow.device))
-    return RolloutReport(
-        rollout=record,
-        bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
-        members={
-            member.device: observe(member, seen, terms, row.updated_at) for member, seen in with_devices(session, query)
-        },
-        verdicts=_verdicts(session, name),
-    )
-
-
-def _verdicts(session: Session, name: str, most: int | None = None) -> list[VerdictRow]:
-    query = select(VerdictRow).where(VerdictRow.rollout == name).order_by(col(VerdictRow.id).desc())
-    return list(session.exec(query if most is None else query.limit(most)))[::-1]
 
 
 def _tell(session: Session, before: Rollout | None, after: Rollout, verb: str, now: float) -> None:

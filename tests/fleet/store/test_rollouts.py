@@ -12,6 +12,7 @@ from edgeopt_contract.windows import Window
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
 from edgeopt_fleet.rollout import Event, Rollout, State, Wave
+from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.rollouts import Plan, Rollouts
 from edgeopt_fleet.store.tables import MetadataRow
 from edgeopt_fleet.tuf.metadata import bundles_of, next_targets, parse
@@ -127,6 +128,51 @@ def test_confidence_falls_on_the_canary_only(kit: Kit) -> None:
     assert State.ROLLING_BACK == report.rollout.state
     assert "confidence fell by 0.4" in report.verdicts[-1].reasons[0]
     assert "4 control devices" in report.verdicts[-1].reasons[0]
+
+
+def test_a_wave_that_bakes_is_watched(kit: Kit) -> None:
+    """What serves worse during a bake of a day is recalled at once; nobody waits for the day to end."""
+    first = on_first_version(kit)
+    second = kit.publish("2")
+    started(kit, "v2", second)
+    for device in set(DEVICES) - set(wave_of(kit, "v2", 0)):
+        for _ in range(3):
+            kit.serve(device, first)
+    for device in wave_of(kit, "v2", 0):
+        kit.report(device, DeviceState.BAKING, second)
+        for _ in range(3):
+            kit.serve(device, second, confidence=0.4)
+    kit.rollouts.advance("v2", kit.now)
+    report = kit.rollouts.report("v2")
+    assert State.ROLLING_BACK == report.rollout.state
+    assert "confidence fell by 0.4" in report.verdicts[-1].reasons[0]
+
+
+def test_looks_at_a_bake_come_ever_more_seldom_and_its_end_is_looked_at_at_once(kit: Kit) -> None:
+    """Each look spends error, so a bake of a day has few; a good wave goes on as soon as it has baked."""
+    first = on_first_version(kit)
+    second = kit.publish("2")
+    patient = plan("v2", second)
+    kit.rollouts.create(replace(patient, policy=replace(patient.policy, step_timeout_seconds=2 * 86400)), kit.now)
+    kit.rollouts.apply("v2", Event.STARTED, kit.now)
+    wave = wave_of(kit, "v2", 0)
+    for device in set(DEVICES) - set(wave):
+        for _ in range(3):
+            kit.serve(device, first)
+    for device in wave:
+        kit.report(device, DeviceState.BAKING, second)
+        for _ in range(3):
+            kit.serve(device, second)
+    for _ in range(86400 // 600):
+        kit.rollouts.advance("v2", kit.now)
+        kit.now += 600
+    assert 10 < len(Looks(kit.database).explain("v2", 500)) < 30
+    assert State.RUNNING == kit.rollouts.report("v2").rollout.state
+    assert 0 == kit.rollouts.report("v2").rollout.wave
+    for device in wave:
+        kit.report(device, DeviceState.CONFIRMED, second)
+    kit.rollouts.advance("v2", kit.now)
+    assert 1 == kit.rollouts.report("v2").rollout.wave
 
 
 def test_confidence_falls_everywhere(kit: Kit) -> None:

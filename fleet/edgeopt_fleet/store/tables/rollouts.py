@@ -56,6 +56,7 @@ class RolloutRow(SQLModel, table=True):
     updated_at: float
     seen: int
     next_look_at: float
+    looked_early: bool  # the gate looked last while the wave only baked
     settled: bool = Field(default=False, index=True)
     changed: int = Field(default=0, index=True)
 
