@@ -1,9 +1,9 @@
 # make demo     the product on a real model and six devices
 # make check    what every commit must pass: lint, types, import boundaries, tests
 #
-# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest, which runs as many files
-# of tests at a time as PYTEST_WORKERS says (0: one after the other, and it prints what tests print with -s);
-# BENCH_ARGS to the benchmark, EMULATE_ARGS to the emulator; BOARDS names the boards that it runs.
+# PYTHON chooses the interpreter for .venv (3.11 or newer); PYTEST_ARGS is handed to pytest, BENCH_ARGS to the
+# benchmark, EMULATE_ARGS to the emulator; BOARDS names the boards that it runs. PYTEST_WORKERS files of tests run at
+# a time; with 0 they run one after the other, and -s shows what they print.
 
 PYTHON ?= python3
 VENV := .venv
