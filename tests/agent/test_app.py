@@ -20,6 +20,7 @@ from edgeopt_agent.spool import Spool
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import encode
 from edgeopt_contract.topics import Topics
+from edgeopt_contract.values import digest_of
 from tests.agent.conftest import DEVICE, Broker, Device, FakeFleet, blocks_of, wait_until
 from tests.tiny import Recipe, tiny_bundle
 
@@ -193,7 +194,7 @@ def test_killed_agent_resumes_its_download(fleet: FakeFleet, device: Device, tmp
     device.start()
     fleet.desire(bundle)
     incoming = device.data / "incoming"
-    wait_until("all blocks but one", lambda: incoming.exists() and len(_names(incoming)) == len(blocks) - 1)
+    wait_until("all blocks but one", lambda: incoming.exists() and len(_whole_blocks(incoming)) == len(blocks) - 1)
 
     device.kill()
     device.start()
@@ -395,8 +396,6 @@ def test_bundle_that_cannot_run_here_is_turned_down(
 
 def test_manifest_that_is_none_is_rejected(fleet: FakeFleet, device: Device, tmp_path: Path) -> None:
     """Signed bytes that are no manifest end as REJECTED with the reason."""
-    from edgeopt_contract.values import digest_of
-
     nonsense = b'{"schema": 1}'
     fleet.publish(Topics.block(digest_of(nonsense)), nonsense)
     fleet.signer.sign(digest_of(nonsense), len(nonsense))
@@ -475,8 +474,9 @@ def _kill_runner(device: Device) -> None:
     wait_until("another runner", lambda: device.runners() and set(device.runners()) != set(before))
 
 
-def _names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+def _whole_blocks(directory: Path) -> list[str]:
+    """The blocks that are written to their end: one that is being written has its name already."""
+    return [path.name for path in directory.iterdir() if path.name == digest_of(path.read_bytes())]
 
 
 def _unacknowledged_rows(device: Device) -> int:

@@ -117,7 +117,8 @@ def test_status_before_and_after_the_first_run(tmp_path: Path, signer: Signer) -
 def test_status_can_be_watched(tmp_path: Path, signer: Signer) -> None:
     """With --watch it comes again and again until interrupted, and then ends quietly."""
     write_identity(tmp_path / "device", signer, 1)
-    command = [str(Path(sys.executable).parent / "edgeopt-agent"), "status", "--watch", "--json", "--data"]
+    heard = ["env", "--default-signal=INT"]  # tests that were started in the background hand on that it is ignored
+    command = [*heard, str(Path(sys.executable).parent / "edgeopt-agent"), "status", "--watch", "--json", "--data"]
     with subprocess.Popen(
         [*command, str(tmp_path / "device")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as watch:
