@@ -59,6 +59,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 def new_address(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Address]]:
     """Give a function that makes the database of an empty fleet and returns where it is, for any process to open."""
     made: list[str] = []
+    if backend != "sqlite":  # here, not in a thread of the test's: the server dies with the thread that started it
+        server: Postgres = request.getfixturevalue("postgres")
 
     def new() -> Address:
         if backend == "sqlite":
@@ -66,14 +68,13 @@ def new_address(backend: str, request: pytest.FixtureRequest, tmp_path: Path) ->
             made.append(path.name)
             shutil.copy(request.getfixturevalue("empty_fleet"), path)
             return path
-        server: Postgres = request.getfixturevalue("postgres")
         made.append(f"fleet_{next(server.numbers)}")
         return server.create(made[-1], template="empty_fleet")
 
     yield new
     if backend != "sqlite":
         for name in made:
-            request.getfixturevalue("postgres").drop(name)
+            server.drop(name)
 
 
 @pytest.fixture

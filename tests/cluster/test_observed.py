@@ -113,9 +113,11 @@ async def prometheus(directory: Path) -> AsyncIterator[str]:
 
 
 async def query(url: str, expression: str) -> list[dict[str, Any]]:
-    """Ask Prometheus."""
+    """Ask Prometheus; while it reads its store, before it is ready, there is nothing."""
     async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.get(f"{url}/query", params={"query": expression})
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return []
     found: list[dict[str, Any]] = answer.json()["data"]["result"]
     return found
 

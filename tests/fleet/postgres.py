@@ -71,9 +71,14 @@ class Postgres:
 
     def execute(self, *statements: str) -> None:
         """Carry statements out that cannot be part of a transaction."""
+        assert self.process.poll() is None, f"PostgreSQL ended with {self.process.returncode}: {self.log()}"
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
+
+    def log(self) -> str:
+        """Return what the server said last."""
+        return (self.directory / "log").read_text(errors="replace")[-3000:]
 
     def create(self, database: str, template: str = "template0") -> str:
         """Make a database as a copy of another one and return its address."""
@@ -152,7 +157,7 @@ def _wait(server: Postgres) -> None:
             psycopg.connect(server.address("postgres"), connect_timeout=5).close()
         except psycopg.OperationalError:
             gone = server.process.poll() is not None or time.monotonic() > end
-            assert not gone, (server.directory / "log").read_text()
+            assert not gone, server.log()
             time.sleep(0.05)
         else:
             return
