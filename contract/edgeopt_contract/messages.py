@@ -22,6 +22,7 @@ __all__ = [
     "DeviceState",
     "Reported",
     "Result",
+    "Shadow",
     "Status",
     "Telemetry",
 ]
@@ -31,7 +32,7 @@ _LONGEST_RECONNECT_WINDOW_SECONDS = 3600.0
 
 
 class DeviceState(StrEnum):
-    """Where one update is on one device; the table is in ``edgeopt_agent.lifecycle``."""
+    """Where one update is on one device (``edgeopt_agent.transitions``), or one shadow (``edgeopt_agent.shadow``)."""
 
     IDLE = "idle"
     OFFERED = "offered"
@@ -46,6 +47,8 @@ class DeviceState(StrEnum):
     ROLLED_BACK = "rolled_back"
     SUPERSEDED = "superseded"
     REJECTED = "rejected"
+    SHADOWING = "shadowing"  # of a shadow: the challenger runs beside what serves
+    DONE = "done"  # of a shadow: it ran to its end
 
 
 class Result(StrEnum):
@@ -86,8 +89,38 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """Fleet to device, retained: run ``bundle`` beside what serves until then, and count how well they agree.
+
+    It never answers anybody. ``share`` of the requests that were answered is run by it, too; ``until`` (seconds since
+    1970) must be said, for a shadow that everybody forgot must end. Trust is as for :class:`Desired`.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 16 * _KIB
+
+    job: str
+    bundle: str
+    share: float
+    until: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_digest(self.bundle)
+        if not 0 < len(self.job) <= 128:
+            raise ValueError("expected a job of 1-128 characters")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"expected a share above 0, at most 1, got {self.share}")
+        if self.until < 1:
+            raise ValueError(f"expected until in seconds since 1970, got {self.until}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """Device to fleet: a state was entered. ``result`` is set in final states; ``running`` is what serves now."""
+    """Device to fleet: a state was entered. ``result`` is set in final states; ``running`` is what serves now.
+
+    ``extra["shadow"]`` is true when it is about a :class:`Shadow` and not about a :class:`Desired`.
+    """
 
     SCHEMA: ClassVar[int] = 1
     MAX_BYTES: ClassVar[int] = 16 * _KIB
@@ -117,6 +150,8 @@ class Telemetry:
     ``cells`` maps a feature's name to its counts (see :mod:`edgeopt_contract.profile`), ``latency`` counts
     inferences by :data:`~edgeopt_contract.profile.LATENCY_EDGES_US`, ``infrastructure`` holds gauges such as
     ``memory_bytes`` and ``temperature_celsius``. ``rows`` are inferences that answered, ``errors`` those that did not.
+    ``extra["shadow"]`` is the job of the :class:`Shadow` that counted it: then ``bundle`` served nobody, and the cells
+    of :mod:`edgeopt_contract.agreement` stand beside those of its profile.
     """
 
     SCHEMA: ClassVar[int] = 1

@@ -25,6 +25,7 @@ class Channel(StrEnum):
     """The last level of a device's topic."""
 
     DESIRED = "desired"  # fleet -> device, retained
+    SHADOW = "shadow"  # fleet -> device, retained
     ACK = "ack"  # fleet -> device
     REPORTED = "reported"  # device -> fleet
     TELEMETRY = "telemetry"  # device -> fleet
@@ -75,6 +76,11 @@ class Topics:
     def desired(device: str) -> str:
         """What the fleet wants ``device`` to run (:class:`~edgeopt_contract.messages.Desired`)."""
         return str(DeviceTopic(device, Channel.DESIRED))
+
+    @staticmethod
+    def shadow(device: str) -> str:
+        """What ``device`` is to run beside what serves (:class:`~edgeopt_contract.messages.Shadow`)."""
+        return str(DeviceTopic(device, Channel.SHADOW))
 
     @staticmethod
     def reported(device: str) -> str:

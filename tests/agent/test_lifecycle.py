@@ -33,6 +33,7 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
     why_not_back,
 )
+from edgeopt_agent.transitions import STATES
 from edgeopt_contract.messages import Desired, Result
 from edgeopt_contract.windows import Window
 
@@ -188,7 +189,7 @@ def test_straight_way_ends_confirmed_on_the_new_slot() -> None:
 
 def test_every_state_knows_what_a_restart_does_and_what_to_do() -> None:
     """The table is total where it must be: each state has a command and an edge for a power cut and an offer."""
-    for state in State:
+    for state in STATES:
         assert state in ON_ENTER
         assert (state, Event.RESTARTED) in TRANSITIONS
         assert (state, Event.OFFERED) in TRANSITIONS
@@ -202,8 +203,8 @@ def test_every_pair_of_state_and_event_is_listed_or_ignored_on_purpose() -> None
     """Nothing is ignored by accident: the table and the list of what changes nothing are all pairs, and share none."""
     ignored = {(state, event) for event, states in IGNORED.items() for state in states}
     assert not ignored & set(TRANSITIONS)
-    assert {(state, event) for state in State for event in Event} == ignored | set(TRANSITIONS)
-    print(f"\n{len(TRANSITIONS)} pairs lead on, {len(ignored)} are ignored on purpose, of {len(State) * len(Event)}")
+    assert {(state, event) for state in STATES for event in Event} == ignored | set(TRANSITIONS)
+    print(f"\n{len(TRANSITIONS)} pairs lead on, {len(ignored)} are ignored on purpose, of {len(STATES) * len(Event)}")
 
 
 def test_every_state_has_a_way_to_confirmed() -> None:
@@ -211,7 +212,7 @@ def test_every_state_has_a_way_to_confirmed() -> None:
     to_confirmed = {State.CONFIRMED}
     while more := {start for (start, _), end in TRANSITIONS.items() if end in to_confirmed} - to_confirmed:
         to_confirmed |= more
-    assert set(State) == to_confirmed
+    assert set(STATES) == to_confirmed
 
 
 def test_every_state_is_reached_from_idle() -> None:
@@ -219,7 +220,7 @@ def test_every_state_is_reached_from_idle() -> None:
     reached = {State.IDLE}
     while more := {end for (start, _), end in TRANSITIONS.items() if start in reached} - reached:
         reached |= more
-    assert set(State) == reached
+    assert set(STATES) == reached
 
 
 @given(histories())

@@ -10,7 +10,7 @@ import pytest
 from edgeopt_contract.bundle import BundleContents
 from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, RenewRequest
 from edgeopt_contract.manifest import Capabilities, Manifest, Role, TensorSpec, Variant
-from edgeopt_contract.messages import Ack, Desired, Reported, Status, Telemetry
+from edgeopt_contract.messages import Ack, Desired, Reported, Shadow, Status, Telemetry
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.tuf import TufMetadata
 
@@ -27,6 +27,7 @@ KINDS: dict[str, type[Any]] = {
     "reference_profile": ReferenceProfile,
     "renew_request": RenewRequest,
     "reported": Reported,
+    "shadow": Shadow,
     "status": Status,
     "telemetry": Telemetry,
     "tuf_metadata": TufMetadata,

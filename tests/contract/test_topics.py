@@ -27,6 +27,7 @@ def test_a_device_topic_survives_a_round_trip(device: str, channel: Channel) -> 
 def test_named_topics() -> None:
     """Version 1 of the protocol, literally: other programs subscribe to these."""
     assert "edgeopt/v1/devices/cam-7/desired" == Topics.desired("cam-7")
+    assert "edgeopt/v1/devices/cam-7/shadow" == Topics.shadow("cam-7")
     assert "edgeopt/v1/devices/cam-7/ack" == Topics.ack("cam-7")
     assert "edgeopt/v1/devices/cam-7/reported" == Topics.reported("cam-7")
     assert "edgeopt/v1/devices/cam-7/telemetry" == Topics.telemetry("cam-7")
@@ -42,11 +43,15 @@ def test_the_fleet_hears_what_devices_say_and_only_that(device: str) -> None:
     assert [[row == column for column in range(3)] for row in range(3)] == [
         [matches(topic_filter, topic) for topic in said] for topic_filter in heard
     ]
-    assert not any(matches(f, t) for f in heard for t in (Topics.desired(device), Topics.ack(device)))
+    assert not any(
+        matches(f, t) for f in heard for t in (Topics.desired(device), Topics.shadow(device), Topics.ack(device))
+    )
 
 
 @pytest.mark.parametrize("device", ["+", "#", "a/b", "", "a/+/b", "../x", "a\0b"])
-@pytest.mark.parametrize("make", [Topics.desired, Topics.ack, Topics.reported, Topics.telemetry, Topics.status])
+@pytest.mark.parametrize(
+    "make", [Topics.desired, Topics.shadow, Topics.ack, Topics.reported, Topics.telemetry, Topics.status]
+)
 def test_no_wildcard_gets_into_a_topic(make: object, device: str) -> None:
     """A device called '+' would hear every other device."""
     with pytest.raises(ValueError, match="device id"):
