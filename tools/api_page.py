@@ -30,7 +30,8 @@ parameters, bodies, answers and examples. What the fields of bodies mean is said
   `type`.
 - **Lists** come in pages: `limit` (100 if not given, 1000 at most) and `cursor`, the `next` of the page before;
   `next` is null on the last page. A page begins after the last row of the one before it, so what is added or
-  removed meanwhile neither hides nor repeats anything. Filters are query parameters and must all hold.
+  removed meanwhile neither hides nor repeats anything. Filters are query parameters and must all hold. One that an
+  operation does not have is refused (422, with those that it has): a misspelt filter would list everything.
 - **ETags**: what can be changed (a cohort, a device's tags, a user, a rollout) has a strong ETag. `If-None-Match`
   answers 304 without a body. A change with `If-Match` is made only if nobody changed the thing since it was read,
   else 412; the comparison and the change are one transaction.

@@ -12,7 +12,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -38,6 +38,7 @@ from edgeopt_fleet.api import (
 )
 from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
+from edgeopt_fleet.api.queries import refuse_unknown
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import InvalidError, ProblemError, UnauthorizedError
@@ -81,6 +82,7 @@ def create_app(services: Services) -> FastAPI:
         version="1",
         summary="Devices, cohorts, bundles, rollouts and alerts of one fleet.",
         description="Guide and conventions: docs/api.md. Every refusal is application/problem+json (RFC 9457).",
+        dependencies=[Depends(refuse_unknown)],
         responses=problems_of_all(),
         docs_url=None,  # the pages behind it load scripts from elsewhere; /openapi.json stands
         redoc_url=None,
