@@ -178,7 +178,7 @@ def _permissions(device: str) -> dict[str, list[str]]:
     return {
         "publish": [_subject(f(device)) for f in (Topics.reported, Topics.telemetry, Topics.status)],
         "subscribe": [
-            *(_subject(f(device)) for f in (Topics.desired, Topics.ack)),
+            *(_subject(f(device)) for f in (Topics.desired, Topics.shadow, Topics.ack)),
             _subject(f"{PREFIX}/blocks/*"),
             _subject(Topics.TUF),
             "$MQTT.sub.>",  # the broker's own delivery subjects for QoS 1

@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 _COMMAND_SECONDS = 20.0
 _TAKE_OVER_SECONDS = 10.0
 _PUBLISHED = (Channel.REPORTED, Channel.TELEMETRY, Channel.STATUS)
-_READ = (Channel.DESIRED, Channel.ACK)
+_READ = (Channel.DESIRED, Channel.SHADOW, Channel.ACK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

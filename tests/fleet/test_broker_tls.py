@@ -82,7 +82,10 @@ async def test_a_device_touches_its_own_topics_only(running: Running) -> None:
     """Of every topic of another device, of wildcards and of the broker's own, nothing is read and nothing arrives."""
     own, other = DEVICES
     forbidden = [
-        *(f(other) for f in (Topics.desired, Topics.ack, Topics.reported, Topics.telemetry, Topics.status)),
+        *(
+            f(other)
+            for f in (Topics.desired, Topics.shadow, Topics.ack, Topics.reported, Topics.telemetry, Topics.status)
+        ),
         "#",
         f"{PREFIX}/#",
         f"{PREFIX}/devices/+/desired",
@@ -95,8 +98,8 @@ async def test_a_device_touches_its_own_topics_only(running: Running) -> None:
         for topic in forbidden:
             with contextlib.suppress(aiomqtt.MqttError):
                 await cam.subscribe(topic, 0)
-        await cam.subscribe([(Topics.desired(own), 1), (Topics.ack(own), 1), (Topics.TUF, 0)])
-        for f, device in itertools.product((Topics.desired, Topics.ack), DEVICES):
+        await cam.subscribe([(Topics.desired(own), 1), (Topics.shadow(own), 1), (Topics.ack(own), 1), (Topics.TUF, 0)])
+        for f, device in itertools.product((Topics.desired, Topics.shadow, Topics.ack), DEVICES):
             await fleet.publish(f(device), b"from the fleet", qos=1, retain=True)
         await fleet.publish(Topics.TUF, b"metadata", qos=1, retain=True)
         heard = set()
@@ -105,9 +108,9 @@ async def test_a_device_touches_its_own_topics_only(running: Running) -> None:
                 heard.add(str(message.topic))
                 if len(heard) == 3:
                     break
-        assert {Topics.desired(own), Topics.ack(own), Topics.TUF} == heard
+        assert {Topics.desired(own), Topics.shadow(own), Topics.ack(own), Topics.TUF} == heard
 
-        for f in (Topics.desired, Topics.ack, Topics.reported, Topics.telemetry, Topics.status):
+        for f in (Topics.desired, Topics.shadow, Topics.ack, Topics.reported, Topics.telemetry, Topics.status):
             with contextlib.suppress(aiomqtt.MqttError):
                 await cam.publish(f(other), b"forged", qos=0)
         for topic in (Topics.desired(own), Topics.TUF, f"{PREFIX}/blocks/{'0' * 64}"):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.rights
 ME, OTHER, ALIKE = "cam-1", "cam-2", "cam-10"  # the last begins like the first
 BLOCK = f"{PREFIX}/blocks/{'0' * 64}"
 UP = (Channel.REPORTED, Channel.TELEMETRY, Channel.STATUS)
-DOWN = (Channel.DESIRED, Channel.ACK)
+DOWN = (Channel.DESIRED, Channel.SHADOW, Channel.ACK)
 DEADLINE = 30.0
 
 
@@ -211,7 +211,7 @@ async def die_with_will(running: Running, topic: str, payload: bytes, *, retain:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-async def test_a_device_hears_its_own_two_topics_metadata_and_blocks_only(running: Running, qos: int) -> None:
+async def test_a_device_hears_its_own_topics_metadata_and_blocks_only(running: Running, qos: int) -> None:
     """Whatever it subscribes to: of what was retained before, and of what comes later, it gets nothing else."""
     published = [topic for topic in dict.fromkeys([*REAL, *STRANGE]) if not topic.startswith("$")]
     heard: list[tuple[str, bytes]] = []
@@ -232,7 +232,7 @@ async def test_a_device_hears_its_own_two_topics_metadata_and_blocks_only(runnin
             cells += len(published)
     strangers = sorted({topic for topic, _ in heard if not may_receive(topic)})
     assert [] == strangers
-    for topic in (topic_of(ME, Channel.DESIRED), Topics.TUF, BLOCK):
+    for topic in (topic_of(ME, Channel.DESIRED), topic_of(ME, Channel.SHADOW), Topics.TUF, BLOCK):
         assert {(topic, b"retained"), (topic, b"live")} <= set(heard), topic
     print(
         f"\nQoS {qos}: {len(FILTERS)} filters against {len(published)} topics, {cells} cells: only what is allowed came"

@@ -1,0 +1,271 @@
+"""May a challenger answer? Judged by how it agreed with the champion beside which it ran; it recommends, no more.
+
+Pure. The device is the unit: each counts as much as any other, however many rows it sent, so that a busy one does not
+speak for the fleet, and a device on which everything is different is one device. Within a device the unit is the
+window, because rows that follow each other resemble each other. Two errors are bounded by
+:mod:`edgeopt_fleet.gate.bounds` and share what a look may err: what the devices that were asked would have said with
+endless windows, and what the others would have said. Of the latter there is a second bound that needs no chance:
+at worst they all disagree; so a fleet of which every device was asked needs no large number of them. Looks share the
+error as those of the gate do (:func:`~edgeopt_fleet.gate.spending.look_share`). Rules, in this order:
+
+1. Too many devices failed at it, surely too many errors, surely too little agreement over all or in a class, or too
+   slow on a hardware class: do not recommend.
+2. Nothing to compare, too few devices, an agreement that is not surely enough, or a class, or errors, on the wrong side
+   without being surely so: not enough yet, with how many more rows or devices it takes at the same agreement.
+3. Otherwise: recommend.
+
+Example::
+
+    verdict = judge(evidence, ShadowPolicy())
+    verdict.decision, verdict.reasons[0]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean, median
+
+from edgeopt_contract.values import canonical_json
+from edgeopt_fleet.gate.bounds import effective, lower_bound, upper_bound, values_needed
+from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowEvidence, ShadowPolicy
+from edgeopt_fleet.gate.spending import look_share
+from edgeopt_fleet.gate.wording import count
+
+__all__ = ["CODE", "Agreement", "Decision", "Interval", "ShadowVerdict", "canonical", "judge"]
+
+CODE = "shadow-1"  # raised whenever the same evidence may be judged otherwise
+_DIGITS = 6  # significant ones: what two machines agree on
+_FAILED = "failed"
+
+
+class Decision(StrEnum):
+    """What is said of a challenger."""
+
+    RECOMMEND = "recommend"
+    DO_NOT_RECOMMEND = "do_not_recommend"
+    NOT_ENOUGH = "not_enough"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A share, and between what it surely lies, at the errors that the look may make."""
+
+    share: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """The figures of one look; ``over_all`` and ``errors`` are None while no device counts.
+
+    ``devices`` count, ``rows`` they compared in ``windows`` effective ones. ``worst`` is the class with the least
+    agreement of those with enough rows; ``latency`` the median ratio challenger/champion by hardware class.
+    """
+
+    devices: int
+    rows: int
+    windows: float
+    over_all: Interval | None = None
+    errors: Interval | None = None
+    worst: ClassAgreement | None = None
+    latency: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowVerdict:
+    """What is said, why, and from which figures."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Sentences that speak against the challenger, that hold it back, and for it."""
+
+    against: list[str]
+    doubts: list[str]
+    favour: list[str]
+
+
+def judge(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
+    """Judge one look; see the module's docstring for the rules."""
+    counted = [one for one in evidence.devices if one.compared >= policy.minimum_rows]
+    found = _Found([], [], [])
+    _judge_failures(evidence.devices, policy, found)
+    agreement = _agreement(evidence, policy, counted)
+    if agreement.over_all is None:
+        most = max((one.compared for one in evidence.devices), default=0)
+        found.doubts.append(
+            f"no device has compared {policy.minimum_rows} rows yet; the furthest has {most}, "
+            f"{count(policy.minimum_rows - most, 'more row')} needed"
+        )
+    else:
+        _judge_agreement(evidence, policy, agreement, found)
+        _judge_errors(policy, agreement, found)
+        _judge_classes(evidence, policy, agreement, found)
+        _judge_latency(policy, agreement, found)
+    if found.against:
+        return ShadowVerdict(decision=Decision.DO_NOT_RECOMMEND, reasons=tuple(found.against), agreement=agreement)
+    if found.doubts:
+        return ShadowVerdict(decision=Decision.NOT_ENOUGH, reasons=tuple(found.doubts), agreement=agreement)
+    return ShadowVerdict(decision=Decision.RECOMMEND, reasons=tuple(found.favour), agreement=agreement)
+
+
+def _agreement(evidence: ShadowEvidence, policy: ShadowPolicy, counted: Sequence[DeviceAgreement]) -> Agreement:
+    slow: dict[str, list[float]] = {}
+    for one in counted:
+        if one.champion_us and one.challenger_us is not None:
+            slow.setdefault(one.hardware, []).append(one.challenger_us / one.champion_us)
+    windows = effective([one.windows for one in counted])
+    shares = [one.agreed / one.compared for one in counted]
+    failed = [one.errors / (one.errors + one.compared) for one in counted]
+    enough = [one for one in evidence.classes if one.agreed + one.disagreed >= policy.class_rows]
+    return Agreement(
+        devices=len(counted),
+        rows=sum(one.compared for one in counted),
+        windows=windows,
+        over_all=_interval(shares, windows, evidence, policy) if counted else None,
+        errors=_interval(failed, windows, evidence, policy) if counted else None,
+        worst=min(enough, key=lambda one: (_share(one), one.label), default=None),
+        latency={hardware: median(ratios) for hardware, ratios in sorted(slow.items())},
+    )
+
+
+def _interval(shares: Sequence[float], windows: float, evidence: ShadowEvidence, policy: ShadowPolicy) -> Interval:
+    """Return the mean of ``shares`` over the devices asked, and bounds of the mean over all members."""
+    mean, asked = fmean(shares), len(shares)
+    others = max(1 - asked / max(evidence.members, 1), 0.0)  # the share of members about which nothing is known
+    each = look_share(evidence.number) / 2
+    low = lower_bound(mean, windows, policy.false_recommendation * each)
+    high = upper_bound(mean, windows, policy.false_refusal * each)
+    return Interval(
+        share=mean,
+        lower=max(lower_bound(low, asked, policy.false_recommendation * each), low * (1 - others)),
+        upper=min(upper_bound(high, asked, policy.false_refusal * each), high * (1 - others) + others),
+    )
+
+
+def _judge_failures(devices: Iterable[DeviceAgreement], policy: ShadowPolicy, found: _Found) -> None:
+    began = [one for one in devices if one.compared or one.errors or one.state == _FAILED]
+    failed = [one for one in began if one.state == _FAILED]
+    if failed and len(failed) > policy.max_failed_share * len(began):
+        found.against.append(
+            f"{len(failed)} of {count(len(began), 'device')} failed to run it "
+            f"(at most {policy.max_failed_share:.0%} allowed), such as {failed[0].device}"
+        )
+
+
+def _judge_agreement(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+    seen = agreement.over_all
+    assert seen is not None  # the caller looked
+    text = (
+        f"the challenger agrees on {seen.share:.2%} of requests (surely on {seen.lower:.2%} to {seen.upper:.2%}, at "
+        f"least {policy.minimum_agreement:.2%} wanted), {count(agreement.rows, 'row')} on {agreement.devices} of "
+        f"{count(evidence.members, 'device')}"
+    )
+    if seen.upper < policy.minimum_agreement:
+        found.against.append(text)
+    elif agreement.devices < policy.minimum_devices:
+        missing = policy.minimum_devices - agreement.devices
+        found.doubts.append(f"{text}; {count(missing, 'more device')} needed")
+    elif seen.lower < policy.minimum_agreement:
+        found.doubts.append(f"{text}; {_missing(evidence, policy, agreement)}")
+    else:
+        found.favour.append(text)
+
+
+def _missing(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreement) -> str:
+    """Say how many more rows on these devices, or devices, it takes if the agreement stays what it is."""
+    seen, limit = agreement.over_all, policy.minimum_agreement
+    assert seen is not None  # the caller looked
+    if seen.share <= limit:
+        return "as it stands that is not enough, but not surely so: more rows, or more devices, will tell"
+    alpha = policy.false_recommendation * look_share(evidence.number + 1) / 2
+    middle = (seen.share + limit) / 2  # half of the distance is for the windows, half for the devices
+    devices = min(int(values_needed(middle, limit, alpha)), math.ceil(evidence.members * limit / middle))
+    everybody = agreement.devices >= evidence.members
+    wanted = values_needed(seen.share, limit if everybody else middle, alpha)
+    rows = math.ceil(max(wanted - agreement.windows, 1) * agreement.rows / max(agreement.windows, 1))
+    parts = []
+    if not everybody and agreement.devices < devices:
+        parts.append(count(min(devices, evidence.members) - agreement.devices, "more device"))
+    if wanted > agreement.windows or not parts:
+        parts.append(f"about {count(rows, 'more row')}")
+    return f"{' and '.join(parts)} needed at this agreement"
+
+
+def _judge_errors(policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+    seen = agreement.errors
+    assert seen is not None  # the caller looked
+    text = f"it failed at {seen.share:.2%} of its runs (at most {policy.max_error_share:.2%} allowed)"
+    if seen.lower > policy.max_error_share:
+        found.against.append(text)
+    elif seen.share > policy.max_error_share:
+        found.doubts.append(f"{text}, but not surely so: more rows needed")
+    else:
+        found.favour.append(text)
+
+
+def _judge_classes(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+    """Judge the worst class, with as many windows to its rows as all rows have."""
+    worst = agreement.worst
+    if worst is None:
+        return
+    rows = worst.agreed + worst.disagreed
+    text = (
+        f"worst class: {worst.label!r} agrees on {_share(worst):.2%} of {count(rows, 'row')} (at least "
+        f"{policy.minimum_class_agreement:.2%} wanted)"
+    )
+    windows = rows * agreement.windows / max(agreement.rows, 1)
+    alpha = policy.false_refusal * look_share(evidence.number) / max(len(evidence.classes), 1)
+    if upper_bound(_share(worst), windows, alpha) < policy.minimum_class_agreement:
+        found.against.append(text)
+    elif _share(worst) < policy.minimum_class_agreement:
+        found.doubts.append(f"{text}, but not surely so: more rows of it needed")
+    else:
+        found.favour.append(text)
+
+
+def _judge_latency(policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+    for hardware, ratio in agreement.latency.items():
+        text = f"on {hardware or 'unknown hardware'} it takes {ratio:.2f} times the champion's time"
+        if ratio > policy.max_latency_ratio:
+            found.against.append(f"{text} (at most {policy.max_latency_ratio:g} times allowed)")
+        else:
+            found.favour.append(text)
+
+
+def _share(one: ClassAgreement) -> float:
+    return one.agreed / (one.agreed + one.disagreed)
+
+
+def canonical(verdict: ShadowVerdict) -> bytes:
+    """Return the whole verdict as canonical JSON; figures have six significant digits."""
+    found = verdict.agreement
+    return canonical_json(
+        {
+            "decision": str(verdict.decision),
+            "reasons": verdict.reasons,
+            "devices": found.devices,
+            "rows": found.rows,
+            "windows": _rounded(found.windows),
+            "over_all": _plain(found.over_all),
+            "errors": _plain(found.errors),
+            "worst": None if found.worst is None else [found.worst.label, found.worst.agreed, found.worst.disagreed],
+            "latency": {hardware: _rounded(ratio) for hardware, ratio in found.latency.items()},
+        }
+    )
+
+
+def _plain(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [_rounded(one) for one in (interval.share, interval.lower, interval.upper)]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
