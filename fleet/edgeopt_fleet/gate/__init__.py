@@ -10,10 +10,11 @@ docs/guides/gate.md. Example::
 from edgeopt_fleet.gate.evidence import Devices, Evidence, Look, Outcome, Tally, Wave, decode, encode, no_devices
 from edgeopt_fleet.gate.findings import Finding, Standing
 from edgeopt_fleet.gate.judging import judge
-from edgeopt_fleet.gate.policy import METRICS, Metric, Policy
-from edgeopt_fleet.gate.verdict import Criterion, Decision, Reason, Verdict, canonical
+from edgeopt_fleet.gate.policy import COMPARED, METRICS, Margins, Metric, Policy
+from edgeopt_fleet.gate.verdict import Criterion, Decision, Reason, Verdict, canonical, together
 
 __all__ = [
+    "COMPARED",
     "METRICS",
     "Criterion",
     "Decision",
@@ -21,6 +22,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Look",
+    "Margins",
     "Metric",
     "Outcome",
     "Policy",
@@ -34,4 +36,5 @@ __all__ = [
     "encode",
     "judge",
     "no_devices",
+    "together",
 ]

@@ -15,11 +15,11 @@ from enum import StrEnum
 
 from edgeopt_contract.windows import Window
 
-__all__ = ["METRICS", "Metric", "Policy"]
+__all__ = ["COMPARED", "METRICS", "Margins", "Metric", "Policy"]
 
 
 class Metric(StrEnum):
-    """What is compared, before and after the update. Of each a greater number is worse."""
+    """What is compared, before and after the update. Of each a greater number is worse. New ones come last."""
 
     ERRORS = "errors"  # share of inferences that did not answer
     LATENCY = "latency"  # logarithm of the 95th percentile
@@ -27,9 +27,45 @@ class Metric(StrEnum):
     CLASS_MIX = "class_mix"  # how far the answered classes moved from the device's own baseline
     DRIFT = "drift"  # how far the inputs are from the bundle's own reference
     DIVERGENCE = "divergence"  # of the golden outputs, in units of the tolerance; not a change but a level
+    MEDIAN = "latency_p50"  # logarithm of the median latency; the gate does not judge it, only arms are compared by it
 
 
-METRICS: tuple[Metric, ...] = tuple(Metric)  # the order of rows in arrays of evidence
+# The order of rows in arrays of evidence: of what the gate judges, and of what is compared between two arms.
+COMPARED: tuple[Metric, ...] = tuple(Metric)
+METRICS: tuple[Metric, ...] = COMPARED[:-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """How two arms are compared: which differences are too small to matter, and how sure one must be.
+
+    ``confidence`` is that of all intervals together. Each arm must serve ``minimum_rows``, each of its devices at least
+    ``device_rows`` before and after. Differences up to a margin count as none; of latency they are relative.
+    """
+
+    confidence: float = 0.95
+    minimum_rows: int = 1000
+    device_rows: int = 50
+    errors: float = 0.005
+    latency: float = 0.05
+    confidence_points: float = 0.01
+    class_mix: float = 0.1
+    drift: float = 0.1
+    divergence: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"expected confidence from 0.5 on and below 1, got {self.confidence}")
+        if self.minimum_rows < 0 or self.device_rows < 0:
+            raise ValueError("expected minimum_rows and device_rows from 0 on")
+        for name in ("errors", "latency", "confidence_points", "class_mix", "drift", "divergence"):
+            _between(0, getattr(self, name), 1e6, f"a margin of {name} from 0 on")
+
+    def of(self, metric: Metric) -> float:
+        """Return the margin of ``metric``, in the units of the evidence."""
+        if metric in (Metric.LATENCY, Metric.MEDIAN):
+            return math.log1p(self.latency)
+        return float(getattr(self, "confidence_points" if metric is Metric.CONFIDENCE else metric))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.gate.evidence import Look
 from edgeopt_fleet.gate.findings import Finding
 
-__all__ = ["Criterion", "Decision", "Reason", "Verdict", "canonical"]
+__all__ = ["Criterion", "Decision", "Reason", "Verdict", "canonical", "together"]
 
 _DIGITS = 6  # significant ones: what two machines agree on
 
@@ -81,6 +82,19 @@ class Verdict:
     def key(self) -> tuple[str, ...]:
         """What must change for this verdict to be news; the numbers inside the sentences may move."""
         return (self.decision, *sorted({reason.criterion for reason in self.reasons}))
+
+
+def together(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Return what the verdicts on both arms come to: the worse decision, its reasons first, each with its arm's name."""
+    order = (Decision.ROLL_BACK, Decision.HOLD, Decision.PROMOTE)
+    ranked = sorted(verdicts.items(), key=lambda item: (order.index(item[1].decision), item[0]))
+    tested = [one for _, one in ranked if one.tested]
+    return Verdict(
+        decision=ranked[0][1].decision,
+        reasons=tuple(replace(r, text=f"arm {arm}: {r.text}") for arm, one in ranked for r in one.reasons),
+        timed_out=any(one.timed_out for _, one in ranked),
+        look=tested[0].look if tested else None,
+    )
 
 
 def canonical(verdict: Verdict) -> bytes:

@@ -1,7 +1,7 @@
 """The life cycle of a rollout: pure, no I/O, no clock.
 
 :mod:`.states` has the table of every rule about where a rollout goes next, :mod:`.record` the rollout as a whole and
-its ``step``, :mod:`.members` one device of it, :mod:`.waves` who comes when, :mod:`.pace` how fast, :mod:`.thresholds`
+its ``step``, :mod:`.members` one device of it, :mod:`.waves` who comes when, :mod:`.arms` who gets which of two bundles, :mod:`.pace` how fast, :mod:`.thresholds`
 when too many failed. What a device should run follows from the saved rows alone, so resuming after a crash is
 publishing it again. It loads and saves nothing; :mod:`edgeopt_fleet.store.rollouts` is the shell around it. Example::
 
@@ -12,6 +12,7 @@ publishing it again. It loads and saves nothing; :mod:`edgeopt_fleet.store.rollo
 
 from __future__ import annotations
 
+from edgeopt_fleet.rollout.arms import ARMS, Arm, Trial, draw, draw_arms, draw_members
 from edgeopt_fleet.rollout.members import (
     Count,
     Member,
@@ -32,12 +33,15 @@ from edgeopt_fleet.rollout.record import (
     Rollout,
     Tally,
     allowed_offers,
+    arms_of,
+    at_fault,
     event_of,
     excuse,
     forecast_seconds,
     has_executed,
     is_look_due,
     is_settled,
+    keeps_confirmed,
     look_pause,
     offered,
     overrun,
@@ -52,7 +56,9 @@ from edgeopt_fleet.rollout.waves import Candidate, Place, Wave, WaveKind, assign
 
 __all__ = [
     "ACTIVE",
+    "ARMS",
     "TRANSITIONS",
+    "Arm",
     "Candidate",
     "Command",
     "Count",
@@ -70,14 +76,20 @@ __all__ = [
     "Tally",
     "Terms",
     "Threshold",
+    "Trial",
     "Wanted",
     "Wave",
     "WaveKind",
     "allowance",
     "allowed_offers",
+    "arms_of",
     "assign",
+    "at_fault",
     "check_waves",
     "counts_of",
+    "draw",
+    "draw_arms",
+    "draw_members",
     "event_of",
     "excuse",
     "forecast_seconds",
@@ -86,6 +98,7 @@ __all__ = [
     "inherit",
     "is_look_due",
     "is_settled",
+    "keeps_confirmed",
     "look_pause",
     "observe",
     "offer",

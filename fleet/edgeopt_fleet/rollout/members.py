@@ -76,6 +76,7 @@ class Member:
     wave: int
     place: int
     bundle: str  # what the rollout brings it
+    arm: str = ""  # of two that are compared, see edgeopt_fleet.rollout.arms
     previous: str | None = None
     distrusted: str | None = None  # it may run this, but no rollout found it good: nothing to go back to
     attempt: int = 0

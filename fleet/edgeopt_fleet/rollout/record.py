@@ -13,15 +13,17 @@ how many there are. Rules:
 - A wave passes when every one of its devices was offered the bundle and the gate says so.
 - A wave's step timeout begins with its last offer, and does not count while a device waits for its window.
 - After the total timeout the rollout is cancelled, also a paused one: nothing hangs for ever.
+- With two arms (:mod:`.arms`) failures are counted for each of them, and only the arm at fault goes back as a whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeopt_fleet.gate import Decision, Policy, Verdict
+from edgeopt_fleet.rollout.arms import ARMS, Trial
 from edgeopt_fleet.rollout.members import Count, Member, Terms, Wanted, counts_of
 from edgeopt_fleet.rollout.pace import Pace, Pacing, allowance
 from edgeopt_fleet.rollout.states import ACTIVE, TRANSITIONS, Command, Event, IllegalTransitionError, State
@@ -33,10 +35,13 @@ __all__ = [
     "Rollout",
     "Tally",
     "allowed_offers",
+    "arms_of",
+    "at_fault",
     "event_of",
     "excuse",
     "forecast_seconds",
     "has_executed",
+    "keeps_confirmed",
     "is_late",
     "is_look_due",
     "is_settled",
@@ -52,6 +57,7 @@ __all__ = [
 _EXCUSE_STEP_SECONDS = 60.0  # a wait moves the timeout's beginning this often, so a night costs few writes
 _MOST_RETRIES = 10
 _MOST_PRIORITY = 1000
+_WATCHED = (State.RUNNING, State.PAUSED, State.OBSERVING)  # the gate looks, and may roll back
 _WITHDRAWALS = {State.ROLLING_BACK: Command.WITHDRAW_ALL, State.CANCELLED: Command.WITHDRAW_UNCONFIRMED}
 
 
@@ -87,22 +93,28 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many members of each wave count as what. Keys are like ``0:confirmed``, so that it can be kept as JSON."""
+    """How many members of each wave count as what. Keys are like ``0:confirmed``, of an arm ``0A:confirmed``: JSON.
+
+    Where an arm is asked for, only its members are counted.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, wave: int, count: Count) -> int:
+    def of(self, wave: int, count: Count, arm: str = "") -> int:
         """Return how many members of ``wave`` count as ``count``."""
-        return self.counts.get(f"{wave}:{count}", 0)
+        groups = (arm,) if arm else ("", *ARMS)
+        return sum(self.counts.get(f"{wave}{group}:{count}", 0) for group in groups)
 
-    def total(self, count: Count) -> int:
+    def total(self, count: Count, arm: str = "") -> int:
         """Return how many members count as ``count``."""
-        return sum(number for key, number in self.counts.items() if key.partition(":")[2] == count)
+        return sum(number for key, number in self.counts.items() if key.endswith(f"{arm}:{count}"))
 
-    def failed(self, wave: int | None = None) -> dict[Failure, int]:
+    def failed(self, wave: int | None = None, arm: str = "") -> dict[Failure, int]:
         """Return how many failed in which way, in one wave or over all."""
         kinds = [kind for kind in Failure if kind is not Failure.ANY]
-        return {kind: self.total(Count(kind)) if wave is None else self.of(wave, Count(kind)) for kind in kinds}
+        return {
+            kind: self.total(Count(kind), arm) if wave is None else self.of(wave, Count(kind), arm) for kind in kinds
+        }
 
     def moved(self, changes: list[tuple[Member | None, Member]]) -> Tally:
         """Return the tally after each (before, after) of ``changes``; before is None for a new member."""
@@ -116,7 +128,7 @@ class Tally:
 
 def _add(counts: dict[str, int], member: Member, by: int) -> None:
     for count in counts_of(member):
-        key = f"{member.wave}:{count}"
+        key = f"{member.wave}{member.arm}:{count}"
         counts[key] = counts.get(key, 0) + by
 
 
@@ -132,6 +144,7 @@ class Rollout:
     created_at: float
     updated_at: float
     execution: Execution = field(default_factory=Execution)
+    trial: Trial | None = None  # two arms; then ``bundle`` is that of the first
     state: State = State.DRAFT
     wave: int = 0
     started_at: float = 0.0
@@ -140,6 +153,8 @@ class Rollout:
     pacing: Pacing = field(default_factory=Pacing)
     tally: Tally = field(default_factory=Tally)
     reason: str = ""  # of the last step that nobody ordered
+    fault: str = ""  # the arm or arms that harmed
+    kept: str = ""  # the arm that somebody decided for after the end, or "both"
     approval: bool = False  # somebody must approve it before it starts
     created_by: str = ""
     approved_by: str = ""
@@ -188,9 +203,11 @@ def step(record: Rollout, event: Event, now: float) -> tuple[Rollout, tuple[Comm
     if event is Event.WAVE_PASSED:
         record = replace(record, wave=record.wave + 1, wave_started_at=now, step_started_at=now)
         return record, (Command.EXPOSE_WAVE,)
-    if event is Event.RESUMED:
+    if event in (Event.RESUMED, Event.PLACED):
         record = replace(record, step_started_at=now)
     withdrawal = (_WITHDRAWALS[state],) if state in _WITHDRAWALS else ()
+    if event in (Event.WAVE_FAILED, Event.TOO_MANY_FAILED) and len(record.fault) == 1:
+        withdrawal = (Command.WITHDRAW_ARM,)
     return record, withdrawal + (() if state in ACTIVE else (Command.RELEASE,))
 
 
@@ -232,24 +249,46 @@ def excuse(record: Rollout, now: float) -> Rollout:
     return replace(record, step_started_at=now)
 
 
+def arms_of(record: Rollout) -> tuple[str, ...]:
+    """Return the arms that are judged, each for itself; one without a name when there are no two."""
+    return ("",) if record.trial is None else ARMS
+
+
 def overrun(record: Rollout) -> str:
     """Return in words which threshold the failures exceed, in the current wave or over all; empty when none is.
 
-    The policy's ``failure_threshold`` is one of them, for failures of any kind.
+    The policy's ``failure_threshold`` is one of them, for failures of any kind. Each arm is counted for itself.
     """
+    return next((words for _, words in _overruns(record)), "")
+
+
+def at_fault(record: Rollout) -> str:
+    """Return the arms of which too many devices failed."""
+    return "".join(dict.fromkeys(arm for arm, _ in _overruns(record)))
+
+
+def keeps_confirmed(record: Rollout, member: Member, command: Command) -> bool:
+    """Say whether ``command``, which sends devices back, leaves ``member`` as it is once it has confirmed."""
+    spared = command is Command.WITHDRAW_ARM and member.arm not in record.fault
+    return spared or command is Command.WITHDRAW_UNCONFIRMED
+
+
+def _overruns(record: Rollout) -> Iterator[tuple[str, str]]:
+    """Yield arms, with words, that exceed a threshold."""
     policy, tally = record.policy, record.tally
     general = Threshold(Failure.ANY, policy.failure_threshold * 100, policy.minimum_executed)
-    for wave, where in ((record.wave, "in this wave"), (None, "over all waves")):
-        failed = tally.failed(wave)
-        confirmed = tally.total(Count.CONFIRMED) if wave is None else tally.of(wave, Count.CONFIRMED)
-        executed = confirmed + sum(failed.values())
-        for threshold in (*record.execution.thresholds, general):
-            if too_many(threshold, executed, failed):
-                number = failed_of(threshold, failed)
-                how = "failed" if threshold.failure is Failure.ANY else str(threshold.failure).replace("_", " ")
-                share = f"{number / executed:.0%}, at most {threshold.percentage:g}% allowed"
-                return f"{number} of {executed} executed devices {how} {where} ({share})"
-    return ""
+    for arm in arms_of(record):
+        for wave, where in ((record.wave, "in this wave"), (None, "over all waves")):
+            failed = tally.failed(wave, arm)
+            confirmed = tally.total(Count.CONFIRMED, arm) if wave is None else tally.of(wave, Count.CONFIRMED, arm)
+            executed = confirmed + sum(failed.values())
+            for threshold in (*record.execution.thresholds, general):
+                if too_many(threshold, executed, failed):
+                    number = failed_of(threshold, failed)
+                    how = "failed" if threshold.failure is Failure.ANY else str(threshold.failure).replace("_", " ")
+                    share = f"{number / executed:.0%}, at most {threshold.percentage:g}% allowed"
+                    whose = f"arm {arm}: " if arm else ""
+                    yield arm, f"{whose}{number} of {executed} executed devices {how} {where} ({share})"
 
 
 def event_of(record: Rollout, verdict: Verdict | None, now: float) -> Event | None:
@@ -259,7 +298,7 @@ def event_of(record: Rollout, verdict: Verdict | None, now: float) -> Event | No
         return Event.STARTED if now >= (record.execution.start_at or 0) else None
     if state is State.ROLLING_BACK:
         return None if record.tally.total(Count.RETURNING) else Event.RECALLED
-    if state not in (State.RUNNING, State.PAUSED):
+    if state not in _WATCHED:
         return None
     return _alarm(record, verdict, now) or (_progress(record, verdict, now) if state is State.RUNNING else None)
 
@@ -282,7 +321,9 @@ def _progress(record: Rollout, verdict: Verdict | None, now: float) -> Event | N
     empty = not tally.of(wave, Count.MEMBERS)
     everybody_asked = not any(tally.of(earlier, Count.TO_OFFER) for earlier in range(wave + 1))
     if everybody_asked and (empty or (verdict is not None and verdict.decision is Decision.PROMOTE)):
-        return Event.LAST_WAVE_PASSED if wave == len(record.waves) - 1 else Event.WAVE_PASSED
+        if wave < len(record.waves) - 1:
+            return Event.WAVE_PASSED
+        return Event.LAST_WAVE_PASSED if record.trial is None else Event.PLACED
     waited_out = verdict is not None and (verdict.timed_out or is_late(record, now))
     return Event.WAVE_TIMED_OUT if waited_out else None
 
@@ -297,7 +338,7 @@ def is_look_due(record: Rollout, next_look_at: float, now: float, *, early: bool
 
     After an ``early`` look, at a wave that only baked, it also looks as soon as the bake is over on a device.
     """
-    if record.state not in (State.RUNNING, State.PAUSED):
+    if record.state not in _WATCHED:
         return False
     over = early and has_executed(record)
     late = record.state is State.RUNNING and is_late(record, now)
@@ -312,11 +353,15 @@ def has_executed(record: Rollout) -> bool:
 def look_pause(record: Rollout, now: float) -> float:
     """Return how many seconds after this look the gate looks again: the policy's interval.
 
-    While the wave only bakes, looks come ever more seldom, a quarter of the time so far: each spends some of the error,
-    and a bake may take days.
+    While the wave only bakes, or two arms are observed, looks come ever more seldom, a quarter of the time so far: each
+    spends some of the error, and it may take days. One is due when the observation is over.
     """
-    interval = record.policy.interval_seconds
-    return interval if has_executed(record) else max(interval, (now - record.wave_started_at) / 4)
+    interval, passed = record.policy.interval_seconds, now - record.wave_started_at
+    if record.state is State.OBSERVING and record.trial is not None:
+        whole = record.trial.observe_seconds
+        left = whole - (now - record.step_started_at)
+        return max(interval, min(passed / 4, left) if left > 0 else whole / 8)
+    return interval if has_executed(record) else max(interval, passed / 4)
 
 
 def is_settled(record: Rollout) -> bool:

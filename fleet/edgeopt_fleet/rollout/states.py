@@ -21,6 +21,7 @@ class State(StrEnum):
     SCHEDULED = "scheduled"
     RUNNING = "running"
     PAUSED = "paused"
+    OBSERVING = "observing"  # both arms are where they should be, and are watched before they are compared
     SUCCEEDED = "succeeded"
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
@@ -41,6 +42,8 @@ class Event(StrEnum):
     ROLL_BACK_ORDERED = "roll_back_ordered"
     WAVE_PASSED = "wave_passed"
     LAST_WAVE_PASSED = "last_wave_passed"
+    PLACED = "placed"  # the last wave passed, and two arms are to be observed
+    OBSERVED = "observed"
     WAVE_TIMED_OUT = "wave_timed_out"
     TIMED_OUT = "timed_out"
     WAVE_FAILED = "wave_failed"
@@ -55,6 +58,7 @@ class Command(StrEnum):
     CLAIM = "claim"  # rollouts of lower priority offer nothing any more to these devices
     EXPOSE_WAVE = "expose_wave"  # remember what every device has served so far: the gate compares against it
     WITHDRAW_ALL = "withdraw_all"  # every exposed device goes back
+    WITHDRAW_ARM = "withdraw_arm"  # every exposed device of the arm at fault goes back, unconfirmed ones of the other
     WITHDRAW_UNCONFIRMED = "withdraw_unconfirmed"  # every exposed device goes back, but for confirmed ones
     RELEASE = "release"  # the rollout holds its devices no longer
 
@@ -75,6 +79,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.ROLL_BACK_ORDERED): State.ROLLING_BACK,
     (State.RUNNING, Event.WAVE_PASSED): State.RUNNING,
     (State.RUNNING, Event.LAST_WAVE_PASSED): State.SUCCEEDED,
+    (State.RUNNING, Event.PLACED): State.OBSERVING,
     (State.RUNNING, Event.WAVE_TIMED_OUT): State.PAUSED,
     (State.RUNNING, Event.TIMED_OUT): State.CANCELLED,
     (State.RUNNING, Event.WAVE_FAILED): State.ROLLING_BACK,
@@ -87,6 +92,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.PAUSED, Event.WAVE_FAILED): State.ROLLING_BACK,
     (State.PAUSED, Event.TOO_MANY_FAILED): State.ROLLING_BACK,
     (State.PAUSED, Event.SUPERSEDED): State.CANCELLED,
+    (State.OBSERVING, Event.CANCELLED): State.CANCELLED,
+    (State.OBSERVING, Event.ROLL_BACK_ORDERED): State.ROLLING_BACK,
+    (State.OBSERVING, Event.OBSERVED): State.SUCCEEDED,
+    (State.OBSERVING, Event.TIMED_OUT): State.CANCELLED,
+    (State.OBSERVING, Event.WAVE_FAILED): State.ROLLING_BACK,
+    (State.OBSERVING, Event.TOO_MANY_FAILED): State.ROLLING_BACK,
+    (State.OBSERVING, Event.SUPERSEDED): State.CANCELLED,
     (State.ROLLING_BACK, Event.RECALLED): State.ROLLED_BACK,
 }
 

@@ -42,12 +42,29 @@ from edgeopt_fleet.gate import (
     encode,
 )
 from edgeopt_fleet.gate.measuring import Served, Side, changes, empty_side, join, side_of
-from edgeopt_fleet.rollout import Rollout
+from edgeopt_fleet.rollout import Rollout, arms_of
 from edgeopt_fleet.rollout.waves import rank
-from edgeopt_fleet.store.tables import BaselineRow, BundleRow, DeviceRow, EvidenceRow, MemberRow, ServedRow, VerdictRow
+from edgeopt_fleet.store.tables import (
+    ArmStartRow,
+    BaselineRow,
+    BundleRow,
+    DeviceRow,
+    EvidenceRow,
+    MemberRow,
+    ServedRow,
+    VerdictRow,
+)
 from edgeopt_fleet.totals import Layout
 
-__all__ = ["CODE", "MOST_CONTROLS", "forget_baseline", "gather_evidence", "store_verdict", "take_baseline"]
+__all__ = [
+    "CODE",
+    "MOST_CONTROLS",
+    "forget_baseline",
+    "gather_evidence",
+    "store_verdict",
+    "take_arm_starts",
+    "take_baseline",
+]
 
 CODE = "gate-1"  # raised whenever the same evidence may be judged otherwise; a replay names the difference
 MOST_CONTROLS = 1000  # more make no comparison surer
@@ -63,7 +80,7 @@ _NOTHING: _Totals = (0, 0, b"")
 
 def take_baseline(session: Session, rollout: str) -> None:
     """Copy what the devices served so far that the next wave will be compared by; an earlier copy is replaced."""
-    forget_baseline(session, rollout)
+    session.execute(delete(BaselineRow).where(col(BaselineRow.rollout) == rollout))
     columns = ["rollout", "device", "bundle", "rows", "errors", "counts"]
     copied = [*map(col, (ServedRow.device, ServedRow.bundle, *_values(ServedRow)))]
     own = and_(col(MemberRow.device) == col(ServedRow.device), col(MemberRow.bundle) == col(ServedRow.bundle))
@@ -82,8 +99,17 @@ def take_baseline(session: Session, rollout: str) -> None:
 
 
 def forget_baseline(session: Session, rollout: str) -> None:
-    """Delete the copy that belongs to ``rollout``."""
-    session.execute(delete(BaselineRow).where(col(BaselineRow.rollout) == rollout))
+    """Delete the copies that belong to ``rollout``."""
+    for table in (BaselineRow, ArmStartRow):
+        session.execute(delete(table).where(col(table.rollout) == rollout))
+
+
+def take_arm_starts(session: Session, record: Rollout) -> None:
+    """Copy what the devices of the current wave served so far on the bundle of their arm."""
+    own = and_(col(MemberRow.device) == col(ServedRow.device), col(MemberRow.bundle) == col(ServedRow.bundle))
+    copied = select(literal(record.name), *map(col, (ServedRow.device, *_values(ServedRow)))).join(MemberRow, own)
+    copied = copied.where(col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave)
+    session.execute(insert(ArmStartRow).from_select(["rollout", "device", "rows", "errors", "counts"], copied))
 
 
 def _sample(session: Session, rollout: str) -> list[str]:
@@ -105,28 +131,28 @@ def _sample(session: Session, rollout: str) -> list[str]:
     return [device for line in chosen for _, device in line]
 
 
-def gather_evidence(session: Session, record: Rollout, now: float) -> Evidence:
-    """Return what the gate needs to judge the current wave of ``record``; nothing is written.
+def gather_evidence(session: Session, record: Rollout, now: float, arm: str = "") -> Evidence:
+    """Return what the gate needs to judge the current wave of ``record``, or one arm of it; nothing is written.
 
     While nobody of the wave serves the new bundle there is nothing to compare, and no totals are read. A device that
     bakes serves it already: what harms is found then, not a day later.
     """
-    members = _members(session, record)
+    members = _members(session, record, arm)
     serving = any(member.outcome is not None or member.state == DeviceState.BAKING for member in members)
     reader = _Reader(session)
     wave = (
-        _wave_group(session, record, members, reader)
+        _wave_group(session, record, members, reader, arm)
         if serving
         else _empty_group([(m.device, m.hardware) for m in members])
     )
-    controls = _control_group(session, record, reader) if serving else _empty_group([])
+    controls = _control_group(session, record, reader, arm) if serving else _empty_group([])
     classes = tuple(sorted({*wave.hardware, *controls.hardware}))
-    looks = _looks(session, record)
+    looks = _looks(session, record, arm)
     began = record.wave_started_at + record.policy.initial_delay_seconds
-    tally, overall, failures = _tallies(session, record)
+    tally, overall, failures = _tallies(session, record, arm)
     return Evidence(
         wave=record.wave,
-        waves=len(record.waves),
+        waves=len(record.waves) * len(arms_of(record)),  # each arm of each wave has its share of the error
         members=len(members),
         age_seconds=now - record.step_started_at,
         silent_seconds=max(now - (looks[-1].at if looks else began), 0.0),
@@ -203,19 +229,25 @@ def _difference(later: Sequence[_Totals | None], earlier: Sequence[_Totals | Non
     return table[:, 0], table[:, 1]
 
 
-def _members(session: Session, record: Rollout) -> Sequence[Row[Any]]:
+def _of_arm(arm: str) -> tuple[Any, ...]:
+    """Return the condition that a member belongs to ``arm``; none when there are no two."""
+    return (col(MemberRow.arm) == arm,) if arm else ()
+
+
+def _members(session: Session, record: Rollout, arm: str) -> Sequence[Row[Any]]:
     """Return the members of the current wave, in the order of their names."""
     member, device = MemberRow, DeviceRow
     columns = (member.device, member.bundle, member.previous, member.state, member.outcome, member.held)
     query = select(*map(col, columns), *map(col, (device.online, device.hardware, device.gauges)))
-    mine = (col(member.rollout) == record.name, col(member.wave) == record.wave, col(member.taken).is_(False))
-    query = query.join(device, col(device.id) == col(member.device)).where(*mine).order_by(col(member.device))
+    mine = (col(member.rollout) == record.name, col(member.wave) == record.wave, *_of_arm(arm))
+    query = query.join(device, col(device.id) == col(member.device)).where(*mine)
+    query = query.where(col(member.taken).is_(False)).order_by(col(member.device))
     return session.execute(query).all()
 
 
-def _wave_group(session: Session, record: Rollout, members: Sequence[Row[Any]], reader: _Reader) -> _Group:
+def _wave_group(session: Session, record: Rollout, members: Sequence[Row[Any]], reader: _Reader, arm: str) -> _Group:
     """Return the wave's devices: what each served on the new bundle since, against all that it served on the old."""
-    of_wave = (col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave)
+    of_wave = (col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave, *_of_arm(arm))
     either = or_(col(ServedRow.bundle) == col(MemberRow.bundle), col(ServedRow.bundle) == col(MemberRow.previous))
     served = _totals(session, ServedRow, and_(col(MemberRow.device) == col(ServedRow.device), either), of_wave)
     copied = and_(col(MemberRow.device) == col(BaselineRow.device), col(BaselineRow.bundle) == col(MemberRow.bundle))
@@ -253,10 +285,11 @@ def _empty_group(devices: Sequence[tuple[str, str]]) -> _Group:
     return _Group(names, hardware, before, after, answered, nothing, np.zeros_like(nothing))
 
 
-def _control_group(session: Session, record: Rollout, reader: _Reader) -> _Group:
+def _control_group(session: Session, record: Rollout, reader: _Reader, arm: str) -> _Group:
     """Return devices outside the wave, each on the bundle that it served most since the wave began.
 
-    Devices of earlier waves are among them: they ran the new bundle before and after.
+    Devices of earlier waves are among them: they ran the new bundle before and after. Of an arm's wave so are the
+    devices of the other arm when that is what they ran already.
     """
     same = and_(col(ServedRow.device) == col(BaselineRow.device), col(ServedRow.bundle) == col(BaselineRow.bundle))
     then, now = BaselineRow, ServedRow
@@ -265,6 +298,7 @@ def _control_group(session: Session, record: Rollout, reader: _Reader) -> _Group
         col(MemberRow.rollout) == record.name,
         col(MemberRow.wave) == record.wave,
         col(MemberRow.device) == col(then.device),
+        *([or_(*_of_arm(arm), col(MemberRow.previous).is_distinct_from(col(MemberRow.bundle)))] if arm else []),
     )
     columns = (then.device, then.bundle, DeviceRow.hardware, *_values(then), *_values(now))
     query = select(*map(col, columns)).join(now, same).join(DeviceRow, col(DeviceRow.id) == col(then.device))
@@ -312,19 +346,21 @@ def _exposed(members: Sequence[Row[Any]], devices: Devices, answered: Integers) 
     )
 
 
-def _looks(session: Session, record: Rollout) -> Sequence[Row[Any]]:
+def _looks(session: Session, record: Rollout, arm: str) -> Sequence[Row[Any]]:
     """Return the looks of the current wave that compared something, oldest first."""
     query = select(col(EvidenceRow.look), col(EvidenceRow.at)).where(
         col(EvidenceRow.rollout) == record.name,
         col(EvidenceRow.wave) == record.wave,
+        col(EvidenceRow.arm) == arm,
         col(EvidenceRow.look).is_not(None),
     )
     return session.execute(query.order_by(col(EvidenceRow.id))).all()
 
 
-def _tallies(session: Session, record: Rollout) -> tuple[Tally, Tally, tuple[tuple[str, int], ...]]:
+def _tallies(session: Session, record: Rollout, arm: str) -> tuple[Tally, Tally, tuple[tuple[str, int], ...]]:
     """Return how many executed and failed, in the wave and over all, and the failed ones' commonest words."""
-    mine = (col(MemberRow.rollout) == record.name, col(MemberRow.taken).is_(False), col(MemberRow.outcome).is_not(None))
+    mine = (col(MemberRow.rollout) == record.name, col(MemberRow.taken).is_(False), *_of_arm(arm))
+    mine = (*mine, col(MemberRow.outcome).is_not(None))
     grouped = select(col(MemberRow.wave), col(MemberRow.outcome), func.count()).where(*mine)
     counted = session.execute(grouped.group_by(col(MemberRow.wave), col(MemberRow.outcome))).all()
     tallies = []
@@ -340,15 +376,15 @@ def _tallies(session: Session, record: Rollout) -> tuple[Tally, Tally, tuple[tup
     return tallies[0], tallies[1], tuple((text, n) for text, n in session.execute(words))
 
 
-def store_verdict(session: Session, record: Rollout, evidence: Evidence, verdict: Verdict, now: float) -> None:
+def store_verdict(
+    session: Session, record: Rollout, evidence: Evidence, verdict: Verdict, now: float, arm: str = ""
+) -> None:
     """Store a look that compared something, with its evidence; and a verdict that is news, or that is a while old.
 
     A verdict is news when the decision or what its reasons are about changes.
     """
-    query = (
-        select(VerdictRow).where(col(VerdictRow.rollout) == record.name).order_by(col(VerdictRow.id).desc()).limit(1)
-    )
-    last = session.execute(query).scalars().first()
+    query = select(VerdictRow).where(col(VerdictRow.rollout) == record.name, col(VerdictRow.arm) == arm)
+    last = session.execute(query.order_by(col(VerdictRow.id).desc()).limit(1)).scalars().first()
     same = last is not None and (last.wave, tuple(last.key)) == (evidence.wave, verdict.key)
     news = last is None or not same or now - last.at >= _REPEAT_VERDICT_SECONDS
     if not news and not verdict.tested:
@@ -356,6 +392,7 @@ def store_verdict(session: Session, record: Rollout, evidence: Evidence, verdict
     kept = EvidenceRow(
         rollout=record.name,
         wave=evidence.wave,
+        arm=arm,
         at=now,
         look=verdict.look,
         code=CODE,
@@ -370,6 +407,7 @@ def store_verdict(session: Session, record: Rollout, evidence: Evidence, verdict
                 rollout=record.name,
                 at=now,
                 wave=evidence.wave,
+                arm=arm,
                 verdict=verdict.decision,
                 reasons=[reason.text for reason in verdict.reasons],
                 key=list(verdict.key),

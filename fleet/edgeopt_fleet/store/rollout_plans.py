@@ -9,7 +9,7 @@ Reading only, so that a dry run is the same plan, thrown away. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy
 from sqlmodel import Session, col, select
@@ -17,22 +17,35 @@ from tuf.api.metadata import Targets
 
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.problems import ConflictError, InvalidError, ProblemError
-from edgeopt_fleet.rollout import Candidate, Execution, Member, Place, Rollout, Tally, Wave, assign
+from edgeopt_fleet.rollout import (
+    Candidate,
+    Execution,
+    Member,
+    Place,
+    Rollout,
+    Tally,
+    Trial,
+    Wave,
+    assign,
+    draw_arms,
+    draw_members,
+)
 from edgeopt_fleet.store.bundles import find_bundle
 from edgeopt_fleet.store.cohorts import find_cohort
 from edgeopt_fleet.store.rollout_rows import known_bundles
-from edgeopt_fleet.store.tables import DeviceRow, MemberRow, RolloutRow
+from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow
 from edgeopt_fleet.tuf.metadata import bundles_of, parse
 from edgeopt_fleet.tuf.rows import newest
 
-__all__ = ["Plan", "Planned", "plan_rollout"]
+__all__ = ["Plan", "Planned", "plan_rollout", "title"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What an operator asks for; ``bundle`` is a digest or a unique prefix of one.
 
-    ``approval``: somebody must approve it before it starts.
+    ``trial``: two arms instead, whose bundles may be prefixes as well. ``rest``: only devices that do not run the
+    bundle. ``approval``: somebody must approve it before it starts.
     """
 
     name: str
@@ -41,6 +54,8 @@ class Plan:
     waves: tuple[Wave, ...]
     policy: Policy
     execution: Execution = field(default_factory=Execution)
+    trial: Trial | None = None
+    rest: bool = False
     allow_no_recall: bool = False  # also where the new bundle's signature does not permit the way back
     approval: bool = False
 
@@ -69,14 +84,20 @@ class _Device:
 
 def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Planned:
     """Return what ``plan`` would begin with. Raises a problem when bundle or cohort are not there."""
-    bundle = find_bundle(session, plan.bundle)
+    trial = None if plan.trial is None else _found(session, plan.trial)
+    bundle = find_bundle(session, plan.bundle if trial is None else trial.bundle_of("A"))
     devices = _devices(session, find_cohort(session, plan.cohort).devices)
+    if plan.rest:
+        devices = {name: device for name, device in devices.items() if device.running != bundle.digest}
     if not devices:
         raise InvalidError(f"the cohort {plan.cohort!r} has no device: there is nobody to roll out to")
-    places = assign(plan.name, {name: device.candidate for name, device in devices.items()}, plan.waves)
-    if not places:
-        raise InvalidError(f"no wave of {', '.join(map(str, plan.waves))} takes any device of {plan.cohort!r}")
-    members = tuple(_member(name, place, devices[name], bundle.digest) for name, place in places.items())
+    places, arms = _places(plan, devices)
+    members = tuple(
+        _member(name, place, devices[name], bundle.digest)
+        if trial is None
+        else replace(_member(name, place, devices[name], trial.bundle_of(arms[name])), arm=arms[name])
+        for name, place in places.items()
+    )
     record = Rollout(
         name=plan.name,
         bundle=bundle.digest,
@@ -84,6 +105,7 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
         waves=plan.waves,
         policy=plan.policy,
         execution=plan.execution,
+        trial=trial,
         approval=plan.approval,
         created_by=by,
         created_at=now,
@@ -93,21 +115,51 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
     problems: list[ProblemError] = []
     if session.get(RolloutRow, plan.name) is not None:
         problems.append(ConflictError(f"there is a rollout {plan.name!r} already; names are never used twice"))
-    short = bundle.digest[:12]
-    if not bundle.complete:
-        problems.append(ConflictError(f"bundle {short} is incomplete; publish it again: edgeopt publish DIR"))
-    elif bundle.counter is None:
-        problems.append(ConflictError(f"bundle {short} is not signed; devices would refuse it: edgeopt sign DIR"))
+    bundles = [bundle] if trial is None else [find_bundle(session, arm.bundle) for arm in trial.arms]
+    for needed in bundles:
+        short = needed.digest[:12]
+        if not needed.complete:
+            problems.append(ConflictError(f"bundle {short} is incomplete; publish it again: edgeopt publish DIR"))
+        elif needed.counter is None:
+            problems.append(ConflictError(f"bundle {short} is not signed; devices would refuse it: edgeopt sign DIR"))
     superseded, busy = _held(session, record, members)
-    one_way = None if plan.allow_no_recall or bundle.counter is None else _one_way(session, record, members)
+    signed = all(needed.counter is not None for needed in bundles)
+    one_way = None if plan.allow_no_recall or not signed else _one_way(session, members)
     return Planned(
         rollout=record,
-        bundle_name=f"{bundle.name} {bundle.version}",
+        bundle_name=" / ".join(map(title, bundles)),
         members=members,
         offline=frozenset(name for name in places if not devices[name].online),
         superseded=superseded,
         problems=tuple(problem for problem in (*problems, busy, one_way) if problem is not None),
     )
+
+
+def title(bundle: BundleRow) -> str:
+    """Return a bundle's name and version, as people know it."""
+    return f"{bundle.name} {bundle.version}"
+
+
+def _found(session: Session, trial: Trial) -> Trial:
+    """Return ``trial`` with whole digests."""
+    arms = tuple(replace(arm, bundle=find_bundle(session, arm.bundle).digest) for arm in trial.arms)
+    try:
+        return replace(trial, arms=arms)
+    except ValueError as error:
+        raise InvalidError(str(error)) from error
+
+
+def _places(plan: Plan, devices: Mapping[str, _Device]) -> tuple[dict[str, Place], dict[str, str]]:
+    """Return the place of each member, and its arm if there are two. Raises :class:`InvalidError` without any."""
+    hardware = {name: device.candidate.hardware for name, device in devices.items()}
+    chosen = devices if plan.trial is None else draw_members(plan.name, hardware, plan.trial)
+    places = assign(plan.name, {name: devices[name].candidate for name in chosen}, plan.waves)
+    if not places:
+        raise InvalidError(f"no wave of {', '.join(map(str, plan.waves))} takes any device of {plan.cohort!r}")
+    arms = {} if plan.trial is None else draw_arms(plan.name, places, hardware, plan.trial)
+    if plan.trial is not None and len(set(arms.values())) < len(plan.trial.arms):
+        raise InvalidError(f"two arms need a device each, and the waves take {len(places)} of {plan.cohort!r}")
+    return places, arms
 
 
 def _member(name: str, place: Place, device: _Device, bundle: str) -> Member:
@@ -156,25 +208,24 @@ def _held(session: Session, record: Rollout, members: Sequence[Member]) -> tuple
     return superseded, None
 
 
-def _one_way(session: Session, record: Rollout, members: Sequence[Member]) -> ConflictError | None:
+def _one_way(session: Session, members: Sequence[Member]) -> ConflictError | None:
     """Return which devices would reject the order back to what they run now.
 
     A device goes back to a bundle that was signed before only when the signature of what it runs names it.
     """
     signed = bundles_of(parse(Targets, newest(session, Targets.type)))
-    new = signed.get(record.bundle)
-    one_way: dict[str, list[str]] = {}
+    one_way: dict[tuple[str, str], list[str]] = {}
     for member in members:
         if member.previous is None or member.previous == member.bundle:
             continue
-        old = signed.get(member.previous)
+        new, old = signed.get(member.bundle), signed.get(member.previous)
         if new is None or old is None or (old.counter < new.counter and old.digest not in new.rollback):
-            one_way.setdefault(member.previous, []).append(member.device)
+            one_way.setdefault((member.previous, member.bundle), []).append(member.device)
     if not one_way:
         return None
-    bundle, devices = max(one_way.items(), key=lambda item: (len(item[1]), item[0]))
+    (bundle, new_bundle), devices = max(one_way.items(), key=lambda item: (len(item[1]), item[0]))
     return ConflictError(
         f"{sum(map(len, one_way.values()))} devices could not be recalled ({devices[0]} runs {bundle[:12]}): "
-        f"bundle {record.bundle[:12]} was signed without permission to go back to it. Sign that: "
+        f"bundle {new_bundle[:12]} was signed without permission to go back to it. Sign that: "
         f"edgeopt sign DIR --allow-rollback {bundle[:12]}; or do without a recall: --no-recall"
     )

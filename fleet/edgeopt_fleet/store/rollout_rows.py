@@ -31,6 +31,7 @@ from edgeopt_fleet.rollout import (
     Sighting,
     State,
     Tally,
+    Trial,
     Wave,
     is_settled,
     wanted,
@@ -76,6 +77,7 @@ def rollout_of(row: RolloutRow) -> Rollout:
         waves=tuple(Wave.parse(wave) for wave in row.waves),
         policy=msgspec.convert(row.policy, Policy),
         execution=msgspec.convert(row.execution, Execution),
+        trial=None if row.trial is None else msgspec.convert(row.trial, Trial),
         created_at=row.created_at,
         updated_at=row.updated_at,
         state=State(row.state),
@@ -86,6 +88,8 @@ def rollout_of(row: RolloutRow) -> Rollout:
         pacing=msgspec.convert(row.pacing, Pacing),
         tally=Tally(row.tally),
         reason=row.reason,
+        fault=row.fault,
+        kept=row.kept,
         approval=row.approval,
         created_by=row.created_by,
         approved_by=row.approved_by,
@@ -98,13 +102,14 @@ def save_rollout(session: Session, record: Rollout, row: RolloutRow | None) -> R
     values = {
         name: getattr(record, name)
         for name in (
-            *("bundle", "cohort", "wave", "started_at", "wave_started_at", "step_started_at", "reason", "approval"),
-            *("created_by", "approved_by", "approval_reason", "created_at", "updated_at"),
+            *("bundle", "cohort", "wave", "started_at", "wave_started_at", "step_started_at", "reason", "fault"),
+            *("kept", "approval", "created_by", "approved_by", "approval_reason", "created_at", "updated_at"),
         )
     } | {
         "waves": [str(wave) for wave in record.waves],
         "policy": msgspec.to_builtins(record.policy),
         "execution": msgspec.to_builtins(record.execution),
+        "trial": None if record.trial is None else msgspec.to_builtins(record.trial),
         "state": str(record.state),
         "pacing": msgspec.to_builtins(record.pacing),
         "tally": dict(record.tally.counts),

@@ -20,7 +20,7 @@ from sqlalchemy import Select
 from sqlmodel import Session, col, select, update
 
 from edgeopt_fleet.acting import current_actor
-from edgeopt_fleet.gate import Decision, Verdict, judge
+from edgeopt_fleet.gate import Decision, Verdict, judge, together
 from edgeopt_fleet.problems import ConflictError
 from edgeopt_fleet.rollout import (
     Command,
@@ -30,12 +30,15 @@ from edgeopt_fleet.rollout import (
     Rollout,
     State,
     allowed_offers,
+    arms_of,
+    at_fault,
     event_of,
     excuse,
     give_up_to_another,
     has_executed,
     inherit,
     is_look_due,
+    keeps_confirmed,
     look_pause,
     observe,
     offer,
@@ -51,7 +54,13 @@ from edgeopt_fleet.store.audit import Change as AuditChange
 from edgeopt_fleet.store.audit import append
 from edgeopt_fleet.store.changes import newest_change, next_change
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.evidence import forget_baseline, gather_evidence, store_verdict, take_baseline
+from edgeopt_fleet.store.evidence import (
+    forget_baseline,
+    gather_evidence,
+    store_verdict,
+    take_arm_starts,
+    take_baseline,
+)
 from edgeopt_fleet.store.rollout_plans import Plan, Planned, plan_rollout
 from edgeopt_fleet.store.rollout_reports import RolloutReport, report_of, summaries
 from edgeopt_fleet.store.rollout_rows import (
@@ -182,6 +191,7 @@ class _Turn:
         self._before = record
         self._changed: set[str] = set()
         self._judged = False
+        self._harmful = ""  # arms that the gate found harmful at this turn
         self._told: list[tuple[Rollout, Event]] = []
 
     @classmethod
@@ -211,9 +221,13 @@ class _Turn:
         row = self._row
         if not is_look_due(self.record, row.next_look_at, self._now, early=row.looked_early):
             return None
-        evidence = gather_evidence(self._session, self.record, self._now)
-        verdict = judge(evidence, self.record.policy)
-        store_verdict(self._session, self.record, evidence, verdict, self._now)
+        verdicts = {}
+        for arm in arms_of(self.record):
+            evidence = gather_evidence(self._session, self.record, self._now, arm)
+            verdicts[arm] = judge(evidence, self.record.policy)
+            store_verdict(self._session, self.record, evidence, verdicts[arm], self._now, arm)
+        self._harmful = "".join(arm for arm, one in verdicts.items() if one.decision is Decision.ROLL_BACK)
+        verdict = verdicts[""] if "" in verdicts else together(verdicts)
         if verdict.tested:  # one that found nothing to compare costs little and decided nothing: again at the next turn
             row.next_look_at = self._now + look_pause(self.record, self._now)
             row.looked_early = not has_executed(self.record)
@@ -226,16 +240,19 @@ class _Turn:
             event = event_of(self.record, verdict, self._now)
             if event is None:
                 break
-            words = overrun(self.record) if event is Event.TOO_MANY_FAILED else ""
-            if verdict is not None and verdict.decision is Decision.ROLL_BACK and not words:
-                words = verdict.reasons[0].text
-            self.take(event, words)
+            words, fault = "", ""
+            if event is Event.TOO_MANY_FAILED:
+                words, fault = overrun(self.record), at_fault(self.record)
+            elif event is Event.WAVE_FAILED and verdict is not None:
+                words, fault = verdict.reasons[0].text, self._harmful
+            self.take(event, words, fault)
             verdict = None
         self._offer()
 
-    def take(self, event: Event, reason: str = "") -> None:
+    def take(self, event: Event, reason: str = "", fault: str = "") -> None:
         """Take one step and do what it asks for. Raises :class:`IllegalTransitionError`."""
-        self.record, commands = step(replace(self.record, reason=reason), event, self._now)
+        told = replace(self.record, reason=reason, fault=fault or self.record.fault)
+        self.record, commands = step(told, event, self._now)
         self._told.append((self.record, event))
         for command in commands:
             if command is Command.CLAIM:
@@ -244,10 +261,12 @@ class _Turn:
                 self._row.next_look_at = self._now + self.record.policy.initial_delay_seconds
                 self._offer()
                 take_baseline(self._session, self.record.name)
+                if self.record.trial is not None:
+                    take_arm_starts(self._session, self.record)
             elif command is Command.RELEASE:
                 self._release()
             else:
-                self._withdraw(keep_confirmed=command is Command.WITHDRAW_UNCONFIRMED)
+                self._withdraw(command)
 
     def end(self) -> set[str]:
         """Write the rollout, tell of its steps, and return the devices whose desired state changed."""
@@ -319,10 +338,13 @@ class _Turn:
             taken |= {member.device: member for member in theirs}
         return taken
 
-    def _withdraw(self, *, keep_confirmed: bool) -> None:
+    def _withdraw(self, command: Command) -> None:
         exposed = select(MemberRow).where(MemberRow.rollout == self.record.name, col(MemberRow.attempt) > 0)
         self._save(
-            [(member, withdraw(member, keep_confirmed=keep_confirmed)) for member in members(self._session, exposed)]
+            [
+                (member, withdraw(member, keep_confirmed=keeps_confirmed(self.record, member, command)))
+                for member in members(self._session, exposed)
+            ]
         )
 
     def _release(self) -> None:

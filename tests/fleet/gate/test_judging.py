@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeopt_fleet.gate import (
+    METRICS,
     Criterion,
     Decision,
     Look,
@@ -306,7 +307,7 @@ def test_false_alarms_are_rare_and_large_falls_are_found() -> None:
     assert 30 == sum(rolls_back(0.25) for _ in range(30))
 
 
-CHANGES = st.dictionaries(st.sampled_from(list(Metric)), st.tuples(st.floats(-3, 3), st.floats(0, 1)))
+CHANGES = st.dictionaries(st.sampled_from(METRICS), st.tuples(st.floats(-3, 3), st.floats(0, 1)))
 TOLD = st.builds(
     Told,
     name=st.text("abc", min_size=1, max_size=3),
@@ -332,7 +333,7 @@ TOLD = st.builds(
         failure_limit=st.integers(0, 2),
         count=st.integers(1, 3),
         inconclusive_limit=st.sampled_from([None, 0, 2]),
-        dry_run=st.sampled_from([(), tuple(Metric)]),
+        dry_run=st.sampled_from([(), METRICS]),
     ),
     age=st.sampled_from([0.0, 1e6]),
 )

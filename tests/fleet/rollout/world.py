@@ -20,7 +20,9 @@ from edgeopt_contract.windows import Window
 from edgeopt_fleet.gate import Criterion, Decision, Outcome, Policy, Reason, Verdict
 from edgeopt_fleet.rollout import (
     ACTIVE,
+    ARMS,
     TRANSITIONS,
+    Arm,
     Candidate,
     Command,
     Count,
@@ -35,14 +37,20 @@ from edgeopt_fleet.rollout import (
     State,
     Tally,
     Threshold,
+    Trial,
     Wave,
     allowed_offers,
+    arms_of,
     assign,
+    at_fault,
+    draw_arms,
+    draw_members,
     event_of,
     excuse,
     give_up_to_another,
     inherit,
     is_settled,
+    keeps_confirmed,
     observe,
     offer,
     offered,
@@ -172,17 +180,20 @@ class World:
         ]
         if taken:
             return False
-        places = assign(
-            plan.name, {d.name: Candidate(tags=d.tags, hardware=d.hardware) for d in self.devices.values()}, plan.waves
-        )
-        if not places:
+        trial, hardware = plan.trial, {d.name: d.hardware for d in self.devices.values()}
+        chosen = list(hardware) if trial is None else draw_members(plan.name, hardware, trial)
+        candidates = {name: Candidate(tags=self.devices[name].tags, hardware=hardware[name]) for name in chosen}
+        places = assign(plan.name, candidates, plan.waves)
+        arms = dict.fromkeys(places, "") if trial is None else draw_arms(plan.name, places, hardware, trial)
+        if not places or (trial is not None and len(set(arms.values())) < len(ARMS)):
             return False
         members = {
             name: Member(
                 device=name,
                 wave=place.wave,
                 place=place.place,
-                bundle=plan.bundle,
+                bundle=plan.bundle if trial is None else trial.bundle_of(arms[name]),
+                arm=arms[name],
                 previous=self.devices[name].running,
                 running=self.devices[name].running,
                 online=self.devices[name].online,
@@ -196,6 +207,7 @@ class World:
             waves=plan.waves,
             policy=plan.policy,
             execution=plan.execution,
+            trial=trial,
             approval=plan.approval,
             created_at=self.now,
             updated_at=self.now,
@@ -225,9 +237,14 @@ class World:
         """Let the worker look once."""
         self._hear(run)
         run.record = excuse(run.record, self.now)
-        if run.record.state not in (State.RUNNING, State.PAUSED):
+        if run.record.state not in (State.RUNNING, State.PAUSED, State.OBSERVING):
             verdict = None
         self._go_on(run, verdict)
+        record = run.record
+        if record.state is State.OBSERVING and record.trial is not None:
+            rows = [self.random.choice([0, 10**6]) for _ in ARMS]
+            if record.trial.is_over(self.now - record.step_started_at, rows):
+                self._take(run, Event.OBSERVED)
         self._done()
 
     def report(self, name: str, state: DeviceState, *, lie: bool = False) -> None:
@@ -271,7 +288,7 @@ class World:
             if seen.attempt == member.attempt and not seen.again:
                 assert seen == observe(seen, self.devices[name].sighting, terms, self.now), "twice is once"
             if member.outcome is not Outcome.CONFIRMED and seen.outcome is Outcome.CONFIRMED:
-                assert self.devices[name].running == run.record.bundle, "only who runs it is a success"
+                assert self.devices[name].running == member.bundle, "only who runs it is a success"
             self._move(run, [(member, time_out(seen, terms, self.now))])
 
     def _go_on(self, run: Run, verdict: Verdict | None) -> None:
@@ -280,13 +297,16 @@ class World:
             if event is None:
                 break
             assert (run.record.state, event) in TRANSITIONS
-            self._take(run, event)
+            fault = at_fault(run.record) if event is Event.TOO_MANY_FAILED else ""
+            if event is Event.WAVE_FAILED:
+                fault = self.random.choice([*arms_of(run.record), "".join(arms_of(run.record))])
+            self._take(run, event, fault)
             verdict = None
         self._offer(run)
 
-    def _take(self, run: Run, event: Event) -> None:
+    def _take(self, run: Run, event: Event, fault: str = "") -> None:
         before = run.record.state
-        run.record, commands = step(run.record, event, self.now)
+        run.record, commands = step(replace(run.record, fault=fault or run.record.fault), event, self.now)
         self.seen[f"{before} {event}"] += 1
         run.touched = True
         assert before in ACTIVE, "terminal is terminal"
@@ -296,8 +316,13 @@ class World:
             elif command is Command.EXPOSE_WAVE:
                 self._offer(run)
             elif command is not Command.RELEASE:
-                keep = command is Command.WITHDRAW_UNCONFIRMED
-                self._move(run, [(m, withdraw(m, keep_confirmed=keep)) for m in list(run.members.values())])
+                self._move(
+                    run,
+                    [
+                        (m, withdraw(m, keep_confirmed=keeps_confirmed(run.record, m, command)))
+                        for m in list(run.members.values())
+                    ],
+                )
 
     def _offer(self, run: Run) -> None:
         allowed = allowed_offers(run.record, self.now)
@@ -378,7 +403,12 @@ class World:
                 assert member.wave <= record.wave, "no wave before its turn"
                 assert record.started_at, "nobody is exposed before the start"
             assert member.withdrawn or member.attempt <= record.execution.retries + 1
-            if name in wants and record.state in (State.ROLLING_BACK, State.ROLLED_BACK):
+            if record.trial is not None:
+                assert member.bundle == record.trial.bundle_of(member.arm), "an arm has one bundle"
+            spared = len(record.fault) == 1 and member.arm not in record.fault and not member.withdrawn
+            if spared and name in wants and record.state in (State.ROLLING_BACK, State.ROLLED_BACK):
+                assert member.outcome is not None, "of the arm that is not at fault only who confirmed stays"
+            elif name in wants and record.state in (State.ROLLING_BACK, State.ROLLED_BACK):
                 assert member.withdrawn
                 assert wants[name].bundle == member.previous
             if name in wants and record.state is State.CANCELLED:
@@ -406,6 +436,7 @@ class Plan:
     waves: tuple[Wave, ...]
     policy: Policy
     execution: Execution
+    trial: Trial | None
     approval: bool
 
 
@@ -452,4 +483,15 @@ def draw_plan(draw: random.Random, name: str) -> Plan:
     )
     waves = tuple(Wave.parse(wave) for wave in draw.choice(_WAVES))
     bundle = name.encode().hex().ljust(64, "f")
-    return Plan(name=name, bundle=bundle, waves=waves, policy=policy, execution=execution, approval=draw.random() < 0.2)
+    shares = draw.choice([(50, 50), (30, 30), (90, 10)])
+    other = draw.choice([OLD, (name + "b").encode().hex().ljust(64, "f")])
+    arms = tuple(Arm(bundle=one, percent=share) for one, share in zip((bundle, other), shares, strict=True))
+    return Plan(
+        name=name,
+        bundle=bundle,
+        waves=waves,
+        policy=policy,
+        execution=execution,
+        trial=draw.choice([None, Trial(arms=arms, observe_seconds=draw.choice([5.0, 700.0]))]),
+        approval=draw.random() < 0.2,
+    )

@@ -13,7 +13,15 @@ from sqlmodel import AutoString, SQLModel
 from edgeopt_fleet.store.tables.devices import CertificateRow, CohortRow, DeviceRow
 from edgeopt_fleet.store.tables.keeping import AnswerRow, ChangeRow, DraftRow, LeaseRow, MetadataRow
 from edgeopt_fleet.store.tables.people import ApiKeyRow, AuditHeadRow, AuditRow, TokenRow, UserRow
-from edgeopt_fleet.store.tables.rollouts import BaselineRow, BundleRow, EvidenceRow, MemberRow, RolloutRow, VerdictRow
+from edgeopt_fleet.store.tables.rollouts import (
+    ArmStartRow,
+    BaselineRow,
+    BundleRow,
+    EvidenceRow,
+    MemberRow,
+    RolloutRow,
+    VerdictRow,
+)
 from edgeopt_fleet.store.tables.telemetry import (
     AlertRow,
     DriftRow,
@@ -28,6 +36,7 @@ __all__ = [
     "AlertRow",
     "AnswerRow",
     "ApiKeyRow",
+    "ArmStartRow",
     "AuditHeadRow",
     "AuditRow",
     "BaselineRow",

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-__all__ = ["BaselineRow", "BundleRow", "EvidenceRow", "MemberRow", "RolloutRow", "VerdictRow"]
+__all__ = ["ArmStartRow", "BaselineRow", "BundleRow", "EvidenceRow", "MemberRow", "RolloutRow", "VerdictRow"]
 
 
 class BundleRow(SQLModel, table=True):
@@ -28,7 +28,7 @@ class BundleRow(SQLModel, table=True):
 class RolloutRow(SQLModel, table=True):
     """A rollout without its members; ``settled`` when nothing more can come of it.
 
-    ``execution``, ``pacing`` and ``tally`` are records of :mod:`edgeopt_fleet.rollout`. Reports with a change number up
+    ``execution``, ``trial``, ``pacing`` and ``tally`` are records of :mod:`edgeopt_fleet.rollout`. Reports with a change number up
     to ``seen`` have been looked at.
     """
 
@@ -40,6 +40,7 @@ class RolloutRow(SQLModel, table=True):
     waves: list[str] = Field(sa_column=Column(JSON, nullable=False))
     policy: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     execution: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    trial: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
     state: str = Field(index=True)
     wave: int
     started_at: float
@@ -48,6 +49,8 @@ class RolloutRow(SQLModel, table=True):
     pacing: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     tally: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
     reason: str
+    fault: str
+    kept: str
     approval: bool
     created_by: str
     approved_by: str
@@ -83,6 +86,7 @@ class MemberRow(SQLModel, table=True):
     wave: int
     place: int
     bundle: str
+    arm: str
     previous: str | None
     distrusted: str | None
     attempt: int
@@ -115,8 +119,20 @@ class BaselineRow(SQLModel, table=True):
     counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # see edgeopt_fleet.totals
 
 
+class ArmStartRow(SQLModel, table=True):
+    """A copy of what a device of a rollout with two arms had served on its arm's bundle when its wave was exposed."""
+
+    __tablename__ = "arm_start"
+
+    rollout: str = Field(primary_key=True)
+    device: str = Field(primary_key=True)
+    rows: int
+    errors: int
+    counts: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # see edgeopt_fleet.totals
+
+
 class VerdictRow(SQLModel, table=True):
-    """One verdict of the gate that was news."""
+    """One verdict of the gate that was news; on one ``arm``, if there are two."""
 
     __tablename__ = "verdict"
 
@@ -124,6 +140,7 @@ class VerdictRow(SQLModel, table=True):
     rollout: str = Field(index=True)
     at: float
     wave: int
+    arm: str
     verdict: str
     reasons: list[str] = Field(sa_column=Column(JSON, nullable=False))
     key: list[str] = Field(sa_column=Column(JSON, nullable=False))
@@ -132,7 +149,8 @@ class VerdictRow(SQLModel, table=True):
 class EvidenceRow(SQLModel, table=True):
     """What one look of the gate was told, and what it said: from it the verdict is computed again, byte for byte.
 
-    ``look`` is what it came to, if it compared anything; ``code`` names the rules that judged.
+    ``look`` is what it came to, if it compared anything; ``code`` names the rules that judged. ``arm`` is the one that
+    was looked at, or ``B-A`` when both arms were compared with each other.
     """
 
     __tablename__ = "evidence"
@@ -140,6 +158,7 @@ class EvidenceRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     rollout: str = Field(index=True)
     wave: int
+    arm: str
     at: float
     look: str | None
     code: str

@@ -57,6 +57,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_api_key_person"), "api_key", ["person"], unique=False)
     op.create_table(
+        "arm_start",
+        sa.Column("rollout", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout", "device"),
+    )
+    op.create_table(
         "audit",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -201,6 +210,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("rollout", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("wave", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("arm", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("look", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("code", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -230,6 +240,7 @@ def upgrade() -> None:
         sa.Column("wave", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("place", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("arm", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("previous", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("distrusted", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -292,6 +303,7 @@ def upgrade() -> None:
         sa.Column("waves", sa.JSON(), nullable=False),
         sa.Column("policy", sa.JSON(), nullable=False),
         sa.Column("execution", sa.JSON(), nullable=False),
+        sa.Column("trial", sa.JSON(), nullable=True),
         sa.Column("state", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("wave", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
@@ -300,6 +312,8 @@ def upgrade() -> None:
         sa.Column("pacing", sa.JSON(), nullable=False),
         sa.Column("tally", sa.JSON(), nullable=False),
         sa.Column("reason", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("fault", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("kept", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("approval", sa.Boolean(), nullable=False),
         sa.Column("created_by", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("approved_by", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -371,6 +385,7 @@ def upgrade() -> None:
         sa.Column("rollout", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("wave", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("arm", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("verdict", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("reasons", sa.JSON(), nullable=False),
         sa.Column("key", sa.JSON(), nullable=False),
@@ -445,6 +460,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_audit_operation"), table_name="audit")
     op.drop_index(op.f("ix_audit_actor"), table_name="audit")
     op.drop_table("audit")
+    op.drop_table("arm_start")
     op.drop_index(op.f("ix_api_key_person"), table_name="api_key")
     op.drop_table("api_key")
     op.drop_index(op.f("ix_answer_created_at"), table_name="answer")
