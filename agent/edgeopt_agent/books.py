@@ -25,11 +25,13 @@ from edgeopt_agent.log import log_event
 from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
 from edgeopt_agent.slots import Installed
 from edgeopt_agent.spool import Spool
+from edgeopt_contract.agreement import class_feature, shadow_features
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, MessageError, StorageError
 from edgeopt_contract.features import ReferenceProfile
 from edgeopt_contract.manifest import Role
 from edgeopt_contract.topics import Channel
+from edgeopt_contract.values import digest_of
 
 __all__ = ["Books", "layout_of"]
 
@@ -52,12 +54,15 @@ class Books:
         self._marks = _read_marks(spool)
         self._take_up(sorted(path.name for path in self._directory.glob("*")))
 
-    def open(self, installed: Installed) -> Counts:
+    def open(self, installed: Installed, shadow: str = "") -> Counts:
         """Return the counts of the bundle in a slot, as they were left, or new ones in memory.
 
-        Raises :class:`BundleError` when its profile cannot be read, :class:`StorageError` when there is no memory.
+        ``shadow`` is the job of a shadow: each has counts of its own. Raises :class:`BundleError` when its profile
+        cannot be read, :class:`StorageError` when there is no memory.
         """
-        path, layout = self._directory / f"{installed.digest[:16]}.{installed.directory.name}", layout_of(installed)
+        layout = layout_of(installed, shadow)
+        place = f"{installed.directory.name}-{digest_of(shadow.encode())[:8]}" if shadow else installed.directory.name
+        path = self._directory / f"{installed.digest[:16]}.{place}"
         if retired := self._retired.pop(path.name, None):
             retired.close()
         try:
@@ -101,14 +106,16 @@ class Books:
         self._keeps = True
         return True
 
-    def tell_all(self, current: Counts | None) -> None:
+    def tell_all(self, current: Counts | None, beside: Counts | None = None) -> None:
         """Tell what ``current`` and the bundles that answer no more have counted, while the spool has room.
 
-        What was told of the latter is removed.
+        What was told of the latter is removed. ``beside`` is a challenger, of which an empty window is not told.
         """
         self._take_up(sorted(self._unread))
         if current and not self._spool.is_full:
             self.tell(current)
+        if beside and not self._spool.is_full:
+            self.tell(beside, if_empty=False)
         for name, counts in list(self._retired.items()):
             if self._spool.is_full or not self.tell(counts, if_empty=False):
                 return
@@ -182,23 +189,29 @@ class Books:
         marks = {name: mark for name, mark in self._marks.items() if name in names} | {counts.path.name: window.mark}
         with self._spool.transaction():
             self._spool.append(
-                Channel.TELEMETRY, lambda s, n: window.telemetry(s, n, gauges=gauges, with_cells=with_cells)
+                Channel.TELEMETRY,
+                lambda s, n: window.telemetry(s, n, gauges=gauges, notes=counts.notes, with_cells=with_cells),
             )
             self._spool.set_meta(_MARKS, write_marks(marks))
         self._marks = marks
 
 
-def layout_of(installed: Installed) -> Layout:
-    """Return what there is to count of a bundle. Raises :class:`BundleError` when its profile cannot be read."""
+def layout_of(installed: Installed, shadow: str = "") -> Layout:
+    """Return what there is to count of a bundle, or of the challenger of the job ``shadow``.
+
+    Raises :class:`BundleError` when its profile cannot be read, or counts something under a name of ours.
+    """
     try:
         profile = decode(ReferenceProfile, installed.path_with(Role.PROFILE).read_bytes())
     except (OSError, MessageError) as error:
         raise BundleError(f"the profile of {installed.manifest.name} cannot be read: {error}") from error
-    return Layout(
-        bundle=installed.digest,
-        variant=installed.variant.name,
-        features=tuple((feature.spec.name, feature.spec.cells) for feature in profile.features),
-    )
+    features = tuple((feature.spec.name, feature.spec.cells) for feature in profile.features)
+    if shadow:
+        classes = class_feature(feature.spec for feature in profile.features)
+        features += shadow_features(classes.categories if classes else 0)
+        if len(dict(features)) < len(features):
+            raise BundleError(f"the profile of {installed.manifest.name} has a feature with a name that a shadow uses")
+    return Layout(bundle=installed.digest, variant=installed.variant.name, features=features, shadow=shadow)
 
 
 def _read_marks(spool: Spool) -> dict[str, Mark]:

@@ -18,13 +18,14 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
     Answer,
     Buffer,
+    Compare,
     Infer,
     Reply,
     Request,
@@ -86,12 +87,24 @@ class Channel:
 
     async def infer(self, tensors: Sequence[Tensor]) -> tuple[Reply, tuple[Tensor, ...]]:
         """Have the model run. Raises as :meth:`ask`."""
-        heads, data = heads_of(tensors), [tensor.data for tensor in tensors]
-        size = sum(head.size for head in heads)
-        if size <= _JOINED_BYTES:  # in one piece, which wakes the runner once
-            return await self._exchange([b"".join((encode_message(Infer(heads)), *data))])
+        heads = heads_of(tensors)
+        return await self._send(lambda at: Infer(heads, at), tensors)
+
+    async def compare(self, tensors: Sequence[Tensor], expected: Sequence[Tensor], microseconds: float) -> Reply:
+        """Have the model run and compared with the outputs ``expected``. Raises as :meth:`ask`."""
+        heads, others = heads_of(tensors), heads_of(expected)
+        reply, _ = await self._send(lambda at: Compare(heads, others, microseconds, at), (*tensors, *expected))
+        return reply
+
+    async def _send(
+        self, request: Callable[[int | None], Request], tensors: Sequence[Tensor]
+    ) -> tuple[Reply, tuple[Tensor, ...]]:
+        """Send ``request``, which is told where its tensors lie; ``None``: they follow it."""
+        data = [memoryview(tensor.data).cast("B") for tensor in tensors]
+        if sum(map(len, data)) <= _JOINED_BYTES:  # in one piece, which wakes the runner once
+            return await self._exchange([b"".join((encode_message(request(None)), *data))])
         at = self._shared.put(data) if self._shared else None
-        return await self._exchange([encode_message(Infer(heads, at)), *(data if at is None else ())])
+        return await self._exchange([encode_message(request(at)), *(data if at is None else ())])
 
     async def ask(self, request: Request) -> Reply:
         """Send a request without tensors and return the reply.

@@ -67,11 +67,12 @@ class DamagedCountsError(StorageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Whose counts these are, and the name and number of cells of each feature of its profile."""
+    """Whose counts these are, and the name and number of cells of each feature; ``shadow`` is the job of a shadow."""
 
     bundle: str
     variant: str
     features: tuple[tuple[str, int], ...]
+    shadow: str = ""
 
     @property
     def cells(self) -> int:
@@ -96,11 +97,12 @@ class Counts:
         self.epoch = description.epoch
         self.made = description.made
         self.gauges: dict[str, float] = {}  # what was measured of this bundle; not kept
+        self.notes: dict[str, str] = {}  # what its windows say besides; not kept
         self._offset = offset
         with storage_errors(path):
             self._file = memory or path.open("r+b", buffering=0)
         self.mapped = _place_of(memory) if memory else path
-        self._errors = self._read()[ERRORS]
+        self._own = {ERRORS: self._read()[ERRORS]}  # cells that the agent adds to, and no runner
 
     @classmethod
     def open(cls, path: Path, layout: Layout, boot: str) -> Counts:
@@ -148,10 +150,16 @@ class Counts:
         return cls(path, description, offset)
 
     def add_errors(self, count: int) -> None:
-        """Count inferences that got no answer. Raises :class:`StorageError`; then they are counted until the end."""
-        self._errors += count
+        """Count inferences that got no answer. Raises as :meth:`add`."""
+        self.add(ERRORS, count)
+
+    def add(self, index: int, count: int) -> None:
+        """Add to a cell that no runner adds to. Raises :class:`StorageError`; then it is counted until the end."""
+        if index not in self._own:
+            self._own[index] = self.cell(index)
+        self._own[index] += count
         with storage_errors(self.path):
-            os.pwrite(self._file.fileno(), array("q", [self._errors]).tobytes(), self._offset + _WORD * ERRORS)
+            os.pwrite(self._file.fileno(), array("q", [self._own[index]]).tobytes(), self._offset + _WORD * index)
 
     def snapshot(self) -> array[int]:
         """Return all cells as they are now. Raises :class:`StorageError`.
@@ -159,7 +167,8 @@ class Counts:
         In the middle of a request that may be a part of it; the rest is in the next snapshot.
         """
         cells = self._read()
-        cells[ERRORS] = self._errors
+        for index, count in list(self._own.items()):  # at once: another thread may add one
+            cells[index] = count
         return cells
 
     def cell(self, index: int) -> int:

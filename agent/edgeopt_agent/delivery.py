@@ -92,14 +92,14 @@ class Delivery:
 
     def manifest_bytes(self, bundle: str) -> bytes:
         """Return the manifest of ``bundle``, once fetched. Raises :class:`BundleError` when it is not there."""
-        data = self._incoming.read(bundle)
-        if data is None:
+        data = self._read(bundle)
+        if not data:
             raise BundleError(f"the manifest of {bundle[:12]} is not on the disk, or was damaged there: roll out again")
         return data
 
     def read(self, block: Block) -> bytes:
         """Return a block from the disk; empty when it is nowhere (the caller checks the hash)."""
-        return self._incoming.read(block.sha256) or self._read_from_slots(block.sha256)
+        return self._read(block.sha256)
 
     def clear(self) -> None:
         """Remove everything that was fetched. Raises :class:`StorageError`."""
@@ -108,7 +108,8 @@ class Delivery:
     async def _fetch(self, bundle: str, manifest_limit: int) -> DeliveryCounts:
         counts = DeliveryCounts()
         self._incoming.prepare()
-        if await asyncio.to_thread(self._incoming.read, bundle) is None:
+        self._places = await asyncio.to_thread(self._slots.block_places)
+        if not await asyncio.to_thread(self._read, bundle):
             manifest_alone = Wanted(bundle, manifest_limit, exact=False)
             await self._bring(Errand(bundle, [manifest_alone], self._incoming, counts))
         manifest = decode(Manifest, self.manifest_bytes(bundle))
@@ -153,7 +154,6 @@ class Delivery:
 
     def _plan(self, wanted: dict[str, Block], bundle: str, counts: DeliveryCounts) -> list[Block]:
         """Return the blocks that are nowhere on this device; forget blocks of other bundles."""
-        self._places = self._slots.block_places()
         missing = []
         self._incoming.keep_only({*wanted, bundle})
         for sha256, block in wanted.items():
@@ -164,6 +164,9 @@ class Delivery:
             else:
                 missing.append(block)
         return missing
+
+    def _read(self, sha256: str) -> bytes:
+        return self._incoming.read(sha256) or self._read_from_slots(sha256)
 
     def _read_from_slots(self, sha256: str) -> bytes:
         for place in self._places.get(sha256, ()):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeopt_agent.machine import available_memory, resident_memory
 
-__all__ = ["read_gauges"]
+__all__ = ["read_gauges", "read_strain"]
 
 _UNDER_VOLTAGE = 0x1  # of get_throttled: now; the same 16 bits higher: since boot
 _HELD_BACK = 0xE  # frequency capped, throttled, soft temperature limit
@@ -31,18 +31,22 @@ def read_gauges(data: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")
     ``temperature_celsius`` is the hottest zone; ``throttled`` is 1 while the CPU is held back, by heat or the supply,
     and ``under_voltage`` 1 when the supply was too weak at any time since boot.
     """
-    gauges = {"disk_free_bytes": float(shutil.disk_usage(data).free)}
-    available = available_memory(proc)
-    if available is not None:
-        gauges["memory_bytes"] = float(available)
+    gauges = {"disk_free_bytes": float(shutil.disk_usage(data).free), **read_strain(proc, sys)}
     for name, path in (("load", proc / "loadavg"), ("uptime_seconds", proc / "uptime")):
         words = _text(path).split()
         if words:
             gauges[name] = float(words[0])
+    return gauges | _memory(proc)
+
+
+def read_strain(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> dict[str, float]:
+    """Return only what may keep this machine from doing more: memory, temperature, throttling and supply."""
+    available = available_memory(proc)
+    gauges = {} if available is None else {"memory_bytes": float(available)}
     temperatures = [value / 1000 for value in _integers(sys / "class" / "thermal", "thermal_zone*/temp")]
     if temperatures:
         gauges["temperature_celsius"] = max(temperatures)
-    return gauges | _throttling(sys) | _memory(proc)
+    return gauges | _throttling(sys)
 
 
 def _throttling(sys: Path) -> dict[str, float]:

@@ -90,9 +90,15 @@ class Window:
         return cells
 
     def telemetry(
-        self, session: int, number: int, *, gauges: Mapping[str, float], with_cells: bool = True
+        self,
+        session: int,
+        number: int,
+        *,
+        gauges: Mapping[str, float],
+        notes: Mapping[str, str] | None = None,
+        with_cells: bool = True,
     ) -> Telemetry:
-        """Return the window as a numbered message."""
+        """Return the window as a numbered message; ``notes`` are what that of a shadow says besides."""
         return Telemetry(
             session=session,
             number=number,
@@ -105,6 +111,7 @@ class Window:
             cells=self.cells if with_cells else {},
             latency=self.latency,
             infrastructure=dict(gauges),
+            extra={"shadow": self.layout.shadow, **(notes or {})} if self.layout.shadow else {},
         )
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
 import msgspec
 
@@ -24,7 +25,7 @@ from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.counts import ROWS, RUNS, Counts
 from edgeopt_agent.health import Health, HealthLimits
 from edgeopt_agent.log import log_event
-from edgeopt_agent.runner.frames import Answer, Load, SelfTest, Tensor
+from edgeopt_agent.runner.frames import Answer, Champion, Load, SelfTest, Tensor
 from edgeopt_agent.slots import Installed
 from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
 from edgeopt_agent.tasks import end_tasks
@@ -33,6 +34,7 @@ from edgeopt_contract.manifest import Role
 
 __all__ = ["BusyError", "NotServingError", "RestartingError", "Served", "ServedOptions"]
 
+_R = TypeVar("_R")
 _RESTART_BASE_SECONDS = 0.05
 _RESTART_CAP_SECONDS = 30.0
 
@@ -67,8 +69,10 @@ class Served:
         options: ServedOptions,
         counts: Counts,
         on_change: Callable[[Served], None] = lambda _: None,
+        champion: Champion | None = None,
     ) -> None:
         self.installed = installed
+        self._champion = champion
         self.counts = counts
         self.health = Health(options.limits)
         self.is_ready = False
@@ -108,6 +112,19 @@ class Served:
         Raises :class:`BusyError` or :class:`RestartingError` at once, and what the runner raised. To cancel it ends the
         runner: who waits for others lets it run to its end (``asyncio.shield``).
         """
+        return await self._count(tensors, lambda: self._runner.infer(tensors), lambda answer: answer[0].nonfinite)
+
+    async def compare(self, tensors: Sequence[Tensor], expected: Sequence[Tensor], microseconds: float) -> None:
+        """Run the model and count how well it agrees with the champion's answer. Raises as :meth:`infer`."""
+        await self._count(
+            tensors,
+            lambda: self._runner.compare(tensors, expected, microseconds),
+            lambda compared: compared.nonfinite,
+        )
+
+    async def _count(
+        self, tensors: Sequence[Tensor], exchange: Callable[[], Awaitable[_R]], nonfinite_of: Callable[[_R], int]
+    ) -> _R:
         if self.is_paused or not self.is_ready:
             raise self._refusal()
         if self._waiting >= self._options.queue_limit:
@@ -117,14 +134,14 @@ class Served:
             async with self._lock:
                 self._refuse_while_away()  # it may have crashed while this request waited
                 try:
-                    answer = await self._runner.infer(tensors)
+                    answer = await exchange()
                 except EdgeoptError as error:
                     self._count_errors(self._rows_of(tensors))
                     self._failed(error)
                     raise
                 rows = self._rows_of(tensors)
                 self._rows += rows
-                self._answered(rows, answer[0].nonfinite)
+                self._answered(rows, nonfinite_of(answer))
                 return answer
         finally:
             self._waiting -= 1
@@ -169,8 +186,13 @@ class Served:
         self._on_change(self)
         await self._end()
 
+    async def suspend(self, reason: str) -> None:
+        """End the runner for a while, at once; a request under way must have been cancelled by whoever made it."""
+        self.is_paused, self.is_ready, self._away = True, False, reason
+        await self._end()
+
     def resume(self) -> None:
-        """Start the runner again, in the background, after :meth:`pause`."""
+        """Start the runner again, in the background, after :meth:`pause` or :meth:`suspend`."""
         self.is_paused = False
         self._recovery = asyncio.create_task(self._recover())
 
@@ -195,6 +217,7 @@ class Served:
             golden=str(installed.path_with(Role.GOLDEN).absolute()),
             profile=str(installed.path_with(Role.PROFILE).absolute()),
             counts=str(self.counts.mapped.absolute()),
+            champion=self._champion,
         )
         try:
             loaded = await self._runner.load(request)

@@ -15,9 +15,11 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from edgeopt_agent.books import Books
 from edgeopt_agent.clerk import Clerk
+from edgeopt_agent.counts import Counts
 from edgeopt_agent.health import latency_fault
 from edgeopt_agent.log import log_event
 from edgeopt_agent.monitor import Mark, Window
@@ -26,7 +28,7 @@ from edgeopt_agent.served import NotServingError, Served, ServedOptions
 from edgeopt_agent.slots import Installed
 from edgeopt_contract.errors import EdgeoptError
 
-__all__ = ["Inference", "Serving", "ServingOptions"]
+__all__ = ["Beside", "Inference", "Serving", "ServingOptions"]
 
 _LAST_ANSWERS_SECONDS = 2.0  # a request under way when the agent is told to end has so long to be answered
 _NO_ROOM = "an update is being tested, and this device has no memory for two models at once"
@@ -49,6 +51,21 @@ class Inference:
     microseconds: float
 
 
+class Beside(Protocol):
+    """A challenger, which sees what was answered."""
+
+    counts: Counts
+
+    def saw(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], microseconds: float) -> None:
+        """Take notice of an answer; at once, and without ever raising."""
+
+    async def give_way(self) -> None:
+        """Leave its memory to a candidate."""
+
+    def champion_changed(self, running: str | None) -> None:
+        """Take notice that another bundle answers now."""
+
+
 class Serving:
     """The bundle that answers, and the ones beside it during an update."""
 
@@ -61,6 +78,7 @@ class Serving:
         self.on_fault = on_fault
         self.current: Served | None = None
         self.candidate: Served | None = None
+        self.beside: Beside | None = None  # answers nobody
         self._standby: Served | None = None
         self._serves = asyncio.Event()
         self._switched: Mark | None = None
@@ -87,6 +105,8 @@ class Serving:
         if served is None:
             raise NotServingError("no bundle is installed on this device yet; roll one out to it")
         answer, outputs = await served.infer(tensors)
+        if self.beside is not None:
+            self.beside.saw(tensors, outputs, answer.microseconds)
         return Inference(served.installed.digest, outputs, answer.microseconds)
 
     def since_switch(self) -> tuple[int, int, int]:
@@ -152,6 +172,8 @@ class Serving:
     async def load_candidate(self, installed: Installed) -> Served:
         """Start a second runner on ``installed``; the current one goes on answering, if there is memory for both."""
         await self.drop_candidate()
+        if self.beside:
+            await self.beside.give_way()
         if self.current and self._options.one_runner:
             await self.current.pause(_NO_ROOM)
         counts = await self._clerk.do(self._books.open, installed)
@@ -214,6 +236,8 @@ class Serving:
             await old.drain()  # its last answers belong to its window
             self._clerk.do(self._books.tell, old.counts)  # not awaited: the new bundle answers already
         log_event("serves", bundle=self.running, slot=served.slot if served else None)
+        if self.beside:
+            self.beside.champion_changed(self.running)
 
     async def _end(self, served: Served) -> None:
         await served.stop()
@@ -226,7 +250,10 @@ class Serving:
 
         It waits for nobody: features of an answer that has just left may be counted in the next window.
         """
-        await self._clerk.do(self._books.tell_all, self.current.counts if self.current else None)
+        current, beside = self.current, self.beside
+        await self._clerk.do(
+            self._books.tell_all, current.counts if current else None, beside.counts if beside else None
+        )
 
     async def stop(self) -> None:
         """Keep the last window and end all runners."""

@@ -1,8 +1,9 @@
-"""Two slots on disk and a pointer that is moved by rename.
+"""Two slots on disk and a pointer that is moved by rename; and a third place for a challenger, which never serves.
 
 ::
 
     DATA/slots/a/  DATA/slots/b/     a bundle each: manifest.json, the variant, golden inputs, the profile
+    DATA/slots/shadow/               the challenger, while there is one
     DATA/slots/current -> a          what serves; moved in one step
     DATA/slots/unsuitable.json       variants that do not run on this board, once there is one
 
@@ -38,8 +39,10 @@ from edgeopt_contract.storage import (
 )
 from edgeopt_contract.values import digest_of
 
-__all__ = ["BlockPlace", "Installed", "Slots"]
+__all__ = ["SHADOW", "BlockPlace", "Installed", "Slots"]
 
+SHADOW = "shadow"
+_PLACES = (*SLOTS, SHADOW)
 _POINTER = "current"
 _UNSUITABLE = "unsuitable.json"
 
@@ -103,7 +106,7 @@ class Slots:
 
     def _put_back(self) -> None:
         """Give a slot that was cut off between its two renames its old content again, for the blocks in it."""
-        for slot in SLOTS:
+        for slot in _PLACES:
             for old in self._root.glob(f".{slot}.*.old"):
                 if not (self._root / slot).exists():
                     old.replace(self._root / slot)
@@ -147,13 +150,15 @@ class Slots:
             return False
 
     def block_places(self) -> dict[str, list[BlockPlace]]:
-        """Return where blocks lie in either slot, by their SHA-256. Nothing is read but the manifests."""
+        """Return where blocks lie in any slot, manifests among them, by their SHA-256; only manifests are read."""
         places: dict[str, list[BlockPlace]] = {}
-        for slot in SLOTS:
+        for slot in _PLACES:
             try:
-                manifest, _ = read_manifest(self._root / slot)
+                manifest, data = read_manifest(self._root / slot)
             except BundleError:
                 continue  # an empty slot
+            whole = BlockPlace(self._root / slot / MANIFEST_NAME, 0, len(data))
+            places.setdefault(digest_of(data), []).append(whole)
             for entry in manifest.files:
                 offset = 0
                 for block in entry.blocks:
@@ -176,6 +181,16 @@ class Slots:
                 _write_file(temporary / entry.path, entry, read)
             write_durably(temporary / MANIFEST_NAME, manifest_bytes)
         return self.open(slot)
+
+    def remove(self, slot: str) -> None:
+        """Leave ``slot`` empty; what cannot be removed at once is litter. Raises :class:`StorageError`."""
+        place = self._root / slot
+        with storage_errors(place):
+            if place.exists():
+                litter = self._root / f".{slot}.ended"
+                shutil.rmtree(litter, ignore_errors=True)
+                place.replace(litter)
+                shutil.rmtree(litter, ignore_errors=True)
 
 
 def _write_file(path: Path, entry: FileEntry, read: Callable[[Block], bytes]) -> None:

@@ -26,6 +26,7 @@ from edgeopt_agent.machine import available_memory, resident_memory
 from edgeopt_agent.runner.frames import (
     Answer,
     Blame,
+    Compared,
     Failed,
     Load,
     Loaded,
@@ -62,6 +63,7 @@ class RunnerOptions:
 
     threads: int = 1
     nice: int = 0
+    oom_score: int = 500  # which process the kernel ends first when memory ends, from -1000 (never) to 1000
     memory_bytes: int | None = None
     reserve_bytes: int = 16 * _MIB
     infer_timeout_seconds: float = 30.0
@@ -110,6 +112,17 @@ class RunnerProcess:
             raise await self._crash(_NONSENSE)
         return reply, outputs
 
+    async def compare(self, tensors: Sequence[Tensor], expected: Sequence[Tensor], microseconds: float) -> Compared:
+        """Run the model, compare with ``expected``, which took ``microseconds``. Raises as :meth:`infer`."""
+        reply = await self._within(
+            self._options.infer_timeout_seconds, lambda channel: channel.compare(tensors, expected, microseconds)
+        )
+        if isinstance(reply, Failed):
+            raise await self._failure(reply, "the model failed on an input")
+        if not isinstance(reply, Compared):
+            raise await self._crash(_NONSENSE)
+        return reply
+
     async def test(self, request: SelfTest) -> SelfTested:
         """Run the self-test. Raises :class:`BundleError`, :class:`ModelError` or :class:`RunnerCrashError`."""
         reply = await self._ask(request, self._options.infer_timeout_seconds)
@@ -147,7 +160,7 @@ class RunnerProcess:
 
     async def _start(self) -> None:
         options, channel = self._options, Channel.open()
-        arguments = ["--nice", str(options.nice)]
+        arguments = ["--nice", str(options.nice), "--oom-score", str(options.oom_score)]
         if options.memory_bytes:
             arguments += ["--memory-bytes", str(options.memory_bytes)]
         for descriptor in channel.inherited:

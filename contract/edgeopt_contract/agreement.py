@@ -11,8 +11,9 @@ are added up. Every request that the challenger answered is one row. Example::
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
-from edgeopt_contract.features import LATENCY_EDGES_US
+from edgeopt_contract.features import LATENCY_EDGES_US, FeatureSpec, Source, Summary
 
 __all__ = [
     "AGREED",
@@ -29,6 +30,7 @@ __all__ = [
     "PASSED_OVER",
     "PAUSED_SECONDS",
     "SAMPLING",
+    "class_feature",
     "difference_cell",
     "shadow_features",
 ]
@@ -50,6 +52,11 @@ MOST_CLASSES = 1000  # beyond that the rows are not told apart by class
 SAMPLING = "sampling"  # of the requests that should have been compared, what was not
 PASSED_OVER = 0  # requests: the challenger was busy or being started again
 PAUSED_SECONDS = 1  # seconds in which the device had no room for it, or was too hot
+
+
+def class_feature(features: Iterable[FeatureSpec]) -> FeatureSpec | None:
+    """Return the feature of a profile that names the output with class scores; ``None``: no output holds any."""
+    return next((spec for spec in features if spec.source is Source.OUTPUT and spec.summary is Summary.TOP1), None)
 
 
 def shadow_features(classes: int) -> tuple[tuple[str, int], ...]:

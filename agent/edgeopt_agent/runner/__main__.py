@@ -22,9 +22,11 @@ from typing import BinaryIO
 
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
+    Compare,
     Infer,
     Request,
     Tensor,
+    all_heads,
     attach,
     body_length,
     decode_message,
@@ -39,7 +41,6 @@ __all__ = ["main", "serve"]
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 16 << 20
-_OOM_SCORE = "500"  # of -1000 (never) to 1000 (first)
 
 
 def main() -> None:
@@ -47,10 +48,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory-bytes", type=int)
     parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--oom-score", type=int, default=0, help="of -1000 (never) to 1000 (first)")
     parser.add_argument("--shared", type=int, metavar="DESCRIPTOR")
     arguments = parser.parse_args()
     _end_with_parent()
-    _be_the_first_to_go()
+    _go_before_the_agent(arguments.oom_score)
     _keep_freed_memory()
     os.nice(arguments.nice)
     if arguments.memory_bytes:  # of data: libraries reserve addresses that cost nothing
@@ -75,13 +77,13 @@ def serve(requests: BinaryIO, replies: BinaryIO, shared: memoryview) -> None:
 
 
 def _tensors(request: Request, requests: BinaryIO, shared: memoryview) -> tuple[Tensor, ...]:
-    """Return the inputs of ``request``: what follows it, or what lies in shared memory, which is not copied."""
-    if not isinstance(request, Infer):
+    """Return the tensors of ``request``: what follows it, or what lies in shared memory, which is not copied."""
+    if not isinstance(request, Infer | Compare):
         return ()
-    size = payload_bytes(request)
+    size, heads = payload_bytes(request), all_heads(request)
     if request.at is None:
-        return attach(request.heads, requests.read(size))
-    return attach(request.heads, shared[request.at : request.at + size])
+        return attach(heads, requests.read(size))
+    return attach(heads, shared[request.at : request.at + size])
 
 
 def _end_with_parent() -> None:
@@ -90,10 +92,10 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _be_the_first_to_go() -> None:
+def _go_before_the_agent(oom_score: int) -> None:
     """When the machine runs out of memory the kernel should end this process, not the agent."""
     with contextlib.suppress(OSError):  # no Linux
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+        Path("/proc/self/oom_score_adj").write_text(str(oom_score))
 
 
 def _keep_freed_memory() -> None:

@@ -26,6 +26,9 @@ __all__ = [
     "Answer",
     "Blame",
     "Buffer",
+    "Champion",
+    "Compare",
+    "Compared",
     "Failed",
     "Head",
     "Infer",
@@ -38,6 +41,7 @@ __all__ = [
     "Settle",
     "Settled",
     "Tensor",
+    "all_heads",
     "attach",
     "body_length",
     "decode_message",
@@ -75,10 +79,18 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
+class Champion(msgspec.Struct, frozen=True, array_like=True):
+    """What a challenger is compared with: the golden file of the bundle that serves, and which variant of it does."""
+
+    golden: str
+    variant: str
+
+
 class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Load the model file at ``path``; count into the cells of ``counts`` what ``profile`` describes.
 
-    ``golden`` is the file with the golden inputs and the outputs of ``variant``.
+    ``golden`` is the file with the golden inputs and the outputs of ``variant``. With a ``champion`` the cells of a
+    shadow follow those of the profile.
     """
 
     path: str
@@ -90,6 +102,7 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     golden: str
     profile: str
     counts: str
+    champion: Champion | None = None
 
 
 class Infer(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +112,18 @@ class Infer(msgspec.Struct, frozen=True, tag=True):
     """
 
     heads: tuple[Head, ...]
+    at: int | None = None
+
+
+class Compare(msgspec.Struct, frozen=True, tag=True):
+    """Run the model on these inputs, compare with what the champion gave in ``microseconds``, and count both.
+
+    The bytes of the inputs and then of the expected outputs follow, or lie in shared memory from ``at``.
+    """
+
+    heads: tuple[Head, ...]
+    expected: tuple[Head, ...]
+    microseconds: float
     at: int | None = None
 
 
@@ -132,6 +157,12 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
     nonfinite: int
 
 
+class Compared(msgspec.Struct, frozen=True, tag=True):
+    """The outputs were compared and counted; ``nonfinite`` as in :class:`Answer`."""
+
+    nonfinite: int
+
+
 class SelfTested(msgspec.Struct, frozen=True, tag=True):
     """The self-test is over: what is wrong, in words, how long each sample took, and how far it is from the tolerance.
 
@@ -161,8 +192,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     blame: Blame
 
 
-Request = Load | Infer | SelfTest | Settle
-Reply = Loaded | Answer | SelfTested | Settled | Failed
+Request = Load | Infer | Compare | SelfTest | Settle
+Reply = Loaded | Answer | Compared | SelfTested | Settled | Failed
 
 
 def encode_message(message: Request | Reply) -> bytes:
@@ -194,10 +225,17 @@ def heads_of(tensors: Sequence[Tensor]) -> tuple[Head, ...]:
 
 def payload_bytes(message: Request | Reply) -> int:
     """Return how many bytes of tensors belong to ``message``. Raises ``ValueError`` when that cannot be."""
-    sizes = [head.size for head in message.heads] if isinstance(message, Infer | Answer) else []
+    sizes = [head.size for head in all_heads(message)]
     if min(sizes, default=0) < 0 or sum(sizes) > MAX_FRAME_BYTES:
         raise ValueError(f"expected tensors of at most {MAX_FRAME_BYTES} bytes, got {sum(sizes)}")
     return sum(sizes)
+
+
+def all_heads(message: Request | Reply) -> tuple[Head, ...]:
+    """Return the heads of all tensors that belong to ``message``, in the order of their bytes."""
+    if isinstance(message, Compare):
+        return message.heads + message.expected
+    return message.heads if isinstance(message, Infer | Answer) else ()
 
 
 def attach(heads: Sequence[Head], payload: Buffer) -> tuple[Tensor, ...]:

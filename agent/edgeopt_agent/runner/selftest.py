@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from edgeopt_contract.errors import BundleError
 
-__all__ = ["Golden", "compare", "divergence", "read_golden"]
+__all__ = ["LEAST_SPREAD", "Golden", "compare", "divergence", "read_golden"]
 
 Array = npt.NDArray[Any]
 _INPUTS = "inputs/"
-_LEAST_SPREAD = 1e-6  # expected outputs that never vary still allow rounding
+LEAST_SPREAD = 1e-6  # expected outputs that never vary still allow rounding
 _LEAST_TOP1_AGREEMENT = 0.9
 
 
@@ -92,7 +92,7 @@ def _difference(wanted: Array, actual: Array, tolerance: float) -> tuple[float, 
     """Return the mean difference, and what is allowed."""
     with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, and said to be none
         difference = float(np.abs(wanted - actual).mean())
-        return difference, tolerance * max(float(wanted.std()), _LEAST_SPREAD)
+        return difference, tolerance * max(float(wanted.std()), LEAST_SPREAD)
 
 
 def _compare_values(name: str, wanted: Array, actual: Array, tolerance: float) -> list[str]:

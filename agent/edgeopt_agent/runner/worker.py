@@ -17,12 +17,16 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeopt_agent.counts import FEATURES, map_cells
-from edgeopt_agent.runner.arrays import Array, Batch, fit_inputs, tensor_of
+from edgeopt_agent.runner.arrays import Array, Batch, array_of, fit_inputs, tensor_of
 from edgeopt_agent.runner.frames import (
     Answer,
     Blame,
+    Champion,
+    Compare,
+    Compared,
     Failed,
     Infer,
     Load,
@@ -37,8 +41,10 @@ from edgeopt_agent.runner.frames import (
     heads_of,
 )
 from edgeopt_agent.runner.port import Model, Order, open_model
+from edgeopt_agent.runner.referee import Referee
 from edgeopt_agent.runner.selftest import compare, divergence, read_golden
 from edgeopt_agent.runner.tally import Tally
+from edgeopt_contract.agreement import class_feature
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.errors import BundleError, DataError, MessageError, StorageError
@@ -58,6 +64,7 @@ class _Loaded:
     inputs: tuple[TensorSpec, ...]
     golden: tuple[Path, str]  # file and variant
     tally: Tally
+    referee: Referee | None  # of a challenger
 
 
 class Worker:
@@ -80,6 +87,8 @@ class Worker:
                 return Failed("no model is loaded", Blame.MODEL), ()
             if isinstance(request, Infer):
                 return self._infer(self._loaded, tensors)
+            if isinstance(request, Compare):
+                return self._compare(self._loaded, request, tensors), ()
             return _test(self._loaded, request), ()
         except Exception as error:  # the process boundary: a runtime may raise anything
             return _failed(error), ()
@@ -99,13 +108,27 @@ class Worker:
         if self._uncountable is not None:
             return self._uncountable, ()
         batch = fit_inputs(loaded.inputs, tensors)
-        rows = list(_run(loaded, batch))
-        outputs = _joined([outputs for outputs, _ in rows])
-        times = [microseconds for _, microseconds in rows]
+        outputs, times = _run_all(loaded, batch)
         answers = tuple(tensor_of(name, array[0] if batch.single else array) for name, array in outputs.items())
         nonfinite = loaded.tally.answered(batch.rows, outputs, times)
         self._uncounted = (batch, outputs)
         return Answer(heads_of(answers), sum(times), nonfinite), answers
+
+    def _compare(self, loaded: _Loaded, request: Compare, tensors: Sequence[Tensor]) -> Reply:
+        if self._uncountable is not None:
+            return self._uncountable
+        if loaded.referee is None:
+            return Failed("no champion to compare with was named", Blame.MODEL)
+        count = len(request.heads)
+        batch = fit_inputs(loaded.inputs, tensors[:count])
+        outputs, times = _run_all(loaded, batch)
+        expected = {tensor.name: array_of(tensor) for tensor in tensors[count:]}
+        if batch.single:
+            expected = {name: array[np.newaxis] for name, array in expected.items()}
+        loaded.referee.judge(batch.rows, expected, outputs, request.microseconds)
+        nonfinite = loaded.tally.answered(batch.rows, outputs, times)
+        self._uncounted = (batch, outputs)
+        return Compared(nonfinite)
 
     def _load(self, request: Load) -> Loaded:
         data = Path(request.path).read_bytes()  # one reading: what is hashed is what is loaded
@@ -115,15 +138,23 @@ class Worker:
         cells = np.frombuffer(map_cells(Path(request.counts)), dtype=np.int64)
         try:
             profile = decode(ReferenceProfile, Path(request.profile).read_bytes())
-            counter = ProfileCounter(profile.features, cells[FEATURES:])
+            end = FEATURES + sum(feature.spec.cells for feature in profile.features)
+            counter = ProfileCounter(profile.features, cells[FEATURES : end if request.champion else None])
         except (OSError, MessageError, ValueError) as error:
             raise BundleError(f"the profile cannot be counted: {error}") from error
         place = (Path(request.golden), request.variant)
         golden = read_golden(*place)
         finite = frozenset(name for name, array in golden.outputs.items() if np.isfinite(array).all())
         self._uncountable = None
-        self._loaded = _Loaded(model, request.inputs, place, Tally(cells, counter, finite))
+        champion = request.champion
+        referee = None if champion is None else _referee(champion, profile, cells[end:])
+        self._loaded = _Loaded(model, request.inputs, place, Tally(cells, counter, finite), referee)
         return Loaded(digest_of(data), model.inputs, model.outputs)
+
+
+def _referee(champion: Champion, profile: ReferenceProfile, cells: npt.NDArray[np.int64]) -> Referee:
+    golden = read_golden(Path(champion.golden), champion.variant)
+    return Referee(class_feature(feature.spec for feature in profile.features), golden.outputs, cells)
 
 
 def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
@@ -137,6 +168,12 @@ def _test(loaded: _Loaded, request: SelfTest) -> SelfTested:
         return SelfTested([str(error)], times)
     problems = compare(golden.outputs, got, request.tolerance)
     return SelfTested(problems, times, divergence(golden.outputs, got, request.tolerance))
+
+
+def _run_all(loaded: _Loaded, batch: Batch) -> tuple[dict[str, Array], list[float]]:
+    """Return the outputs of all rows, and how many microseconds each row took."""
+    rows = list(_run(loaded, batch))
+    return _joined([outputs for outputs, _ in rows]), [microseconds for _, microseconds in rows]
 
 
 def _run(loaded: _Loaded, batch: Batch) -> Iterator[tuple[dict[str, Array], float]]:

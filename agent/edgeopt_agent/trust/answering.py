@@ -107,6 +107,8 @@ def _judge(question: Question, state: State, client: Client) -> tuple[Answer, St
     if wanted is None:
         text = f"bundle {question.bundle[:12]} is not among the signed targets; publish and sign it: edgeopt sign"
         return _waiting(text), state
+    if question.beside:  # it takes no place, so there is no downgrade
+        return Answer(outcome=Outcome.TRUSTED, target=wanted), state
     reason = refusal(wanted, state.running)
     if reason is not None:
         return Answer(outcome=Outcome.REFUSED, reason=reason), state

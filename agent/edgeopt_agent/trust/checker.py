@@ -71,9 +71,14 @@ class Trust:
         return checked.length if checked is not None and checked.digest == bundle else Manifest.MAX_BYTES
 
     async def check(
-        self, bundle: str, running: str | None, on_wait: Callable[[str], Awaitable[None]] | None = None
+        self,
+        bundle: str,
+        running: str | None,
+        on_wait: Callable[[str], Awaitable[None]] | None = None,
+        *,
+        beside: bool = False,
     ) -> BundleTarget:
-        """Return what was signed about ``bundle`` if a device that runs ``running`` may install it.
+        """Return what was signed about ``bundle`` if a device that runs ``running`` may install it, or ``beside`` it.
 
         While newer metadata could change the answer it waits, and tells ``on_wait`` every new reason once. Raises
         :class:`SignatureError` for a bundle that must not be installed, :class:`StorageError`.
@@ -81,9 +86,10 @@ class Trust:
         options, told, attempt = self._options, set[str](), 0
         end = time.monotonic() + options.patience_seconds
         while True:
-            answer = await self._ask(bundle, running, await self._obtain(attempt))
+            answer = await self._ask(bundle, running, await self._obtain(attempt), beside=beside)
             if answer.target is not None:
-                self._checked = answer.target
+                if not beside:
+                    self._checked = answer.target
                 return answer.target
             if answer.outcome is Outcome.REFUSED:
                 raise SignatureError(answer.reason)
@@ -121,7 +127,7 @@ class Trust:
                 log_event("metadata_unanswered", level=logging.WARNING, reason=error)
         return b""
 
-    async def _ask(self, bundle: str, running: str | None, metadata: bytes) -> Answer:
+    async def _ask(self, bundle: str, running: str | None, metadata: bytes, *, beside: bool) -> Answer:
         if len(metadata) > TufMetadata.MAX_BYTES:
             text = f"the fleet's metadata are refused: {len(metadata)} bytes, more than {TufMetadata.MAX_BYTES}"
             return Answer(outcome=Outcome.WAITING, reason=text)
@@ -132,6 +138,7 @@ class Trust:
             directory=str(self._options.directory),
             reading=self._clocks(),
             metadata=metadata,
+            beside=beside,
         )
         try:
             return decode_answer(await self._run_child(encode_question(question)))

@@ -49,7 +49,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Asks whether ``bundle`` may be installed on a device that runs ``running``.
+    """Asks whether ``bundle`` may be installed on a device that runs ``running``, or ``beside`` it, to answer nobody.
 
     ``metadata`` is the payload of the ``tuf`` topic as it came, empty when none came; ``root`` the trusted root of
     the enrolment; ``directory`` where the child keeps what it verified.
@@ -61,6 +61,7 @@ class Question:
     directory: str
     reading: Reading
     metadata: bytes = b""
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
