@@ -9,13 +9,12 @@ the greatest of the window needs, and the length tells which. Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["narrow", "total", "widen"]
+__all__ = ["narrow", "widen"]
 
 Counts = npt.NDArray[np.int64]
 _WIDTHS: tuple[np.dtype[Any], ...] = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<i8"))
@@ -39,16 +38,3 @@ def widen(blob: bytes, size: int) -> Counts:
         if len(blob) == size * kind.itemsize:
             return np.frombuffer(blob, dtype=kind).astype(np.int64)
     return np.zeros(size, dtype=np.int64)
-
-
-def total(blobs: Iterable[bytes], size: int) -> Counts:
-    """Return the sum (size,) of many windows; those of another layout count nothing."""
-    of_length: dict[int, list[bytes]] = {}
-    for blob in blobs:
-        of_length.setdefault(len(blob), []).append(blob)
-    counts = np.zeros(size, dtype=np.int64)
-    for kind in _WIDTHS:
-        alike = of_length.get(size * kind.itemsize, [])
-        stack = np.frombuffer(b"".join(alike), dtype=kind).reshape(len(alike), size)
-        counts += stack.sum(axis=0, dtype=np.int64)
-    return counts

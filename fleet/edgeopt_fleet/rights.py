@@ -121,15 +121,23 @@ def _most_literal_first(operation: str) -> tuple[bool, ...]:
     return tuple(_is_parameter(part) for part in _parts(operation))
 
 
-_BY_LENGTH: dict[int, list[tuple[str, _Parts]]] = {}
+_LITERAL = 5  # so many parts of every operation are no parameters: GET, "", api, v1, blocks
+
+
+def _place(parts: _Parts) -> tuple[int, _Parts]:
+    """Return where the operations stand that a request of these parts may be: few, for every request asks."""
+    return len(parts), parts[:_LITERAL]
+
+
+_BY_PLACE: dict[tuple[int, _Parts], list[tuple[str, _Parts]]] = {}
 for _operation in sorted(OPERATIONS, key=_most_literal_first):
-    _BY_LENGTH.setdefault(len(_parts(_operation)), []).append((_operation, _parts(_operation)))
+    _BY_PLACE.setdefault(_place(_parts(_operation)), []).append((_operation, _parts(_operation)))
 
 
 def operation_for(method: str, path: str) -> str | None:
     """Return the entry of the table for a request, the one with the most literal path; ``None`` when none fits."""
     wanted = ("GET" if method == "HEAD" else method, *path.split("/"))
-    for operation, parts in _BY_LENGTH.get(len(wanted), ()):
+    for operation, parts in _BY_PLACE.get(_place(wanted), ()):
         if all(part == have or (_is_parameter(part) and have) for part, have in zip(parts, wanted, strict=True)):
             return operation
     return None

@@ -39,6 +39,7 @@ from edgeopt_fleet.api import (
 from edgeopt_fleet.api.guard import Guard
 from edgeopt_fleet.api.openapi import describe_api
 from edgeopt_fleet.api.queries import refuse_unknown
+from edgeopt_fleet.api.reads import DeviceReads
 from edgeopt_fleet.api.responses import answer_problem, describe, problems_of_all
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import InvalidError, ProblemError, UnauthorizedError
@@ -88,7 +89,8 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    app.add_middleware(Guard, services=services)
+    app.state.reads = reads = DeviceReads(services.identities, services.metadata, services.serial)
+    app.add_middleware(Guard, services=services, reads=reads)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)

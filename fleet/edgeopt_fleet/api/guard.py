@@ -4,7 +4,7 @@ It decides by the table in :mod:`edgeopt_fleet.rights`, before a byte of the bod
 the request acts. A path that is not in the table is for admins, so a route that somebody forgot there opens nothing.
 Example::
 
-    app.add_middleware(Guard, services=services)
+    app.add_middleware(Guard, services=services, reads=reads)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeopt_fleet.acting import NOBODY, Actor, acting_as
+from edgeopt_fleet.api.reads import DeviceReads
 from edgeopt_fleet.api.responses import answer_problem
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import ForbiddenError, ProblemError, RateLimitedError, UnauthorizedError
@@ -29,9 +30,10 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 class Guard:
     """ASGI middleware that lets through what is allowed."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: Services, reads: DeviceReads) -> None:
         self._app = app
         self._services = services
+        self._reads = reads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with problem+json, or hand the request on."""
@@ -88,7 +90,7 @@ class Guard:
         services, now = self._services, int(self._services.clock())
         found = None
         if bearer is not None:
-            found = await services.serial.read(services.identities.bearer, bearer, now)
+            found = await self._reads.bearer(bearer, now)
         if found is not None and found.revoked:
             await services.serial(services.identities.report_revoked, found.device, now)
         if found is None or not found.valid:

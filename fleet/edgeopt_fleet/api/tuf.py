@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from edgeopt_contract.tuf import TufMetadata
 from edgeopt_fleet.api.bodies import binary, read_body
+from edgeopt_fleet.api.reads import reads_of
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.tuf_views import StandingView, UnsignedView
@@ -28,8 +29,7 @@ router = APIRouter(tags=["tuf"])
 )
 async def get_metadata(request: Request) -> Response:
     """Give all metadata as one TufMetadata message: the same bytes as on the topic. They are no secret."""
-    services = services_of(request)
-    return Response(await services.serial.read(services.metadata.message), media_type="application/json")
+    return Response(await reads_of(request).metadata(), media_type="application/json")
 
 
 @router.get("/tuf/signing", operation_id="getMetadataToSign", summary="Show what is to be signed")

@@ -1,7 +1,8 @@
-"""Drift alerts: looks at the windows that came since the last look.
+"""Drift alerts: looks at what cohorts served since the last look.
 
-A cohort's windows of one bundle are merged until there are enough rows; then every feature is looked at once, and
-those windows are done. Each device counts for its most specific cohorts. Example::
+It is told from the devices' totals (:mod:`edgeopt_fleet.store.growth`), so a look costs the same however much came. A
+cohort's rows on one bundle gather until there are enough; then every feature is looked at once, and the next rows begin
+anew. Each device counts for its most specific cohorts. Example::
 
     alerts.look(now)                             # at most one look at each cohort and bundle
     alerts.list(state="open")
@@ -13,25 +14,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
-from sqlalchemy import bindparam
 from sqlmodel import Session, col, func, select
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.profile import ReferenceProfile
+from edgeopt_contract.values import digest_of
 from edgeopt_fleet.cohort import most_specific
 from edgeopt_fleet.drift import DriftRules, FeatureWatch, Look, look, watch
-from edgeopt_fleet.narrow import total
 from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.cohorts import all_cohorts
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.growth import Group, Growth, measure
 from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
 from edgeopt_fleet.totals import Layout
 
 __all__ = ["Alerts", "watched"]
 
 _OPEN, _CLOSED = "open", "closed"
-_WINDOWS_AT_ONCE = 1000  # there may be hundreds of thousands: other threads must get their turn in between
 _KIND = "drift"
 
 
@@ -46,11 +45,12 @@ class _Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sums:
-    """What a subject's windows add up to, by feature, and the newest of them."""
+    """What a subject served since the last look, the newest window then, and where the next look begins."""
 
     profile: ReferenceProfile
+    layout: Layout
     newest: int
-    cells: Mapping[str, Sequence[int]]
+    growth: Growth
 
 
 class Alerts:
@@ -59,6 +59,7 @@ class Alerts:
     def __init__(self, database: Database, rules: DriftRules) -> None:
         self._database = database
         self._rules = rules
+        self._members: dict[tuple[str, str], frozenset[str]] = {}  # of each subject, at the last look
 
     def list(self, state: str | None = None) -> Sequence[AlertRow]:
         """Return the alerts, newest first; those in ``state`` only if it is given."""
@@ -71,15 +72,14 @@ class Alerts:
     def look(self, now: float) -> None:
         """Look once at every cohort and bundle that has enough new rows; open, renew and close alerts.
 
-        Windows are many, so they are added up beside the writers; only what was found is written.
+        Totals are added up beside the writers; only what was found is written.
         """
         with self._database.reading() as session:
             subjects = _subjects(session)
-            gathered = [(subject, _gather(session, subject)) for subject in subjects]
+            gathered = self._gather(session, subjects)
         with self._database.transaction(lock="drift") as session:
             for subject, sums in gathered:
-                if sums is not None:
-                    self._look_at(session, subject, sums, len(subjects), now)
+                self._look_at(session, subject, sums, len(subjects), now)
             watched = {(subject.cohort, subject.bundle) for subject in subjects}
             open_ones = select(AlertRow).where(
                 AlertRow.state == _OPEN, AlertRow.kind == _KIND
@@ -88,13 +88,50 @@ class Alerts:
                 if (alert.cohort, alert.bundle) not in watched:
                     # nobody there runs that bundle any more
                     alert.state, alert.changed = _CLOSED, next_change(session)
+        self._members = {(subject.cohort, subject.bundle): subject.devices for subject in subjects}
+
+    def _gather(self, session: Session, subjects: Sequence[_Subject]) -> Sequence[tuple[_Subject, _Sums]]:
+        """Add up what each subject served since the last look; those of bundles that are not here are left out."""
+        stored = {(row.cohort, row.bundle): row for row in session.exec(select(DriftRow))}
+        gathered = []
+        for bundle in sorted({subject.bundle for subject in subjects}):
+            profile = session.exec(select(BundleRow.profile).where(col(BundleRow.digest) == bundle)).first()
+            if profile is None:
+                continue
+            decoded = decode(ReferenceProfile, profile)
+            layout = Layout.of(decoded)
+            own = [subject for subject in subjects if subject.bundle == bundle]
+            newest = session.exec(select(func.max(WindowRow.id)).where(WindowRow.bundle == bundle)).one() or 0
+            groups = [self._group(subject, stored.get((subject.cohort, bundle))) for subject in own]
+            for subject, growth in zip(own, measure(session, bundle, layout, groups), strict=True):
+                sums = _Sums(profile=decoded, layout=layout, newest=newest, growth=growth)
+                gathered.append((subject, sums))
+        return gathered
+
+    def _group(self, subject: _Subject, row: DriftRow | None) -> Group:
+        """Say who belonged at the last look; when nobody knows that any more, the rows since then are not counted."""
+        if row is None:
+            return Group((), subject.devices, b"")
+        then = self._members.get((subject.cohort, subject.bundle))
+        if then is None:
+            then = subject.devices if row.members == _digest(subject.devices) else frozenset()
+        return Group(subject.devices if then == subject.devices else then, subject.devices, row.base)
 
     def _look_at(self, session: Session, subject: _Subject, sums: _Sums, subjects: int, now: float) -> None:
-        progress = session.get(DriftRow, (subject.cohort, subject.bundle))
-        if progress is None:  # a new subject is watched from now on
-            session.add(DriftRow(cohort=subject.cohort, bundle=subject.bundle, last_window=sums.newest))
-            return
-        looks = look(sums.profile, sums.cells, subjects, self._rules)
+        key = (subject.cohort, subject.bundle)
+        progress = session.get(DriftRow, key)
+        looks: tuple[Look, ...] = ()
+        if progress is not None:
+            cells = {
+                spec.name: sums.layout.cells_of(sums.growth.grown, spec.name).tolist() for spec in sums.layout.specs
+            }
+            looks = look(sums.profile, cells, subjects, self._rules)
+        else:  # a new subject is watched from now on
+            progress = DriftRow(cohort=subject.cohort, bundle=subject.bundle, last_window=sums.newest)
+            session.add(progress)
+        progress.base = sums.growth.base(looked=bool(looks))
+        if self._members.get(key) != subject.devices:
+            progress.members = _digest(subject.devices)
         if not looks:
             return
         progress.last_window = sums.newest
@@ -108,35 +145,8 @@ class Alerts:
         progress.features = watches
 
 
-def _gather(session: Session, subject: _Subject) -> _Sums | None:
-    """Add up the windows since the last look; none of a subject that is new."""
-    profile = session.exec(select(BundleRow.profile).where(col(BundleRow.digest) == subject.bundle)).first()
-    if profile is None:
-        return None
-    decoded = decode(ReferenceProfile, profile)
-    progress = session.get(DriftRow, (subject.cohort, subject.bundle))
-    if progress is None:
-        newest = session.exec(select(func.max(WindowRow.id)).where(WindowRow.bundle == subject.bundle)).one()
-        return _Sums(profile=decoded, newest=newest or 0, cells={})
-    newest, cells = _cells_since(session, subject, Layout.of(decoded), progress.last_window)
-    return _Sums(profile=decoded, newest=newest, cells=cells)
-
-
-def _cells_since(session: Session, subject: _Subject, layout: Layout, last: int) -> tuple[int, dict[str, list[int]]]:
-    """Return the newest window of the subject after ``last``, and the cells of all of them added up."""
-    query = (
-        select(WindowRow.id, WindowRow.device, WindowRow.counts)
-        .where(WindowRow.bundle == subject.bundle, col(WindowRow.id) > bindparam("last"))
-        .order_by(col(WindowRow.id))
-        .limit(_WINDOWS_AT_ONCE)
-    )
-    counts, place = np.zeros(layout.size, dtype=np.int64), last
-    while rows := session.connection().execute(query, {"last": place}).fetchall():
-        place = rows[-1].id
-        own = [(row[0], row[2]) for row in rows if row[1] in subject.devices]
-        counts += total((blob for _, blob in own), layout.size)
-        last = own[-1][0] if own else last
-    return last, {spec.name: layout.cells_of(counts, spec.name).tolist() for spec in layout.specs}
+def _digest(devices: frozenset[str]) -> str:
+    return digest_of("\n".join(sorted(devices)).encode())
 
 
 def watched(session: Session) -> set[tuple[str, str]]:

@@ -2,7 +2,10 @@
 
 A row that people watch (a device, a rollout, an alert) carries the number of the transaction that changed it last; no
 history is kept. Numbers rise in the order of commits, not only of taking them: the row lock on the counter is held
-until the transaction ends, so no smaller number becomes visible later. Take the number late and once. Example::
+until the transaction ends, so no smaller number becomes visible later. Take the number late and once.
+
+Identities and metadata have counters of their own: they change seldom, so what was read of them may be kept until
+their number rises (:mod:`edgeopt_fleet.api.reads`). Example::
 
     with database.transaction() as session:
         row.state, row.changed = "paused", next_change(session)
@@ -10,26 +13,40 @@ until the transaction ends, so no smaller number becomes visible later. Take the
 
 from __future__ import annotations
 
+import enum
+
 from sqlmodel import Session, col, select, update
 
 from edgeopt_fleet.store.statements import insert_new
 from edgeopt_fleet.store.tables import ChangeRow
 
-__all__ = ["newest_change", "next_change"]
-
-_ONLY = 1
+__all__ = ["Counter", "newest_change", "newest_changes", "next_change"]
 
 
-def next_change(session: Session) -> int:
+class Counter(enum.IntEnum):
+    """What is counted; the number of the counter's row."""
+
+    WATCHED = 1  # rows that people watch
+    IDENTITIES = 2  # who may act as which device: enrolment, renewal, revocation
+    METADATA = 3  # what devices trust
+
+
+def next_change(session: Session, counter: Counter = Counter.WATCHED) -> int:
     """Return the next number; other transactions that want one wait until this one ends."""
-    step = update(ChangeRow).where(col(ChangeRow.id) == _ONLY).values(number=ChangeRow.number + 1)
+    step = update(ChangeRow).where(col(ChangeRow.id) == counter.value).values(number=ChangeRow.number + 1)
     number = session.execute(step.returning(col(ChangeRow.number))).scalar_one_or_none()
     if number is None:  # the first change of all
-        insert_new(session, ChangeRow, [{"id": _ONLY, "number": 0}])
-        return next_change(session)
+        insert_new(session, ChangeRow, [{"id": counter.value, "number": 0}])
+        return next_change(session, counter)
     return int(number)
 
 
-def newest_change(session: Session) -> int:
+def newest_change(session: Session, counter: Counter = Counter.WATCHED) -> int:
     """Return the number of the newest change that is visible here, 0 before the first."""
-    return session.exec(select(ChangeRow.number).where(ChangeRow.id == _ONLY)).first() or 0
+    return newest_changes(session)[counter]
+
+
+def newest_changes(session: Session) -> dict[Counter, int]:
+    """Return the newest number of every counter."""
+    found = dict(session.exec(select(ChangeRow.id, ChangeRow.number)).all())
+    return {counter: found.get(counter.value, 0) for counter in Counter}

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+from sqlalchemy import Executable, bindparam
 from sqlmodel import Session, col, func, select
 
 from edgeopt_contract.manifest import Capabilities
@@ -25,7 +26,7 @@ from edgeopt_fleet.hardware import hardware_class
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError
 from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import Change, append
-from edgeopt_fleet.store.changes import next_change
+from edgeopt_fleet.store.changes import Counter, newest_change, newest_changes, next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
 from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
@@ -62,11 +63,16 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bearer:
-    """What a bearer is worth; ``revoked``: its device was, rather than that it ran out or was replaced."""
+    """What a bearer is worth; ``revoked``: its device was, rather than that it ran out or was replaced.
+
+    It is worth that until ``valid_until``, as long as nothing changes the identities beyond ``change``.
+    """
 
     device: str
     valid: bool
     revoked: bool
+    valid_until: int
+    change: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +84,28 @@ class BrokerUser:
     password_hash: str
 
 
+_BEARER: Executable = (
+    select(
+        col(CertificateRow.device),
+        col(CertificateRow.valid_until),
+        col(CertificateRow.revoked_at).label("ended_at"),
+        col(DeviceRow.revoked_at),
+    )
+    .join(DeviceRow, col(DeviceRow.id) == col(CertificateRow.device))
+    .where(col(CertificateRow.bearer_sha256) == bindparam("wanted"))
+)
+
+
 class RevokedIdentityError(ForbiddenError):
     """Somebody came with a certificate that was revoked."""
 
 
 class Identities:
-    """Who may connect as which device."""
+    """Who may connect as which device; ``newest`` is the number of the last change that was made through this."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.newest = 0
 
     def enrol(self, secret: str, enrolment: Enrolment, now: int) -> Enrolled:
         """Spend one use of the token ``secret`` on a device.
@@ -98,7 +117,7 @@ class Identities:
         """
         token = token_hash(secret)
         key = digest_of(enrolment.issued.public_key)
-        with self._alarms(enrolment.device, now), self._database.transaction() as session:
+        with self._alarms(enrolment.device, now), self._changing() as session:
             found = _latest(session, CertificateRow.token_sha256 == token, enrolment.device, key)
             if found is None or not _is_valid(found, now):
                 row = spend(session, token, now)
@@ -127,7 +146,7 @@ class Identities:
         revoked, :class:`ConflictError` when it was renewed with another key.
         """
         key = digest_of(issued.public_key)
-        with self._alarms(device, now), self._database.transaction() as session:
+        with self._alarms(device, now), self._changing() as session:
             old = _renewable(session, device, serial)
             successor = session.exec(
                 select(CertificateRow).where(CertificateRow.replaces == serial).order_by(col(CertificateRow.id).desc())
@@ -151,7 +170,7 @@ class Identities:
 
     def revoke(self, device: str, now: int) -> None:
         """Take all identities of ``device`` away; twice is once. Raises :class:`NotFoundError`."""
-        with self._database.transaction() as session:
+        with self._changing() as session:
             row = session.get(DeviceRow, device)
             if row is None:
                 raise NotFoundError(f"there is no device {device!r}")
@@ -190,19 +209,35 @@ class Identities:
     def bearer(self, bearer: str, now: int) -> Bearer | None:
         """Return whose bearer this is. Looked up by its hash, so the time tells nothing about the bearer."""
         wanted = digest_of(bearer.encode("utf-8", "surrogatepass"))
-        query = select(CertificateRow, DeviceRow.revoked_at).join(
-            DeviceRow, col(DeviceRow.id) == col(CertificateRow.device)
-        )
         with self._database.reading() as session:
-            found = session.exec(query.where(CertificateRow.bearer_sha256 == wanted)).first()
+            found = session.connection().execute(_BEARER, {"wanted": wanted}).first()
+            change = 0 if found is None else newest_change(session, Counter.IDENTITIES)
         if found is None:
             return None
-        row, revoked_at = found
-        return Bearer(device=row.device, valid=_is_valid(row, now), revoked=revoked_at is not None)
+        return Bearer(
+            device=found.device,
+            valid=found.ended_at is None and now < found.valid_until,
+            revoked=found.revoked_at is not None,
+            valid_until=found.valid_until,
+            change=change,
+        )
+
+    def changes(self) -> Mapping[Counter, int]:
+        """Return the numbers of the newest changes: what was read before they rose may be out of date."""
+        with self._database.reading() as session:
+            return newest_changes(session)
 
     def report_revoked(self, device: str, now: int) -> None:
         """Raise an alarm: a device that was revoked tries again."""
         raise_alarm(self._database, _revoked_alarm(device), now)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Session]:
+        """Give a transaction, and count it: whoever remembers an identity asks again."""
+        with self._database.transaction() as session:
+            yield session
+            newest = next_change(session, Counter.IDENTITIES)
+        self.newest = max(self.newest, newest)
 
     @contextlib.contextmanager
     def _alarms(self, device: str, now: int) -> Iterator[None]:

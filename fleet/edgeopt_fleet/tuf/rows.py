@@ -19,6 +19,7 @@ from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.tuf import MAX_ROOTS, TufMetadata
 from edgeopt_fleet.problems import InvalidError
+from edgeopt_fleet.store.changes import Counter, next_change
 from edgeopt_fleet.store.tables import DraftRow, MetadataRow
 from edgeopt_fleet.tuf.metadata import parse, render, signatures
 
@@ -88,6 +89,7 @@ def put(session: Session, metadata: Metadata[Any]) -> bool:
         session.execute(delete(MetadataRow).where(col(MetadataRow.role) == role))
     session.add(MetadataRow(role=role, version=version, data=render(metadata)))
     session.flush()
+    next_change(session, Counter.METADATA)
     return True
 
 

@@ -127,7 +127,7 @@ def test_confidences_that_are_no_number_count_as_zero(kit: Kit) -> None:
     bad = replace(good, cells={"confidence": tuple(counts)})
     kit.inbox.store(incoming(bad), kit.now)
     with kit.database.transaction() as session:
-        served = session.get(ServedRow, ("cam", digest))
+        served = session.get(ServedRow, {"device": "cam", "bundle": digest})
         assert served is not None
         layout = Layout.of(reference_profile())
         n, mean, _ = confidence_moments(layout, layout.unpack(served.counts))
@@ -171,7 +171,7 @@ def test_a_count_that_is_none_spoils_nothing(kit: Kit) -> None:
     bad = replace(good, number=2, cells={**good.cells, "brightness": absurd})
     kit.inbox.store(incoming(good, bad), kit.now)
     with kit.database.reading() as session:
-        served = session.get(ServedRow, ("cam", digest))
+        served = session.get(ServedRow, {"device": "cam", "bundle": digest})
         assert served is not None
     layout = Layout.of(reference_profile())
     counts = layout.unpack(served.counts)

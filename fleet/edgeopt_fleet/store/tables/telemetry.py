@@ -84,12 +84,12 @@ class RollupRow(SQLModel, table=True):
 
 
 class ServedRow(SQLModel, table=True):
-    """All that one device served on one bundle, so that the gate scans no windows."""
+    """All that one device served on one bundle, so that neither the gate nor a drift look scans windows."""
 
     __tablename__ = "served"
 
+    bundle: str = Field(primary_key=True)  # first: a drift look reads a bundle's devices
     device: str = Field(primary_key=True)
-    bundle: str = Field(primary_key=True)
     windows: int = 0
     rows: int = 0
     errors: int = 0
@@ -97,13 +97,15 @@ class ServedRow(SQLModel, table=True):
 
 
 class DriftRow(SQLModel, table=True):
-    """How far one cohort's windows of one bundle have been looked at, and how its features fared."""
+    """How far one cohort has been looked at on one bundle, and how its features fared."""
 
     __tablename__ = "drift"
 
     cohort: str = Field(primary_key=True)
     bundle: str = Field(primary_key=True)
     last_window: int = 0
+    members: str = ""  # SHA-256 of who belonged then
+    base: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))  # what they had served by then
     features: dict[str, dict[str, int]] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
 

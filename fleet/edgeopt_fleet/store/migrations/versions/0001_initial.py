@@ -202,6 +202,8 @@ def upgrade() -> None:
         sa.Column("cohort", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("last_window", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("members", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("base", sa.LargeBinary(), nullable=False),
         sa.Column("features", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("cohort", "bundle"),
     )
@@ -346,13 +348,82 @@ def upgrade() -> None:
     op.create_index("rollup_by_age", "rollup", ["seconds", "start"], unique=False)
     op.create_table(
         "served",
-        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("windows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("counts", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("device", "bundle"),
+        sa.PrimaryKeyConstraint("bundle", "device"),
+    )
+    op.create_table(
+        "shadow",
+        sa.Column("name", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("cohort", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("share", sa.Float(), nullable=False),
+        sa.Column("until", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at_once", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("rows_each", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("policy", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("reason", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("created_by", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("looked_rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("looked_failed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_index(op.f("ix_shadow_bundle"), "shadow", ["bundle"], unique=False)
+    op.create_index(op.f("ix_shadow_created_at"), "shadow", ["created_at"], unique=False)
+    op.create_index(op.f("ix_shadow_state"), "shadow", ["state"], unique=False)
+    op.create_table(
+        "shadow_look",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("shadow", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("code", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("policy", sa.LargeBinary(), nullable=False),
+        sa.Column("evidence", sa.LargeBinary(), nullable=False),
+        sa.Column("verdict", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("shadow_look_of", "shadow_look", ["shadow", "id"], unique=False)
+    op.create_table(
+        "shadow_member",
+        sa.Column("shadow", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("place", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("offered", sa.Boolean(), nullable=False),
+        sa.Column("open", sa.Boolean(), nullable=False),
+        sa.Column("pending", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
+        sa.Column("detail", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("reported_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("report_spool", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("report_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.PrimaryKeyConstraint("shadow", "device"),
+    )
+    op.create_index(op.f("ix_shadow_member_open"), "shadow_member", ["open"], unique=False)
+    op.create_index(op.f("ix_shadow_member_pending"), "shadow_member", ["pending"], unique=False)
+    op.create_index("shadow_member_line", "shadow_member", ["shadow", "offered", "place"], unique=False)
+    op.create_index("shadow_member_of_device", "shadow_member", ["device", "offered"], unique=False)
+    op.create_table(
+        "shadow_served",
+        sa.Column("shadow", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("bundle", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("windows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("compared", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("agreed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("incomparable", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("squares", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.Column("classes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("shadow", "device"),
     )
     op.create_table(
         "spool",
@@ -422,6 +493,18 @@ def downgrade() -> None:
     op.drop_table("verdict")
     op.drop_table("token")
     op.drop_table("spool")
+    op.drop_table("shadow_served")
+    op.drop_index("shadow_member_of_device", table_name="shadow_member")
+    op.drop_index("shadow_member_line", table_name="shadow_member")
+    op.drop_index(op.f("ix_shadow_member_pending"), table_name="shadow_member")
+    op.drop_index(op.f("ix_shadow_member_open"), table_name="shadow_member")
+    op.drop_table("shadow_member")
+    op.drop_index("shadow_look_of", table_name="shadow_look")
+    op.drop_table("shadow_look")
+    op.drop_index(op.f("ix_shadow_state"), table_name="shadow")
+    op.drop_index(op.f("ix_shadow_created_at"), table_name="shadow")
+    op.drop_index(op.f("ix_shadow_bundle"), table_name="shadow")
+    op.drop_table("shadow")
     op.drop_table("served")
     op.drop_index("rollup_by_age", table_name="rollup")
     op.drop_table("rollup")
