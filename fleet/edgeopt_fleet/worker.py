@@ -5,7 +5,7 @@ tick, and does not publish: ``announce`` wakes whoever holds the connection. Exa
 
     worker = Worker(rollouts, serial, announce)
     await worker.tick()
-    await worker.apply("v2", Event.PAUSED)       # an operator's order
+    await worker.announce(rollouts.apply("v2", Event.PAUSED, now))       # an operator's order
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection
 
-from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.serial import Serial
-from edgeopt_fleet.store.rollouts import Check, Rollouts
+from edgeopt_fleet.store.rollouts import Rollouts
 
 __all__ = ["Worker"]
 
 
 class Worker:
-    """Looks at rollouts and carries out orders; ``clock`` gives seconds since 1970."""
+    """Looks at rollouts, and has devices told; ``clock`` gives seconds since 1970."""
 
     def __init__(
         self,
@@ -40,14 +39,9 @@ class Worker:
         changed: set[str] = set()
         for name in await self._serial(self._rollouts.unsettled):
             changed |= await self._serial(self._rollouts.advance, name, self._clock())
-        if changed:
-            await self._announce(changed)
+        await self.announce(changed)
 
-    async def apply(self, name: str, event: Event | None, check: Check | None = None, reason: str = "") -> None:
-        """Carry out somebody's order (None: to start). Raises a problem when the rollout's state does not allow it.
-
-        ``check`` may refuse what it is shown; it is asked in the same transaction.
-        """
-        changed = await self._serial(self._rollouts.apply, name, event, self._clock(), check, reason)
+    async def announce(self, changed: Collection[str]) -> None:
+        """Have the devices told whose desired state somebody's order changed; it is committed already."""
         if changed:
             await self._announce(changed)

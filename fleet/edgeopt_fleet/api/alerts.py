@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
@@ -95,9 +95,10 @@ async def get_alert(request: Request, number: Number) -> AlertView:
     "/alerts/{number}/close",
     operation_id="closeAlert",
     summary="Close an alarm",
+    response_model=AlertView,
     responses=problems(NotFoundError, ConflictError),
 )
-async def close_alert(request: Request, number: Number) -> AlertView:
+async def close_alert(request: Request, number: Number) -> Response:
     """Close an alarm that was looked into; it is raised anew when it happens again. Drift closes by itself: 409."""
     services = services_of(request)
-    return AlertView.of(await services.serial(services.alert_book.close, number, services.clock()))
+    return await answer_once(request, lambda: AlertView.of(services.alert_book.close(number, services.clock())))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from edgeopt_fleet.acting import Actor
@@ -13,8 +11,8 @@ from edgeopt_fleet.api.etags import IfMatch, Match
 from edgeopt_fleet.api.idempotency import IdempotentRoute
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.rollout_views import RolloutView
-from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import Name, StrictRequest
+from edgeopt_fleet.api.rollouts import RolloutName, carry_out_order
+from edgeopt_fleet.api.views import StrictRequest
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.rollout import Event
 from edgeopt_fleet.store.rollout_reports import RolloutReport
@@ -24,7 +22,6 @@ __all__ = ["ApprovalRequest", "DenialRequest", "router"]
 
 router = APIRouter(tags=["rollouts"], route_class=IdempotentRoute)
 
-_RolloutName = Annotated[Name, Path(examples=["digits-2"])]
 _REFUSALS = problems(ForbiddenError, NotFoundError, ConflictError, PreconditionFailedError)
 _LONGEST_REASON = 500
 
@@ -42,23 +39,27 @@ class DenialRequest(StrictRequest):
 
 
 @router.post(
-    "/rollouts/{name}/approve", operation_id="approveRollout", summary="Approve a rollout", responses=_REFUSALS
+    "/rollouts/{name}/approve",
+    operation_id="approveRollout",
+    summary="Approve a rollout",
+    response_model=RolloutView,
+    responses=_REFUSALS,
 )
-async def approve_rollout(request: Request, name: _RolloutName, body: ApprovalRequest, match: IfMatch) -> RolloutView:
+async def approve_rollout(request: Request, name: RolloutName, body: ApprovalRequest, match: IfMatch) -> Response:
     """Let a rollout that waits for approval go; 403 for whoever created it."""
-    return await _decide(request, name, Event.APPROVED, match, body.reason)
+    return await carry_out_order(request, name, Event.APPROVED, _by_another(actor_of(request), match), body.reason)
 
 
-@router.post("/rollouts/{name}/deny", operation_id="denyRollout", summary="Deny a rollout", responses=_REFUSALS)
-async def deny_rollout(request: Request, name: _RolloutName, body: DenialRequest, match: IfMatch) -> RolloutView:
+@router.post(
+    "/rollouts/{name}/deny",
+    operation_id="denyRollout",
+    summary="Deny a rollout",
+    response_model=RolloutView,
+    responses=_REFUSALS,
+)
+async def deny_rollout(request: Request, name: RolloutName, body: DenialRequest, match: IfMatch) -> Response:
     """End a rollout that waits for approval, and say why; 403 for whoever created it, who may cancel it."""
-    return await _decide(request, name, Event.DENIED, match, body.reason)
-
-
-async def _decide(request: Request, name: str, event: Event, match: Match, reason: str) -> RolloutView:
-    services = services_of(request)
-    await services.worker.apply(name, event, _by_another(actor_of(request), match), reason)
-    return RolloutView.of(await services.serial.read(services.rollouts.report, name))
+    return await carry_out_order(request, name, Event.DENIED, _by_another(actor_of(request), match), body.reason)
 
 
 def _by_another(actor: Actor, match: Match) -> Check:

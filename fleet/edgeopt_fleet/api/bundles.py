@@ -11,7 +11,7 @@ from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.manifest import Manifest
 from edgeopt_fleet.api.bodies import binary, read_body
 from edgeopt_fleet.api.device_views import Word
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
@@ -48,14 +48,15 @@ async def put_block(request: Request, sha256: Digest) -> Response:
     "/bundles",
     operation_id="publishBundle",
     summary="Publish a bundle",
+    response_model=BundleView,
     responses=problems(TooLargeError),
     openapi_extra=binary("application/json", Manifest.MAX_BYTES, "the exact bytes of manifest.json"),
 )
-async def post_bundle(request: Request) -> BundleView:
+async def post_bundle(request: Request) -> Response:
     """Take the exact bytes of a manifest.json; once no block is missing, the bundle can be rolled out."""
     services = services_of(request)
     manifest = await read_body(request, Manifest.MAX_BYTES)
-    return BundleView.of(await services.serial(services.bundles.post, manifest, services.clock()))
+    return await answer_once(request, lambda: BundleView.of(services.bundles.post(manifest, services.clock())))
 
 
 @router.get("/bundles", operation_id="listBundles", summary="List bundles")

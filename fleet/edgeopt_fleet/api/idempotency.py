@@ -1,9 +1,14 @@
 """Idempotency-Key: a POST that is sent twice is carried out once, and answered the same twice.
 
 A router with this route class has it on every POST. Only answers that tell of success are kept: a refusal changed
-nothing, and the same request may be right later. Example::
+nothing, and the same request may be right later. What :func:`answer_once` carries out is committed together with its
+answer: a server that is killed in between loses both or neither. Example::
 
     router = APIRouter(route_class=IdempotentRoute)
+
+    @router.post("/tokens", status_code=201, response_model=TokenView)
+    async def create_token(request: Request, body: TokenRequest) -> Response:
+        return await answer_once(request, lambda: TokenView.of(tokens.create(…)))
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from edgeopt_contract.values import canonical_json, digest_of
 from edgeopt_fleet.api.responses import problems
@@ -20,7 +27,7 @@ from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.problems import InProgressError, InvalidError, KeyReusedError
 from edgeopt_fleet.store.idempotency import Answer, Ticket
 
-__all__ = ["IdempotentRoute"]
+__all__ = ["IdempotentRoute", "answer_once"]
 
 _HEADER = "Idempotency-Key"
 _LONGEST_KEY = 255
@@ -66,6 +73,29 @@ class IdempotentRoute(APIRoute):
         return handle_once
 
 
+async def answer_once(request: Request, act: Callable[[], BaseModel]) -> Response:
+    """Carry out ``act``, which writes, and send what it returns, with the status that the route is declared with.
+
+    It runs on a thread of the database, in one transaction with keeping its answer under the Idempotency-Key, if the
+    request has one. What it does beside the database is to be done after this.
+    """
+    services, route = services_of(request), request.scope["route"]
+    ticket: Ticket | None = getattr(request.state, "ticket", None)
+    status, media_type = route.status_code or 200, JSONResponse.media_type
+
+    def carry_out() -> bytes:
+        with services.answers.together():
+            body = act().model_dump_json().encode()
+            if ticket is not None:
+                headers = {"content-type": media_type}
+                services.answers.keep(ticket, Answer(status=status, headers=headers, body=body))
+        return body
+
+    body = await services.serial(carry_out)
+    request.state.ticket = None  # its answer is kept
+    return Response(body, status, media_type=media_type)
+
+
 async def _once(request: Request, key: str, handle: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
     if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
         raise InvalidError(f"{_HEADER}: expected 1 to {_LONGEST_KEY} printable characters")
@@ -76,11 +106,14 @@ async def _once(request: Request, key: str, handle: Callable[[Request], Coroutin
     kept = await services.serial(services.answers.begin, ticket, services.clock())
     if kept is not None:
         return Response(kept.body, kept.status, {**kept.headers, "Idempotent-Replayed": "true"})
+    request.state.ticket = ticket
     try:
         response = await handle(request)
     except BaseException:
         await services.serial(services.answers.forget, ticket)
         raise
+    if request.state.ticket is None:
+        return response
     if 200 <= response.status_code < 300:
         headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         answer = Answer(status=response.status_code, headers=headers, body=bytes(response.body))

@@ -16,7 +16,7 @@ from edgeopt_fleet.api.bodies import binary, read_body
 from edgeopt_fleet.api.device_views import DeviceView
 from edgeopt_fleet.api.devices import DeviceId
 from edgeopt_fleet.api.guard import device_actor
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.broker import hash_password
@@ -115,14 +115,20 @@ async def renew(request: Request) -> Response:
     "/devices/{device}/revoke",
     operation_id="revokeDevice",
     summary="Revoke a device",
+    response_model=DeviceView,
     responses=problems(NotFoundError),
 )
-async def revoke(request: Request, device: DeviceId) -> DeviceView:
+async def revoke(request: Request, device: DeviceId) -> Response:
     """Take a device's identity away; it is cut off before this answers. Only a new token lets it back in."""
     services = services_of(request)
-    await services.serial(services.identities.revoke, device, int(services.clock()))
+
+    def revoke_all() -> DeviceView:
+        services.identities.revoke(device, int(services.clock()))
+        return DeviceView.of(services.registry.device(device))
+
+    response = await answer_once(request, revoke_all)
     await services.broker.cut_off(device)
-    return DeviceView.of(await services.serial(services.registry.device, device))
+    return response
 
 
 async def _read(request: Request, kind: type[R]) -> R:

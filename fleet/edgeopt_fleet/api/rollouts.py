@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from edgeopt_fleet.api.etags import NOT_MODIFIED, IfMatch, Match, tagged
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.rollout_views import PlannedView, RolloutList, RolloutRequest, RolloutView
@@ -16,10 +15,9 @@ from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.api.views import Name
 from edgeopt_fleet.problems import ConflictError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.rollout import Event, State
-from edgeopt_fleet.store.rollout_reports import RolloutReport
-from edgeopt_fleet.store.rollouts import Plan
+from edgeopt_fleet.store.rollouts import Check, Plan
 
-__all__ = ["router"]
+__all__ = ["RolloutName", "carry_out_order", "router"]
 
 router = APIRouter(tags=["rollouts"], route_class=IdempotentRoute)
 
@@ -40,27 +38,32 @@ def _plan(services: Services, body: RolloutRequest) -> Plan:
     )
 
 
-async def _show(services: Services, name: str) -> RolloutView:
-    return RolloutView.of(await services.serial.read(services.rollouts.report, name))
-
-
 @router.post(
     "/rollouts",
     status_code=201,
     operation_id="createRollout",
     summary="Create a rollout",
+    response_model=RolloutView,
     responses=problems(NotFoundError, ConflictError),
 )
-async def create_rollout(request: Request, body: RolloutRequest) -> RolloutView:
+async def create_rollout(request: Request, body: RolloutRequest) -> Response:
     """Create a rollout; its devices and waves are fixed from now on. It starts at once unless told otherwise.
 
     Where approval is needed it waits for that, and with `start_at` for its time.
     """
     services = services_of(request)
-    await services.serial(services.rollouts.create, _plan(services, body), services.clock())
-    if body.start:
-        await services.worker.apply(body.name, None)
-    return await _show(services, body.name)
+    changed: set[str] = set()
+
+    def create() -> RolloutView:
+        now = services.clock()
+        services.rollouts.create(_plan(services, body), now)
+        if body.start:
+            changed.update(services.rollouts.start(body.name, now))
+        return RolloutView.of(services.rollouts.report(body.name))
+
+    response = await answer_once(request, create)
+    await services.worker.announce(changed)
+    return response
 
 
 @router.post(
@@ -101,16 +104,32 @@ async def list_rollouts(
 )
 async def get_rollout(request: Request, name: RolloutName) -> Response:
     """Show one rollout with its members and verdicts."""
-    return tagged(request, await _show(services_of(request), name))
+    services = services_of(request)
+    return tagged(request, RolloutView.of(await services.serial.read(services.rollouts.report, name)))
+
+
+async def carry_out_order(request: Request, name: str, event: Event | None, check: Check, reason: str = "") -> Response:
+    """Let somebody's ``event`` happen to a rollout (None: the order to start), and show it as it is then.
+
+    ``check`` may refuse what it is shown; it is asked in the same transaction.
+    """
+    services = services_of(request)
+    changed: set[str] = set()
+
+    def order() -> RolloutView:
+        changed.update(services.rollouts.apply(name, event, services.clock(), check, reason))
+        return RolloutView.of(services.rollouts.report(name))
+
+    response = await answer_once(request, order)
+    await services.worker.announce(changed)
+    return response
 
 
 def _add_order(order: str, operation: str, event: Event | None, summary: str) -> None:
     """Add the route by which people give one order."""
 
-    async def give(request: Request, name: RolloutName, match: IfMatch) -> RolloutView:
-        services = services_of(request)
-        await services.worker.apply(name, event, _check(match))
-        return await _show(services, name)
+    async def give(request: Request, name: RolloutName, match: IfMatch) -> Response:
+        return await carry_out_order(request, name, event, _check(match))
 
     router.add_api_route(
         f"/rollouts/{{name}}/{order}",
@@ -118,6 +137,7 @@ def _add_order(order: str, operation: str, event: Event | None, summary: str) ->
         methods=["POST"],
         operation_id=operation,
         summary=summary,
+        response_model=RolloutView,
         description=f"{summary}; 409 when the rollout's state does not allow it.",
         responses=problems(NotFoundError, ConflictError, PreconditionFailedError),
     )
@@ -133,5 +153,5 @@ for _order in (
     _add_order(*_order)
 
 
-def _check(match: Match) -> Callable[[RolloutReport], None]:
+def _check(match: Match) -> Check:
     return lambda report: match.check(RolloutView.of(report))

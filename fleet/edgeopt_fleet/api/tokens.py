@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from edgeopt_contract.enrolment import EnrolToken
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.people_views import TokenItem, TokenList, TokenRequest, TokenView
 from edgeopt_fleet.api.responses import problems
@@ -19,17 +19,26 @@ router = APIRouter(tags=["tokens"], route_class=IdempotentRoute)
 
 
 @router.post(
-    "/tokens", status_code=201, operation_id="createToken", summary="Make a token", responses=problems(NotFoundError)
+    "/tokens",
+    status_code=201,
+    operation_id="createToken",
+    summary="Make a token",
+    response_model=TokenView,
+    responses=problems(NotFoundError),
 )
-async def create_token(request: Request, body: TokenRequest) -> TokenView:
+async def create_token(request: Request, body: TokenRequest) -> Response:
     """Make a token that enrols devices; the answer holds it, and it cannot be read again."""
     services = services_of(request)
     now = services.clock()
     expires_at = int(now) + body.expires_in_seconds
     grant = TokenGrant(uses=body.uses, expires_at=expires_at, tags=body.tags, cohort=body.cohort)
-    secret = await services.serial(services.tokens.create, grant, now)
-    token = EnrolToken(secret=secret, fingerprint=services.authority.fingerprint)
-    return TokenView(id=token_id(secret), token=str(token), expires_at=expires_at)
+
+    def create() -> TokenView:
+        secret = services.tokens.create(grant, now)
+        token = EnrolToken(secret=secret, fingerprint=services.authority.fingerprint)
+        return TokenView(id=token_id(secret), token=str(token), expires_at=expires_at)
+
+    return await answer_once(request, create)
 
 
 @router.get("/tokens", operation_id="listTokens", summary="List tokens")
@@ -45,9 +54,13 @@ async def list_tokens(request: Request, page: Paging) -> TokenList:
 
 
 @router.post(
-    "/tokens/{token}/revoke", operation_id="revokeToken", summary="Revoke a token", responses=problems(NotFoundError)
+    "/tokens/{token}/revoke",
+    operation_id="revokeToken",
+    summary="Revoke a token",
+    response_model=TokenItem,
+    responses=problems(NotFoundError),
 )
-async def revoke_token(request: Request, token: str) -> TokenItem:
+async def revoke_token(request: Request, token: str) -> Response:
     """Make a token worthless, by its id; devices that enrolled with it stay."""
     services = services_of(request)
-    return TokenItem.of(await services.serial(services.tokens.revoke, token, services.clock()))
+    return await answer_once(request, lambda: TokenItem.of(services.tokens.revoke(token, services.clock())))

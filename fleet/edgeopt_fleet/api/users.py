@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from edgeopt_fleet.api.access import actor_of
 from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
-from edgeopt_fleet.api.idempotency import IdempotentRoute
+from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.people_views import (
     MeView,
@@ -37,10 +37,10 @@ async def get_me(request: Request) -> MeView:
 
 
 @router.post(
-    "/me/rotate", status_code=201, operation_id="rotateMyKey", summary="Replace your key",
+    "/me/rotate", status_code=201, operation_id="rotateMyKey", summary="Replace your key", response_model=NewKeyView,
     responses=problems(ConflictError, NotFoundError),
 )  # fmt: skip
-async def rotate_my_key(request: Request, body: RotateRequest) -> NewKeyView:
+async def rotate_my_key(request: Request, body: RotateRequest) -> Response:
     """Make a new key for yourself; the keys before it go on for the overlap."""
     return await rotate_key(request, actor_of(request).name, body)
 
@@ -57,15 +57,18 @@ async def list_users(request: Request, page: Paging) -> UserList:
 
 
 @router.post(
-    "/users", status_code=201, operation_id="createUser", summary="Add a user", responses=problems(ConflictError)
-)
-async def create_user(request: Request, body: UserRequest) -> NewKeyView:
+    "/users", status_code=201, operation_id="createUser", summary="Add a user", response_model=NewKeyView,
+    responses=problems(ConflictError),
+)  # fmt: skip
+async def create_user(request: Request, body: UserRequest) -> Response:
     """Add a user with a role; the answer holds the key, which cannot be read again."""
     services = services_of(request)
-    made = await services.serial(
-        services.users.create, body.name, body.role, services.clock(), lifetime_seconds=body.expires_in_seconds
-    )
-    return NewKeyView.of(made)
+
+    def create() -> NewKeyView:
+        lifetime = body.expires_in_seconds
+        return NewKeyView.of(services.users.create(body.name, body.role, services.clock(), lifetime_seconds=lifetime))
+
+    return await answer_once(request, create)
 
 
 @router.get(
@@ -95,27 +98,34 @@ async def change_role(request: Request, name: str, body: RoleRequest, match: IfM
 
 @router.post(
     "/users/{name}/rotate", status_code=201, operation_id="rotateKey", summary="Replace a user's key",
-    responses=problems(NotFoundError, ConflictError),
+    response_model=NewKeyView, responses=problems(NotFoundError, ConflictError),
 )  # fmt: skip
-async def rotate_key(request: Request, name: str, body: RotateRequest) -> NewKeyView:
+async def rotate_key(request: Request, name: str, body: RotateRequest) -> Response:
     """Make a new key for a user; the keys before it go on for the overlap, unless they end sooner."""
     services = services_of(request)
-    made = await services.serial(
-        services.users.rotate,
-        name,
-        services.clock(),
-        overlap_seconds=body.overlap_seconds,
-        lifetime_seconds=body.expires_in_seconds,
-    )
-    return NewKeyView.of(made)
+
+    def rotate() -> NewKeyView:
+        made = services.users.rotate(
+            name,
+            services.clock(),
+            overlap_seconds=body.overlap_seconds,
+            lifetime_seconds=body.expires_in_seconds,
+        )
+        return NewKeyView.of(made)
+
+    return await answer_once(request, rotate)
 
 
 @router.post(
-    "/users/{name}/revoke", operation_id="revokeUser", summary="Take a user or one key out",
+    "/users/{name}/revoke", operation_id="revokeUser", summary="Take a user or one key out", response_model=UserView,
     responses=problems(NotFoundError, ConflictError),
 )  # fmt: skip
-async def revoke_user(request: Request, name: str, body: RevokeRequest) -> UserView:
+async def revoke_user(request: Request, name: str, body: RevokeRequest) -> Response:
     """Take one key out, or the user with all keys, at once; 409 when no admin would be left."""
     services = services_of(request)
-    await services.serial(services.users.revoke, name, services.clock(), prefix=body.prefix)
-    return UserView.of(await services.serial.read(services.users.one, name))
+
+    def revoke() -> UserView:
+        services.users.revoke(name, services.clock(), prefix=body.prefix)
+        return UserView.of(services.users.one(name))
+
+    return await answer_once(request, revoke)

@@ -81,7 +81,7 @@ class Cohorts:
         with self._database.transaction() as session:
             row = session.get(CohortRow, name)
             check(None if row is None else _saved(row))
-            before = {} if row is None else msgspec.to_builtins(_saved(row).wanted)
+            before = None if row is None else msgspec.to_builtins(_saved(row).wanted)
             tags = plain["tags"]
             others = {key: value for key, value in plain.items() if key != "tags" and value not in (None, [], ())}
             session.merge(CohortRow(name=name, tags=tags, others=others))
@@ -98,7 +98,7 @@ class Cohorts:
             _refuse_if_used(session, name)
             session.delete(session.get_one(CohortRow, name))
             before = msgspec.to_builtins(saved.wanted)
-            append(session, Change(operation="cohort.delete", subject=f"cohort/{name}", before=before, after={}), now)
+            append(session, Change(operation="cohort.delete", subject=f"cohort/{name}", before=before), now)
 
 
 def all_cohorts(session: Session) -> list[Cohort]:

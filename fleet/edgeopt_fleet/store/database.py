@@ -17,6 +17,7 @@ import copy
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -37,6 +38,7 @@ _CONNECTIONS = 12  # for the API's threads, the worker and ingest of one process
 _TURN_SECONDS = 30.0
 _LOCK = text("SELECT pg_advisory_xact_lock_shared(:all), pg_advisory_xact_lock(:one)")
 _LOCK_ALL = text("SELECT pg_advisory_xact_lock(:all)")
+_JOINED: ContextVar[Session | None] = ContextVar("edgeopt_fleet_joined", default=None)
 
 
 class Database:
@@ -110,18 +112,50 @@ class Database:
 
         It begins once no transaction with the same ``lock`` is open, nor one without a lock; without a lock, once no
         other one is open. With None it waits for rows only (PostgreSQL): for leases, which are prolonged whatever else
-        goes on. Rows stay readable after it. Transactions do not nest. Raises :class:`StorageError` when the
-        disk is full, read-only or failing, when the server is away, or when the wait took half a minute.
+        goes on. Rows stay readable after it. Transactions do not nest, but inside :meth:`together`. Raises
+        :class:`StorageError` when the disk is full, read-only or failing, when the server is away, or when the wait
+        took half a minute.
         """
+        joined = self._joined()
+        if joined is not None:
+            self._begin(joined, lock)
+            yield joined
+            joined.flush()
+            return
         with self._errors(), self._alone():
             with Session(self._writing, expire_on_commit=False) as session, session.begin():
-                if not self.is_sqlite and lock is not None:
-                    keys = {"all": _lock_key("")} | ({"one": _lock_key(lock)} if lock else {})
-                    session.execute(_LOCK if lock else _LOCK_ALL, keys)
-                self._check(session)
+                self._begin(session, lock)
                 yield session
             if self._checkpoints is not None:
                 self._checkpoints.wanted()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of all that this thread begins inside; what it reads there sees what it wrote.
+
+        Whoever begins first inside should take the widest lock. An error undoes all of it. Example::
+
+            with database.together():
+                view = show(rollouts.create(plan, now))
+                answers.keep(ticket, view)           # both, or neither
+        """
+        with self.transaction(lock=None) as session:
+            token = _JOINED.set(session)
+            try:
+                yield
+            finally:
+                _JOINED.reset(token)
+
+    def _begin(self, session: Session, lock: str | None) -> None:
+        if not self.is_sqlite and lock is not None:
+            keys = {"all": _lock_key("")} | ({"one": _lock_key(lock)} if lock else {})
+            session.execute(_LOCK if lock else _LOCK_ALL, keys)
+        self._check(session)
+
+    def _joined(self) -> Session | None:
+        """Return the session of :meth:`together`, if there is one of this database."""
+        session = _JOINED.get()
+        return session if session is not None and session.bind is self._writing else None
 
     def guarded(self, check: Callable[[Session], None]) -> Database:
         """Return this database with ``check`` called at the beginning of every transaction; it may raise.
@@ -135,6 +169,10 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """Give a session that sees one moment, waits for no writer, and cannot write. Raises :class:`StorageError`."""
+        joined = self._joined()
+        if joined is not None:
+            yield joined
+            return
         with self._errors(), Session(self._reading, expire_on_commit=False) as session, session.begin():
             yield session
 

@@ -1,8 +1,9 @@
 """Answers that were given once and are given again, for a day, to whoever repeats a request.
 
 A request is begun before it is worked on, so that two of the same do not run side by side, and its answer is kept when
-it is done. Answers may hold secrets that are shown once, so they are sealed (AES-GCM) under a key that is made from
-what the client holds and this database does not: its bearer and the Idempotency-Key. Example::
+it is done: in the transaction that does it, where :meth:`AnswerBook.together` holds both. Answers may hold secrets that
+are shown once, so they are sealed (AES-GCM) under a key that is made from what the client holds and this database does
+not: its bearer and the Idempotency-Key. Example::
 
     book = AnswerBook(database)
     kept = book.begin(ticket, now)               # None: work on it; an Answer: give that one
@@ -12,6 +13,7 @@ what the client holds and this database does not: its bearer and the Idempotency
 from __future__ import annotations
 
 import secrets
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -94,6 +96,10 @@ class AnswerBook:
                 raise InProgressError("a request with this Idempotency-Key is being worked on; ask again in a moment")
             row.created_at = now
             return None
+
+    def together(self) -> AbstractContextManager[None]:
+        """Make one transaction of what is done inside, :meth:`keep` included."""
+        return self._database.together()
 
     def keep(self, ticket: Ticket, answer: Answer) -> None:
         """Keep the answer to a request that was begun."""
