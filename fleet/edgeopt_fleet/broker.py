@@ -240,12 +240,14 @@ class EmbeddedBroker:
                 return
             target = self._wanted
             with contextlib.suppress(TimeoutError):  # a broker that restarts reads the new file by itself
-                await asyncio.wait_for(self._ready.wait(), _READY_SECONDS)
+                async with asyncio.timeout(_READY_SECONDS):
+                    await self._ready.wait()
                 await self._write_configuration()
                 self._reloaded.clear()
                 if self._process is not None and self._process.returncode is None:
                     self._process.send_signal(signal.SIGHUP)
-                    await asyncio.wait_for(self._reloaded.wait(), _RELOAD_SECONDS)
+                    async with asyncio.timeout(_RELOAD_SECONDS):
+                        await self._reloaded.wait()
             self._loaded = target
 
     async def _write_configuration(self) -> None:

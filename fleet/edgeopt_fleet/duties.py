@@ -4,7 +4,7 @@ Each takes the database that checks the role's lease and works until it is cance
 Example::
 
     duties = Duties(site, addresses)
-    Roles(leases, database, signals, metrics, duties.works())
+    Roles(leases, signals, metrics, duties.works())
 """
 
 from __future__ import annotations

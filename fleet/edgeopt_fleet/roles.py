@@ -6,7 +6,7 @@ that work that keeps the database busy does not lose them. A process that ends h
 at once.
 Example::
 
-    roles = Roles(leases, database, signals, metrics, {Role.ROLLOUTS: work})   # async def work(guarded): …
+    roles = Roles(leases, signals, metrics, {Role.ROLLOUTS: work})   # async def work(guarded): …
     task = group.create_task(roles.run())
     task.cancel()                            # ends the work and hands the roles back
 """
@@ -42,28 +42,31 @@ _PAUSE_LOOKS = 1.5  # at least, of a standby that hears no signal (SQLite): else
 class _Tenure:
     lease: Lease
     task: asyncio.Task[None]
-    renewed: float  # monotonic
+    renewed: float  # on the clock of the roles
 
 
 class Roles:
-    """Takes roles, works, and hands them back; ``note`` says what a lease is to tell of this process."""
+    """Takes roles, works, and hands them back; ``note`` says what a lease is to tell of this process.
+
+    ``clock`` gives seconds that only grow.
+    """
 
     def __init__(
         self,
         leases: Leases,
-        database: Database,
         signals: Signals,
         metrics: Metrics,
         works: Mapping[Role, Work],
         *,
         note: Callable[[Role], str] = lambda _role: "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._leases = leases
-        self._database = database
         self._signals = signals
         self._metrics = metrics
         self._works = works
         self._note = note
+        self._clock = clock
         self._tenures: dict[Role, _Tenure] = {}
         self._paused: dict[Role, float] = {}
         self._serial = Serial()
@@ -80,13 +83,13 @@ class Roles:
         """Take, prolong and work until cancelled; then end the work and hand back what is held."""
         try:
             while True:
-                started = time.monotonic()
+                started = self._clock()
                 await self._renew()
                 for role in self._works:
-                    if role not in self._tenures and self._paused.get(role, 0.0) <= time.monotonic():
+                    if role not in self._tenures and self._paused.get(role, 0.0) <= self._clock():
                         await self._acquire(role)
                 if not any(tenure.task.done() for tenure in self._tenures.values()):
-                    await self._signals.wait(News.LEASES, max(self._period - (time.monotonic() - started), 0.05))
+                    await self._signals.wait(News.LEASES, max(self._period - (self._clock() - started), 0.05))
         finally:
             await self._stop()
 
@@ -109,7 +112,7 @@ class Roles:
                 await self._failed(role, tenure)
         if not self._tenures:
             return
-        asked = time.monotonic()
+        asked = self._clock()
         try:
             mine = [replace(tenure.lease, note=self._note(role)) for role, tenure in self._tenures.items()]
             kept = await self._serial(self._leases.renew, mine)
@@ -120,7 +123,7 @@ class Roles:
         for role, tenure in list(self._tenures.items()):
             if role in kept:
                 tenure.lease, tenure.renewed = kept[role], asked
-            elif asked or time.monotonic() - tenure.renewed > self._leases.seconds:
+            elif asked or self._clock() - tenure.renewed > self._leases.seconds:
                 await self._end(role, "lost")
 
     async def _acquire(self, role: Role) -> None:
@@ -131,10 +134,9 @@ class Roles:
             return
         if lease is None:
             return
-        guarded = self._database.guarded(lambda session: self._leases.check(session, lease))
-        task = asyncio.create_task(self._work(role, guarded), name=f"role {role}")
+        task = asyncio.create_task(self._work(role, self._leases.guarded(lease)), name=f"role {role}")
         task.add_done_callback(lambda _: self._signals.wake(News.LEASES))  # work that ends by itself is noticed at once
-        self._tenures[role] = _Tenure(lease, task, time.monotonic())
+        self._tenures[role] = _Tenure(lease, task, self._clock())
         self._metrics.lease_held.labels(role=role).set(1)
         self._metrics.lease_changes.labels(role=role, change="taken").inc()
         _LOG.info("took the role %s (epoch %d)", role, lease.epoch, extra={"event": "role.taken", "role": role})
@@ -148,13 +150,13 @@ class Roles:
         await self._end(role, "lost" if isinstance(error, LeaseLostError) else "failed")
         if isinstance(error, LeaseLostError):
             return
+        self._paused[role] = self._clock() + max(_PAUSE_SECONDS, _PAUSE_LOOKS * self._period)
         self._metrics.role_failures.labels(role=role).inc()
         _LOG.error("the work of the role %s ended: %r", role, error, exc_info=error, extra={"event": "role.failed"})
         try:
             await self._serial(self._leases.release, [tenure.lease])
         except StorageError as lasting:  # it expires
             _LOG.warning("could not hand the role %s back: %s", role, lasting)
-        self._paused[role] = time.monotonic() + max(_PAUSE_SECONDS, _PAUSE_LOOKS * self._period)
         await self._signals.send(News.LEASES)
 
     async def _end(self, role: Role, change: str) -> None:

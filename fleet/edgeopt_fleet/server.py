@@ -65,7 +65,7 @@ from edgeopt_fleet.store.rollouts import Rollouts
 from edgeopt_fleet.store.tokens import Tokens
 from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.repository import Repository
-from edgeopt_fleet.watch import Watch
+from edgeopt_fleet.watch import Part, Watch
 from edgeopt_fleet.web import answer, free_port, listen, stop_on_signals
 from edgeopt_fleet.worker import Worker
 
@@ -91,13 +91,9 @@ async def serve(home: Home) -> None:
                 await site.serial(Registry(site.database).mark_all_offline)  # they say so when they are back
             name = f"serve@{socket.gethostname()}:{home.directory.absolute()}"  # a restart needs to wait for nobody
             duties = Duties(site, addresses_of(home, config, broker), "edgeopt-fleet")
-            watch = _watch(site, duties.hears)
+            roles, watch = _roles(site, duties, name)
             app = _application(site, authority, broker, watch)
-            await _run(
-                site, app, listener,
-                background=[*_broker_work(site, broker), watch.run()],
-                roles=_roles(site, duties, name),
-            )  # fmt: skip
+            await _run(site, app, listener, background=[*_broker_work(site, broker), watch.run()], roles=roles)
 
 
 async def serve_api(home: Home) -> None:
@@ -108,7 +104,7 @@ async def serve_api(home: Home) -> None:
             authority = DeviceAuthority.load(home.ca)
             write_own_pairs(home, config, authority)
             broker = _broker(site, authority, own=False)
-            watch = _watch(site, lambda: None)
+            watch = Watch(site.database, site.serial, site.metrics, Part())
             app = _application(site, authority, broker, watch)
             await _run(site, app, listener, background=[broker.run(), watch.run()])
 
@@ -125,9 +121,9 @@ async def serve_worker(home: Home) -> None:
             name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
             addresses = addresses_of(home, config, DistantBroker(site.signals))
             duties = Duties(site, addresses, f"edgeopt-fleet-{name}")
-            watch = _watch(site, duties.hears)
+            roles, watch = _roles(site, duties, name)
             app = Observed(create_probe(Operations(site.metrics, watch)), site.metrics)
-            await _run(site, app, listener, background=[watch.run()], roles=_roles(site, duties, name))
+            await _run(site, app, listener, background=[watch.run()], roles=roles)
 
 
 async def serve_broker(home: Home, node: str) -> None:
@@ -216,13 +212,12 @@ def _followed(site: Site, broker: EmbeddedBroker) -> list[Work]:
     return [broker.run(), follow_users(broker, site.database, site.serial, site.signals)]
 
 
-def _roles(site: Site, duties: Duties, name: str) -> Roles:
-    leases = Leases(site.database, owner=name, seconds=site.config.lease_seconds)
-    return Roles(leases, site.database, site.signals, site.metrics, duties.works(), note=duties.note)
-
-
-def _watch(site: Site, hears: Callable[[], bool | None]) -> Watch:
-    return Watch(site.database, site.serial, site.metrics, hears=hears)
+def _roles(site: Site, duties: Duties, name: str) -> tuple[Roles, Watch]:
+    """Return the roles of the process called ``name``, and who looks at how they do."""
+    leases, works = Leases(site.database, owner=name, seconds=site.config.lease_seconds), duties.works()
+    roles = Roles(leases, site.signals, site.metrics, works, note=duties.note)
+    part = Part(owner=name, duties=tuple(works), held=lambda: roles.held, hears=duties.hears)
+    return roles, Watch(site.database, site.serial, site.metrics, part)
 
 
 def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, watch: Watch) -> ASGIApp:

@@ -84,13 +84,12 @@ class Signals:
                     raise
                 except StorageError:
                     _LOG.exception("this look failed")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), seconds)
+                await _either(event, seconds)
 
     async def wait(self, news: News, seconds: float) -> None:
         """Return on ``news`` that come from now on, or after ``seconds``."""
-        with self._heard(news) as event, contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+        with self._heard(news) as event:
+            await _either(event, seconds)
 
     @contextlib.contextmanager
     def _heard(self, news: News | None) -> Iterator[asyncio.Event]:
@@ -122,6 +121,17 @@ class Signals:
                         self.wake(News(notice.payload))
         except psycopg.Error as error:
             raise ConnectionError(str(error).strip()) from error
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Return when ``event`` is set, or after ``seconds``.
+
+    Not ``wait_for``: before Python 3.12 it returns as if nothing had been when it is cancelled in the moment in which
+    the event is set, and whoever ends the work then waits for ever.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _parameters(address: str) -> dict[str, Any]:

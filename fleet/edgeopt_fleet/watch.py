@@ -1,10 +1,11 @@
 """Looks at the fleet from time to time, so that questions about it cost nothing; and says whether a process is ready.
 
-A process is ready when it can do its own work: it reaches the database, and if it holds the role that hears the
-devices, the broker too. What other processes do is told, but does not make this one unready: else one broken worker
-would take all API processes out of the balancer. Example::
+A process is ready when what it is there for is done: it reaches the database, each role that it may do is held, by it
+or by another one, and if it holds the role that hears the devices, the broker too. What only others can do is told,
+but does not make this one unready: else one broken worker would take all API processes out of the balancer. Example::
 
-    watch = Watch(database, serial, metrics, hears=lambda: link.connected)
+    part = Part(owner=leases.owner, duties=works, held=lambda: roles.held, hears=duties.hears)
+    watch = Watch(database, serial, metrics, part)
     group.create_task(watch.run())
     watch.readiness().ready
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +23,33 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from edgeopt_contract.errors import StorageError
-from edgeopt_fleet.leases import Role
+from edgeopt_fleet.leases import Lease, Role
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.census import Census, count
 from edgeopt_fleet.store.database import Database
 
-__all__ = ["CONNECTED", "Check", "Readiness", "Watch"]
+__all__ = ["CONNECTED", "Check", "Part", "Readiness", "Watch"]
 
 CONNECTED = "connected"  # what the holder of the ingest role notes in its lease
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _STALE_SECONDS = 10.0  # a look that takes longer means that the database hangs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What this process does itself; by default nothing, as a process that only answers the API.
+
+    ``owner`` is its name in leases, ``duties`` the roles that it may do, and ``held`` gives those that it does now.
+    ``hears`` says whether it hears the devices; None when that is another one's work.
+    """
+
+    owner: str = ""
+    duties: Collection[Role] = ()
+    held: Callable[[], Collection[Role]] = tuple
+    hears: Callable[[], bool | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +82,13 @@ class Watch(Collector):
         database: Database,
         serial: Serial,
         metrics: Metrics,
+        part: Part,
         *,
-        hears: Callable[[], bool | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._serial = serial
-        self._hears = hears  # None: another process does
+        self._part = part
         self._clock = clock
         self._looked = -_STALE_SECONDS
         self._failure = "it was not asked yet"
@@ -100,10 +115,10 @@ class Watch(Collector):
 
     def is_connected(self) -> bool:
         """Say whether the fleet, in whatever process, hears its devices."""
-        own = self._hears()
+        own = self._part.hears()
         if own is not None:
             return own
-        holder = self.census and self.census.holder(Role.INGEST)
+        holder = self._holder(Role.INGEST)
         return bool(holder and holder.note == CONNECTED and self._is_fresh())
 
     def readiness(self) -> Readiness:
@@ -111,13 +126,24 @@ class Watch(Collector):
         fresh = self._is_fresh()
         failure = self._failure or ("" if fresh else "it does not answer")
         checks = [Check("database", fresh and not failure, failure or "answers", needed=True)]
-        own = self._hears()
-        checks.append(Check("broker", self.is_connected(), _told(own, self.is_connected()), needed=own is not None))
+        own = self._part.hears() is not None or Role.INGEST in self._part.held()
+        connected = self.is_connected()
+        checks.append(Check("broker", connected, _told(own, connected), needed=own))
         for role in Role:
-            holder = self.census.holder(role) if self.census and fresh else None
+            holder = self._holder(role) if fresh else None
             told = f"held by {holder.owner} (epoch {holder.epoch})" if holder else "held by nobody that is known"
-            checks.append(Check(f"role {role}", holder is not None, told))
+            checks.append(Check(f"role {role}", holder is not None, told, needed=role in self._part.duties))
         return Readiness(tuple(checks))
+
+    def _holder(self, role: Role) -> Lease | None:
+        """Return the lease of whoever does the work of ``role``.
+
+        One in this process's own name that it does not hold is its predecessor's, which ended a moment ago.
+        """
+        holder = self.census and self.census.holder(role)
+        if not holder or (holder.owner == self._part.owner and role not in self._part.held()):
+            return None
+        return holder
 
     def collect(self) -> Iterable[Metric]:
         """Give the newest census to Prometheus; nothing while the database does not answer."""
@@ -149,8 +175,8 @@ class Watch(Collector):
         return self._clock() - self._looked < _STALE_SECONDS
 
 
-def _told(own: bool | None, connected: bool) -> str:  # noqa: FBT001 - two facts, none is an option
-    where = "another process" if own is None else "this process"
+def _told(own: bool, connected: bool) -> str:  # noqa: FBT001 - two facts, none is an option
+    where = "this process" if own else "another process"
     return f"{where} hears the devices" if connected else f"{where} does not hear the devices"
 
 

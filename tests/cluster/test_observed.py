@@ -22,7 +22,7 @@ from edgeopt_fleet.leash import leashed
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.watch import Watch
+from edgeopt_fleet.watch import Part, Watch
 from edgeopt_fleet.web import free_port
 from tests.fleet.conftest import eventually
 from tests.project.conftest import ROOT
@@ -159,7 +159,7 @@ def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
 def test_every_metric_of_dashboard_and_rules_exists(tmp_path: Path) -> None:
     """A name that is mistyped, or renamed in the code, would be an alert that never fires."""
     database, serial, metrics = Database.create(tmp_path / "fleet.db"), Serial(), Metrics()
-    watch = Watch(database, serial, metrics, hears=lambda: True)
+    watch = Watch(database, serial, metrics, Part(hears=lambda: True))
     asyncio.run(watch.look())
     serial.close()
     database.close()

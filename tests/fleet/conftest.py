@@ -71,7 +71,7 @@ from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
 from edgeopt_fleet.tuf.metadata import ROLES
 from edgeopt_fleet.tuf.repository import Repository
-from edgeopt_fleet.watch import Watch
+from edgeopt_fleet.watch import Part, Watch
 from edgeopt_fleet.worker import Worker
 from tests.identity import DeviceKey, enrol_request, issue
 
@@ -385,7 +385,7 @@ def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> Fa
         )
     )
     metrics = Metrics()
-    app.state.operations = Operations(metrics, Watch(kit.database, serial, metrics, hears=lambda: True))
+    app.state.operations = Operations(metrics, Watch(kit.database, serial, metrics, Part(hears=lambda: True)))
     return app
 
 

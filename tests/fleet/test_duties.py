@@ -119,7 +119,7 @@ async def hearing(kit: Kit, gate: Gate, tmp_path: Path) -> AsyncIterator[Hearing
     )
     duties = Duties(site, [address], "edgeopt-fleet")
     leases = Leases(kit.database, owner="a", seconds=60.0)
-    roles = Roles(leases, kit.database, site.signals, site.metrics, duties.works(), note=duties.note)
+    roles = Roles(leases, site.signals, site.metrics, duties.works(), note=duties.note)
     tasks = [asyncio.create_task(broker.run()), asyncio.create_task(roles.run())]
     await eventually(lambda: asyncio.sleep(0, duties.hears()), "the role and the connection")
     yield Hearing(kit, duties, tasks[1], leases, address)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -30,10 +31,10 @@ class Candidate:
     refused: int = 0
     broken: bool = False
 
-    def roles(self, seconds: float = 60.0) -> Roles:
+    def roles(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> Roles:
         """Return its roles."""
-        leases = Leases(self.database, owner=self.name, seconds=seconds)
-        return Roles(leases, self.database, self.signals, self.metrics, {Role.DRIFT: self.work}, note=lambda _: "well")
+        leases, works = Leases(self.database, owner=self.name, seconds=seconds), {Role.DRIFT: self.work}
+        return Roles(leases, self.signals, self.metrics, works, note=lambda _: "well", clock=clock)
 
     async def work(self, guarded: Database) -> None:
         """Write, as a role does, until cancelled."""
@@ -105,22 +106,31 @@ async def test_what_was_taken_over_is_neither_written_to_nor_worked_on(contest: 
 async def test_work_that_fails_is_left_to_others(contest: tuple[Candidate, Candidate]) -> None:
     """Whoever cannot do the work, and hands the role on, asks again only when every standby has had its turn.
 
-    The standby hears no signal, as between two processes on SQLite; whoever failed hears some all the time.
+    A standby that hears no signal, as between two processes on SQLite, looks three times in the time of a lease. The
+    clock of whoever failed is stopped at the end of that time: however often it is woken, it leaves the role alone.
     """
     one, two = contest
+    seconds, now = 12.0, [1000.0]
+    period = seconds / 3
 
-    async def wake_one() -> bool:
+    async def wake_one(until: Callable[[], bool]) -> bool:
         await one.signals.send(News.LEASES)  # as when another role is handed back
-        return two.tenures > 0
+        return until()
 
-    async with running(one.roles(seconds=12.0)):
+    async with running(one.roles(seconds, clock=lambda: now[0])):
         await eventually(lambda: asyncio.sleep(0, one.tenures), "the first to work")
-        async with running(two.roles(seconds=12.0)):
-            one.broken = True
-            await eventually(wake_one, "the standby to work")
+        one.broken = True
+        failures = "role_failures_total"
+        await eventually(lambda: wake_one(lambda: one.value(failures, role="drift") == 1.0), "the failure")
+        now[0] += period
+        async with running(two.roles(seconds)):
+            await eventually(lambda: wake_one(lambda: two.tenures > 0), "the standby to work")
             assert 1 == one.tenures
-            assert (1.0, 0.0) == (one.value("role_failures_total", role="drift"), one.value("lease_held", role="drift"))
+            assert 0.0 == one.value("lease_held", role="drift")
             assert 1.0 == one.value("lease_changes_total", role="drift", change="failed")
+        one.broken = False
+        now[0] += period
+        await eventually(lambda: wake_one(lambda: one.tenures == 2), "who failed to try again after everybody else")
 
 
 async def test_who_failed_takes_the_role_again_when_nobody_else_does(contest: tuple[Candidate, Candidate]) -> None:
@@ -183,6 +193,29 @@ async def test_news_that_come_during_a_look_are_looked_at_again() -> None:
     await eventually(lambda: asyncio.sleep(0, len(looks) == 2), "the second look")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("wait", ["wait", "repeat"])
+async def test_whoever_is_ended_in_the_moment_of_news_ends(wait: str) -> None:
+    """Else SIGTERM and a signal at one moment would leave a process that never ends."""
+    signals = Signals()
+
+    async def look() -> None:
+        pass
+
+    async def work() -> None:
+        while True:
+            await (signals.wait(News.LEASES, 3600.0) if wait == "wait" else signals.repeat(look, News.LEASES, 3600.0))
+
+    task = asyncio.create_task(work())
+    for _ in range(10):  # turns of the loop, until it waits
+        await asyncio.sleep(0)
+    signals.wake(News.LEASES)
+    await asyncio.sleep(0)  # the event's waiter is done, and the task has not run since
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=30)
+    assert {task} == done
+    assert task.cancelled()
 
 
 async def test_a_failing_look_is_tried_again_but_not_after_the_role_is_lost() -> None:

@@ -8,8 +8,7 @@ SQLite only one transaction is open at a time anyway. Example::
 
     leases = Leases(database, owner="host-1:4711", seconds=5.0)
     lease = leases.acquire(Role.ROLLOUTS)             # None: somebody else's
-    guarded = database.guarded(lambda session: leases.check(session, lease))
-    with guarded.transaction() as session:            # LeaseLostError if it was taken over
+    with leases.guarded(lease).transaction() as session:      # LeaseLostError if it was taken over
         ...
 """
 
@@ -85,6 +84,10 @@ class Leases:
             raise LeaseLostError(
                 f"the role {lease.role} of {lease.owner} (epoch {lease.epoch}) is held by {by} now; nothing was written"
             )
+
+    def guarded(self, lease: Lease) -> Database:
+        """Return the database for the work of a role: each of its transactions begins with :meth:`check`."""
+        return self._database.guarded(lambda session: self.check(session, lease))
 
     def standing(self) -> tuple[dict[Role, Lease], float]:
         """Return all leases as they stand, and the time on the clock that they expire by."""
