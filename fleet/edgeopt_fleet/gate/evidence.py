@@ -10,22 +10,20 @@ float32, which is what is judged the first time as well. Example::
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgeopt_contract.errors import MessageError
-from edgeopt_fleet.gate.policy import METRICS
+from edgeopt_fleet.gate.policy import COMPARED, METRICS
+from edgeopt_fleet.gate.stored import columns, freeze, pack, unpack
 
-__all__ = ["Devices", "Evidence", "Look", "Outcome", "Tally", "Wave", "decode", "encode", "no_devices"]
+__all__ = ["Devices", "Evidence", "Look", "Outcome", "Tally", "Wave", "decode", "devices_of", "encode", "no_devices"]
 
 _FORMAT = 1
-_MOST_BYTES = 256 * 1024 * 1024  # of evidence when unpacked: some 2 million devices
 
 
 class Outcome(StrEnum):
@@ -48,9 +46,10 @@ class Look(StrEnum):
 class Devices:
     """Devices with what became worse on each: ``changes`` and ``noise`` have a row a metric, in the order of METRICS.
 
-    ``changes`` is NaN where a metric was not measured on both sides. ``noise`` is the variance that a change has
-    because it comes from so many rows and no more. ``before`` and ``after`` count attempted inferences: of a wave's
-    device on its previous and on the new bundle, of a control before and after the wave began.
+    Where two arms are compared it is that of COMPARED. ``changes`` is NaN where a metric was not measured on both
+    sides. ``noise`` is the variance that a change has because it comes from so many rows and no more. ``before`` and
+    ``after`` count attempted inferences: of a wave's device on its previous and on the new bundle, of a control before
+    and after the wave began.
     """
 
     names: tuple[str, ...]
@@ -62,8 +61,9 @@ class Devices:
 
     def __post_init__(self) -> None:
         n = len(self.names)
-        _freeze(self, {"hardware": (np.int32, (n,)), "before": (np.int64, (n,)), "after": (np.int64, (n,))})
-        _freeze(self, {name: (np.float32, (len(METRICS), n)) for name in ("changes", "noise")})
+        freeze(self, {"hardware": (np.int32, (n,)), "before": (np.int64, (n,)), "after": (np.int64, (n,))})
+        rows = len(COMPARED) if len(self.changes) == len(COMPARED) else len(METRICS)
+        freeze(self, dict.fromkeys(("changes", "noise"), (np.float32, (rows, n))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,8 +79,8 @@ class Wave:
 
     def __post_init__(self) -> None:
         n = len(self.devices.names)
-        _freeze(self, dict.fromkeys(("online", "confirmed", "failed", "waiting"), (np.bool_, (n,))))
-        _freeze(self, {"rows": (np.int64, (n,))})
+        freeze(self, dict.fromkeys(("online", "confirmed", "failed", "waiting"), (np.bool_, (n,))))
+        freeze(self, {"rows": (np.int64, (n,))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +126,15 @@ def no_devices() -> Devices:
 
 def encode(evidence: Evidence) -> bytes:
     """Return ``evidence`` as canonical bytes: equal evidence gives equal bytes before they are compressed."""
-    plain = [_FORMAT, [_plain(getattr(evidence, field.name)) for field in fields(evidence)]]
-    return zlib.compress(msgspec.msgpack.encode(plain), 6)
+    return pack(_FORMAT, evidence)
 
 
 def decode(stored: bytes) -> Evidence:
     """Return what :func:`encode` was given. Raises :class:`MessageError` when ``stored`` is not that."""
     try:
-        unpacker = zlib.decompressobj()
-        packed = unpacker.decompress(stored, _MOST_BYTES)
-        version, values = msgspec.msgpack.decode(packed)
-        if version != _FORMAT or not unpacker.eof:
-            raise MessageError(
-                f"stored evidence: expected format {_FORMAT}, whole, got {version!r}; update this program"
-            )
-        wave, waves, members, age, silent, history, hardware, exposed, controls, tally, overall, failures = values
+        wave, waves, members, age, silent, history, hardware, exposed, controls, tally, overall, failures = unpack(
+            _FORMAT, stored
+        )
         return Evidence(
             wave=wave,
             waves=waves,
@@ -149,52 +143,16 @@ def decode(stored: bytes) -> Evidence:
             silent_seconds=silent,
             history=tuple(Look(word) for word in history),
             hardware=tuple(hardware),
-            exposed=Wave(devices=_devices(exposed[0]), **_columns(Wave, exposed)),
-            controls=_devices(controls),
+            exposed=Wave(devices=devices_of(exposed[0]), **columns(Wave, exposed)),
+            controls=devices_of(controls),
             tally=Tally(*tally),
             overall=Tally(*overall),
             failures=tuple((words, times) for words, times in failures),
         )
-    except (ValueError, TypeError, zlib.error, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError) as error:
         raise MessageError(f"stored evidence cannot be read: {error}") from error
 
 
-_STORED = {np.dtype(kind).str for kind in ("<i4", "<i8", "<f4", "|b1")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        little = value.astype(value.dtype.newbyteorder("<"))
-        return [little.dtype.str, list(value.shape), little.tobytes()]
-    if isinstance(value, Devices | Wave | Tally):
-        return [_plain(getattr(value, field.name)) for field in fields(value)]
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, StrEnum) else value
-
-
-def _array(value: list[Any]) -> npt.NDArray[Any]:
-    kind, shape, data = value
-    if kind not in _STORED:
-        raise ValueError(f"an array of {kind!r}")
-    return np.frombuffer(data, dtype=kind).reshape(shape)
-
-
-def _columns(kind: type, values: list[Any]) -> dict[str, Any]:
-    """Return the arrays among a record's stored fields; names and devices are no arrays."""
-    stored = zip((field.name for field in fields(kind)), values, strict=True)
-    return {name: _array(value) for name, value in stored if name not in ("names", "devices")}
-
-
-def _devices(values: list[Any]) -> Devices:
-    return Devices(names=tuple(values[0]), **_columns(Devices, values))
-
-
-def _freeze(record: Any, shapes: dict[str, tuple[Any, tuple[int, ...]]]) -> None:
-    """Give each column its type, as a copy that nobody writes to. Raises ``ValueError`` for another shape."""
-    for name, (kind, shape) in shapes.items():
-        array = np.array(getattr(record, name), dtype=kind)
-        if array.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-        array.setflags(write=False)
-        object.__setattr__(record, name, array)
+def devices_of(values: list[Any]) -> Devices:
+    """Return the devices that were stored as ``values``."""
+    return Devices(names=tuple(values[0]), **columns(Devices, values))

@@ -19,7 +19,18 @@ from edgeopt_fleet.gate.evidence import Devices, Evidence
 from edgeopt_fleet.gate.policy import METRICS, Metric, Policy
 from edgeopt_fleet.gate.spending import Shares, abort_error, critical, look_share
 
-__all__ = ["PRIORS", "Finding", "Findings", "Standing", "bounds", "find", "sharing"]
+__all__ = [
+    "OF_THE_WORLD",
+    "PRIORS",
+    "Finding",
+    "Findings",
+    "Standing",
+    "bounds",
+    "counted",
+    "find",
+    "names_of",
+    "sharing",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +38,7 @@ _LEAST_ROWS = 2
 _LEAST_CLASS_CONTROLS = 3  # a class with fewer controls of its own is compared with all of them
 
 # What the world does to some devices and not to others, too: with few of them it cannot be told from the bundle.
-_OF_THE_WORLD = frozenset({Metric.CLASS_MIX, Metric.DRIFT})
+OF_THE_WORLD = frozenset({Metric.CLASS_MIX, Metric.DRIFT})
 
 # Standard deviation between devices of a change when nothing has changed, beyond what the number of rows explains.
 # Measured by benchmarks/fleet/variances.py; how, and the figures, stand in docs/guides/gate.md.
@@ -38,6 +49,7 @@ PRIORS: dict[Metric, float] = {
     Metric.CLASS_MIX: 0.05,
     Metric.DRIFT: 0.05,
     Metric.DIVERGENCE: 0.1,
+    Metric.MEDIAN: 0.15,
 }
 
 
@@ -103,7 +115,8 @@ def _looks_worse(finding: Finding) -> bool:
 def find(evidence: Evidence, policy: Policy) -> Findings:
     """Compare all metrics for the wave and for each of its hardware classes."""
     wave, controls = evidence.exposed.devices, evidence.controls
-    ours, theirs = _judged(wave, evidence.exposed.failed, policy), _judged(controls, None, policy)
+    ours, theirs = counted(wave, policy.minimum_rows), counted(controls, policy.minimum_rows)
+    ours = np.where(evidence.exposed.failed, np.nan, ours)  # only devices that bake or have confirmed
     present = np.unique(wave.hardware[np.isfinite(ours).any(axis=0)])
     classes = [int(place) for place in present] if len(present) > 1 else []
     shares = sharing(evidence.waves, len(evidence.history) + 1, len(classes), policy)
@@ -124,7 +137,7 @@ def find(evidence: Evidence, policy: Policy) -> Findings:
         )
         figures = (part, *bounds(part, errors.each_class, promotion))
         items += [_finding(row, evidence.hardware[place], figures, policy) for row in range(len(METRICS))]
-    aside = _names(wave, whole.treated_aside) | _names(controls, whole.controls_aside)
+    aside = names_of(wave, whole.treated_aside) | names_of(controls, whole.controls_aside)
     return Findings(tuple(items), tuple(sorted(aside)))
 
 
@@ -141,15 +154,15 @@ def bounds(compared: Comparison, abort: float, promotion: float) -> tuple[Floats
     return lower, upper
 
 
-def _judged(devices: Devices, failed: npt.NDArray[np.bool_] | None, policy: Policy) -> Floats:
-    """Return the changes that count: on enough rows on both sides, of devices that bake or have confirmed."""
-    least = max(policy.minimum_rows, _LEAST_ROWS)
+def counted(devices: Devices, minimum_rows: int) -> Floats:
+    """Return the changes that count (metrics, n): on at least so many rows on both sides; the others are NaN."""
+    least = max(minimum_rows, _LEAST_ROWS)
     enough = (devices.before >= least) & (devices.after >= least)
     changes = devices.changes.astype(np.float64)
     levels = METRICS.index(Metric.DIVERGENCE)  # a level needs no rows
     judged = np.where(enough, changes, np.nan)
     judged[levels] = changes[levels]
-    return judged if failed is None else np.where(failed, np.nan, judged)
+    return judged
 
 
 def _controls_of(controls: Devices, changes: Floats, place: int | None) -> npt.NDArray[np.bool_]:
@@ -180,9 +193,10 @@ def _finding(row: int, group: str, figures: tuple[Comparison, Floats, Floats], p
         allowed=allowed,
         devices=devices,
         controls=int(compared.controls[row]),
-        decides=metric not in policy.dry_run and not (few and metric in _OF_THE_WORLD),
+        decides=metric not in policy.dry_run and not (few and metric in OF_THE_WORLD),
     )
 
 
-def _names(devices: Devices, aside: npt.NDArray[np.bool_]) -> set[str]:
+def names_of(devices: Devices, aside: npt.NDArray[np.bool_]) -> set[str]:
+    """Return the names of the devices that were set ``aside`` (metrics, n) in any metric."""
     return {devices.names[place] for place in np.flatnonzero(aside.any(axis=0))}

@@ -4,7 +4,8 @@ Pure numpy over stacks of devices. A *side* is what some devices served on one b
 its previous bundle, the same device on the new one, a control before and after the wave began. Formulas, with n rows:
 
 - errors: their share e/n; noise p (1 - p) / n with p = (e + 1/2) / (n + 1).
-- latency: the logarithm of the 95th percentile; noise q (1 - q) / n over the squared density there (order statistics).
+- latency: the logarithm of the 95th percentile, and of the median; noise q (1 - q) / n over the squared density there
+  (order statistics).
 - confidence: its mean, with the sign turned; noise s^2 / n.
 - drift: the mean over the input features of the chi-square distance to the bundle's own reference,
   sum((p - r)^2 / r), less what chance adds to it, sum(p (1 - p) / r) / (n - 1), which makes it unbiased.
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt_contract.features import ReferenceProfile, Source, Summary
-from edgeopt_fleet.gate.policy import METRICS, Metric
+from edgeopt_fleet.gate.policy import COMPARED, Metric
 from edgeopt_fleet.totals import Layout, confidence_moments, latency_quantile
 
 __all__ = ["DESIGN_EFFECT", "Served", "Side", "changes", "empty_side", "join", "side_of"]
@@ -33,7 +34,7 @@ Counts = npt.NDArray[np.int64]
 
 DESIGN_EFFECT = 2.0
 _LEAST_SHARE = 0.01  # of a cell in a distance: one value in a cell that the reference never saw is no catastrophe
-_QUANTILE, _NEAR = 0.95, 0.025  # the density is that between the 92.5th and the 97.5th percentile
+_NEAR = 0.025  # the density at a quantile is that between so much below and so much above it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +48,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """Levels and their noise (metrics, n), answers by classes (n, classes), and the reference's shares."""
+    """Levels and their noise (COMPARED, n), answers by classes (n, classes), and the reference's shares."""
 
     levels: Floats
     noise: Floats
@@ -58,40 +59,42 @@ class Side:
 def side_of(served: Served, layout: Layout, profile: ReferenceProfile | None) -> Side:
     """Return the levels of ``served``, whose counts are laid out as ``layout``, that of ``profile``."""
     n = len(served.rows)
-    levels, noise = np.full((len(METRICS), n), np.nan), np.zeros((len(METRICS), n))
+    levels, noise = np.full((len(COMPARED), n), np.nan), np.zeros((len(COMPARED), n))
+    latency = layout.latency_of(served.counts)
     top1 = layout.find(Summary.TOP1)
     classes = np.zeros((n, 0), dtype=np.int64) if top1 is None else layout.cells_of(served.counts, top1.name)
     found = {
         Metric.ERRORS: _errors(served),
-        Metric.LATENCY: _latency(layout.latency_of(served.counts)),
+        Metric.LATENCY: _latency(latency, 0.95),
+        Metric.MEDIAN: _latency(latency, 0.5),
         Metric.CONFIDENCE: _confidence(layout, served.counts),
         Metric.DRIFT: _drift(layout, served.counts, profile),
     }
     for metric, (level, variance) in found.items():
-        levels[METRICS.index(metric)] = level
-        noise[METRICS.index(metric)] = np.where(np.isfinite(variance), variance * DESIGN_EFFECT, 0.0)
+        levels[COMPARED.index(metric)] = level
+        noise[COMPARED.index(metric)] = np.where(np.isfinite(variance), variance * DESIGN_EFFECT, 0.0)
     reference = () if profile is None or top1 is None else _reference(profile, top1.name)
     return Side(levels, noise, classes, _smoothed(reference, classes.shape[1]))
 
 
 def empty_side(n: int) -> Side:
     """Return the side of ``n`` devices of which nothing is known."""
-    nothing = np.full((len(METRICS), n), np.nan)
+    nothing = np.full((len(COMPARED), n), np.nan)
     return Side(nothing, np.zeros_like(nothing), np.zeros((n, 0), dtype=np.int64), np.zeros(0))
 
 
 def changes(before: Side, after: Side) -> tuple[Floats, Floats]:
-    """Return how much worse each device became and the noise of that, each of shape (metrics, n)."""
+    """Return how much worse each device became and the noise of that, each of shape (COMPARED, n)."""
     change, noise = after.levels - before.levels, after.noise + before.noise
     if before.classes.shape == after.classes.shape and after.classes.shape[1] > 1:
-        row = METRICS.index(Metric.CLASS_MIX)
+        row = COMPARED.index(Metric.CLASS_MIX)
         change[row], noise[row] = _distance(before.classes, after.classes, after.shares)
     return change, noise
 
 
 def join(parts: list[tuple[npt.NDArray[np.intp], Floats, Floats]], n: int) -> tuple[Floats, Floats]:
     """Put changes and noise of parts, each with the places of its devices, together for ``n`` devices."""
-    change, noise = np.full((len(METRICS), n), np.nan), np.zeros((len(METRICS), n))
+    change, noise = np.full((len(COMPARED), n), np.nan), np.zeros((len(COMPARED), n))
     for places, part, variance in parts:
         change[:, places], noise[:, places] = part, variance
     return change, noise
@@ -104,13 +107,11 @@ def _errors(served: Served) -> tuple[Floats, Floats]:
         return served.errors / attempts, likely * (1 - likely) / attempts
 
 
-def _latency(counts: Counts) -> tuple[Floats, Floats]:
+def _latency(counts: Counts, quantile: float) -> tuple[Floats, Floats]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        level, low, high = (
-            np.log(latency_quantile(counts, q)) for q in (_QUANTILE, _QUANTILE - _NEAR, _QUANTILE + _NEAR)
-        )
+        level, low, high = (np.log(latency_quantile(counts, q)) for q in (quantile, quantile - _NEAR, quantile + _NEAR))
         width = (high - low) / (2 * _NEAR)  # one over the density
-        return level, _QUANTILE * (1 - _QUANTILE) / counts.sum(axis=-1) * width**2
+        return level, quantile * (1 - quantile) / counts.sum(axis=-1) * width**2
 
 
 def _confidence(layout: Layout, counts: Counts) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.gate.evidence import Look
 from edgeopt_fleet.gate.findings import Finding
 
-__all__ = ["Criterion", "Decision", "Reason", "Verdict", "canonical", "together"]
+__all__ = ["Criterion", "Decision", "Reason", "Verdict", "canonical", "rounded", "together"]
 
 _DIGITS = 6  # significant ones: what two machines agree on
 
@@ -85,7 +85,7 @@ class Verdict:
 
 
 def together(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """Return what the verdicts on both arms come to: the worse decision, its reasons first, each with its arm's name."""
+    """Return what the verdicts on both arms come to: the worse decision, its reasons first, each naming its arm."""
     order = (Decision.ROLL_BACK, Decision.HOLD, Decision.PROMOTE)
     ranked = sorted(verdicts.items(), key=lambda item: (order.index(item[1].decision), item[0]))
     tested = [one for _, one in ranked if one.tested]
@@ -116,12 +116,13 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "metric": str(finding.metric),
         "group": finding.group,
         "standing": str(finding.standing),
-        **{name: _rounded(getattr(finding, name)) for name in ("estimate", "lower", "upper", "allowed")},
+        **{name: rounded(getattr(finding, name)) for name in ("estimate", "lower", "upper", "allowed")},
         "devices": finding.devices,
         "controls": finding.controls,
         "decides": finding.decides,
     }
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Return ``value`` with the digits that two machines agree on; None for what is no number."""
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None

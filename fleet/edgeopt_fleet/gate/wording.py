@@ -24,6 +24,7 @@ _MOST_NAMES = 5
 TITLES: dict[Metric, str] = {
     Metric.ERRORS: "errors",
     Metric.LATENCY: "latency (p95)",
+    Metric.MEDIAN: "latency (p50)",
     Metric.CONFIDENCE: "confidence",
     Metric.CLASS_MIX: "class mix",
     Metric.DRIFT: "input drift",
@@ -73,11 +74,12 @@ def unmeasured(metrics: Sequence[Metric]) -> str:
     return f"not judged: {titles}; no device has been measured both before and after the update"
 
 
-def amount(metric: Metric, value: float) -> str:
-    """Return ``value`` in the metric's unit."""
-    if metric is Metric.LATENCY:
-        return f"{math.expm1(value):.1%}"
-    return f"{value:.2%}" if metric is Metric.ERRORS else f"{value:.3f}"
+def amount(metric: Metric, value: float, *, signed: bool = False) -> str:
+    """Return ``value`` in the metric's unit, with its sign if that is asked for."""
+    sign = "+" if signed else ""
+    if metric in (Metric.LATENCY, Metric.MEDIAN):
+        return f"{math.expm1(value):{sign}.1%}"
+    return f"{value:{sign}.2%}" if metric is Metric.ERRORS else f"{value:{sign}.3f}"
 
 
 def names(devices: Sequence[str], marked: npt.NDArray[np.bool_] | None = None) -> str:

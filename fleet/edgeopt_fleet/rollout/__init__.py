@@ -1,9 +1,10 @@
 """The life cycle of a rollout: pure, no I/O, no clock.
 
 :mod:`.states` has the table of every rule about where a rollout goes next, :mod:`.record` the rollout as a whole and
-its ``step``, :mod:`.members` one device of it, :mod:`.waves` who comes when, :mod:`.arms` who gets which of two bundles, :mod:`.pace` how fast, :mod:`.thresholds`
-when too many failed. What a device should run follows from the saved rows alone, so resuming after a crash is
-publishing it again. It loads and saves nothing; :mod:`edgeopt_fleet.store.rollouts` is the shell around it. Example::
+its ``step``, :mod:`.members` one device of it, :mod:`.waves` who comes when, :mod:`.arms` who gets which of two
+bundles, :mod:`.pace` how fast, :mod:`.thresholds` when too many failed. What a device should run follows from the
+saved rows alone, so resuming after a crash is publishing it again. It loads and saves nothing;
+:mod:`edgeopt_fleet.store.rollouts` is the shell around it. Example::
 
     record, commands = step(record, Event.STARTED, now=1764000000.0)
     member = offer(member, sighting)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,9 +23,7 @@ import numpy.typing as npt
 from sqlalchemy import Row, and_, delete, func, insert, literal, or_, select
 from sqlmodel import Session, col
 
-from edgeopt_contract.codec import decode
 from edgeopt_contract.messages import DeviceState
-from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.values import canonical_json
 from edgeopt_fleet.gate import (
     METRICS,
@@ -41,23 +38,31 @@ from edgeopt_fleet.gate import (
     canonical,
     encode,
 )
-from edgeopt_fleet.gate.measuring import Served, Side, changes, empty_side, join, side_of
+from edgeopt_fleet.gate.measuring import changes, empty_side, join
 from edgeopt_fleet.rollout import Rollout, arms_of
 from edgeopt_fleet.rollout.waves import rank
+from edgeopt_fleet.store.sides import (
+    Group,
+    Reader,
+    Totals,
+    difference,
+    empty_group,
+    totals_columns,
+    totals_of,
+)
 from edgeopt_fleet.store.tables import (
     ArmStartRow,
     BaselineRow,
-    BundleRow,
     DeviceRow,
     EvidenceRow,
     MemberRow,
     ServedRow,
     VerdictRow,
 )
-from edgeopt_fleet.totals import Layout
 
 __all__ = [
     "CODE",
+    "DIVERGENCE_GAUGE",
     "MOST_CONTROLS",
     "forget_baseline",
     "gather_evidence",
@@ -69,20 +74,17 @@ __all__ = [
 CODE = "gate-1"  # raised whenever the same evidence may be judged otherwise; a replay names the difference
 MOST_CONTROLS = 1000  # more make no comparison surer
 _REPEAT_VERDICT_SECONDS = 30.0  # a hold whose reasons are the same is stored again this often, with new numbers
-_DIVERGENCE_GAUGE = "golden_divergence"
+DIVERGENCE_GAUGE = "golden_divergence"
 _MOST_WORDS = 20
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-_Totals = tuple[int, int, bytes]  # rows, errors, counts
-_NOTHING: _Totals = (0, 0, b"")
 
 
 def take_baseline(session: Session, rollout: str) -> None:
     """Copy what the devices served so far that the next wave will be compared by; an earlier copy is replaced."""
     session.execute(delete(BaselineRow).where(col(BaselineRow.rollout) == rollout))
     columns = ["rollout", "device", "bundle", "rows", "errors", "counts"]
-    copied = [*map(col, (ServedRow.device, ServedRow.bundle, *_values(ServedRow)))]
+    copied = [*map(col, (ServedRow.device, ServedRow.bundle, *totals_columns(ServedRow)))]
     own = and_(col(MemberRow.device) == col(ServedRow.device), col(MemberRow.bundle) == col(ServedRow.bundle))
     to_update = select(literal(rollout), *copied).join(MemberRow, own)
     to_update = to_update.where(col(MemberRow.rollout) == rollout, col(MemberRow.outcome).is_(None))
@@ -107,7 +109,9 @@ def forget_baseline(session: Session, rollout: str) -> None:
 def take_arm_starts(session: Session, record: Rollout) -> None:
     """Copy what the devices of the current wave served so far on the bundle of their arm."""
     own = and_(col(MemberRow.device) == col(ServedRow.device), col(MemberRow.bundle) == col(ServedRow.bundle))
-    copied = select(literal(record.name), *map(col, (ServedRow.device, *_values(ServedRow)))).join(MemberRow, own)
+    copied = select(literal(record.name), *map(col, (ServedRow.device, *totals_columns(ServedRow)))).join(
+        MemberRow, own
+    )
     copied = copied.where(col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave)
     session.execute(insert(ArmStartRow).from_select(["rollout", "device", "rows", "errors", "counts"], copied))
 
@@ -139,13 +143,13 @@ def gather_evidence(session: Session, record: Rollout, now: float, arm: str = ""
     """
     members = _members(session, record, arm)
     serving = any(member.outcome is not None or member.state == DeviceState.BAKING for member in members)
-    reader = _Reader(session)
+    reader = Reader(session)
     wave = (
         _wave_group(session, record, members, reader, arm)
         if serving
-        else _empty_group([(m.device, m.hardware) for m in members])
+        else empty_group([(m.device, m.hardware) for m in members])
     )
-    controls = _control_group(session, record, reader, arm) if serving else _empty_group([])
+    controls = _control_group(session, record, reader, arm) if serving else empty_group([])
     classes = tuple(sorted({*wave.hardware, *controls.hardware}))
     looks = _looks(session, record, arm)
     began = record.wave_started_at + record.policy.initial_delay_seconds
@@ -166,69 +170,6 @@ def gather_evidence(session: Session, record: Rollout, now: float, arm: str = ""
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Some devices with their classes by name, what they served, and what became worse.
-
-    ``before`` and ``after`` are attempted inferences on both sides, ``answered`` those that were answered after.
-    """
-
-    names: list[str]
-    hardware: list[str]
-    before: Integers
-    after: Integers
-    answered: Integers
-    changes: Floats
-    noise: Floats
-
-    def devices(self, classes: Sequence[str]) -> Devices:
-        """Return the group as evidence, in which ``classes`` are all there are."""
-        places = {name: place for place, name in enumerate(classes)}
-        return Devices(
-            names=tuple(self.names),
-            hardware=np.array([places[name] for name in self.hardware], dtype=np.int32),
-            before=self.before,
-            after=self.after,
-            changes=self.changes.astype(np.float32),
-            noise=self.noise.astype(np.float32),
-        )
-
-
-class _Reader:
-    """Reads the profiles of bundles, each once."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._known: dict[str, tuple[Layout, ReferenceProfile | None]] = {}
-
-    def side(self, bundle: str, later: Sequence[_Totals | None], earlier: Sequence[_Totals | None]) -> Side:
-        """Return what devices served on ``bundle`` between two totals of each; no total is none served."""
-        layout, profile = self.layout(bundle)
-        rows, errors = _difference(later, earlier)
-        counts = _stack(layout, later) - _stack(layout, earlier)
-        return side_of(Served(np.maximum(counts, 0), rows, errors), layout, profile)
-
-    def layout(self, bundle: str) -> tuple[Layout, ReferenceProfile | None]:
-        """Return how the counts of ``bundle`` are laid out, and its reference; latency only without one."""
-        if bundle not in self._known:
-            row = self._session.get(BundleRow, bundle)
-            profile = None if row is None or row.profile is None else decode(ReferenceProfile, row.profile)
-            self._known[bundle] = (Layout() if profile is None else Layout.of(profile), profile)
-        return self._known[bundle]
-
-
-def _stack(layout: Layout, totals: Sequence[_Totals | None]) -> Integers:
-    return layout.stack([b"" if one is None else one[2] for one in totals])
-
-
-def _difference(later: Sequence[_Totals | None], earlier: Sequence[_Totals | None]) -> tuple[Integers, Integers]:
-    """Return rows and errors (n,) between two totals of each device."""
-    pairs = [((b or _NOTHING)[:2], (a or _NOTHING)[:2]) for a, b in zip(earlier, later, strict=True)]
-    table = np.array([[b[0] - a[0], b[1] - a[1]] for b, a in pairs], dtype=np.int64).reshape(len(pairs), 2)
-    table = np.maximum(table, 0)
-    return table[:, 0], table[:, 1]
-
-
 def _of_arm(arm: str) -> tuple[Any, ...]:
     """Return the condition that a member belongs to ``arm``; none when there are no two."""
     return (col(MemberRow.arm) == arm,) if arm else ()
@@ -245,47 +186,38 @@ def _members(session: Session, record: Rollout, arm: str) -> Sequence[Row[Any]]:
     return session.execute(query).all()
 
 
-def _wave_group(session: Session, record: Rollout, members: Sequence[Row[Any]], reader: _Reader, arm: str) -> _Group:
+def _wave_group(session: Session, record: Rollout, members: Sequence[Row[Any]], reader: Reader, arm: str) -> Group:
     """Return the wave's devices: what each served on the new bundle since, against all that it served on the old."""
     of_wave = (col(MemberRow.rollout) == record.name, col(MemberRow.wave) == record.wave, *_of_arm(arm))
     either = or_(col(ServedRow.bundle) == col(MemberRow.bundle), col(ServedRow.bundle) == col(MemberRow.previous))
-    served = _totals(session, ServedRow, and_(col(MemberRow.device) == col(ServedRow.device), either), of_wave)
+    served = totals_of(session, ServedRow, and_(col(MemberRow.device) == col(ServedRow.device), either), of_wave)
     copied = and_(col(MemberRow.device) == col(BaselineRow.device), col(BaselineRow.bundle) == col(MemberRow.bundle))
-    earlier = _totals(session, BaselineRow, copied, (*of_wave, col(BaselineRow.rollout) == record.name))
+    earlier = totals_of(session, BaselineRow, copied, (*of_wave, col(BaselineRow.rollout) == record.name))
     pairs: dict[tuple[str, str | None], list[int]] = {}
     for place, member in enumerate(members):
         previous = None if member.previous == member.bundle else member.previous
         pairs.setdefault((member.bundle, previous), []).append(place)
-    group = _empty_group([(member.device, member.hardware) for member in members])
+    group = empty_group([(member.device, member.hardware) for member in members])
     parts = []
     for (bundle, previous), places in pairs.items():
         names = [group.names[place] for place in places]
         new, had = [served.get((name, bundle)) for name in names], [earlier.get((name, bundle)) for name in names]
         after = reader.side(bundle, new, had)
-        group.answered[places], lost = _difference(new, had)
+        group.answered[places], lost = difference(new, had)
         group.after[places] = group.answered[places] + lost
         before = empty_side(len(places))
         if previous is not None:
             old = [served.get((name, previous)) for name in names]
             before = reader.side(previous, old, [None] * len(places))
-            group.before[places] = sum(_difference(old, [None] * len(places)))
+            group.before[places] = sum(difference(old, [None] * len(places)))
         parts.append((np.array(places), *changes(before, after)))
     group.changes[:], group.noise[:] = join(parts, len(members))
     level = METRICS.index(Metric.DIVERGENCE)
-    group.changes[level] = [(member.gauges or {}).get(_DIVERGENCE_GAUGE, np.nan) for member in members]
+    group.changes[level] = [(member.gauges or {}).get(DIVERGENCE_GAUGE, np.nan) for member in members]
     return group
 
 
-def _empty_group(devices: Sequence[tuple[str, str]]) -> _Group:
-    """Return a group of ``devices``, each with its hardware class, of which nothing is known yet."""
-    n = len(devices)
-    nothing = np.full((len(METRICS), n), np.nan)
-    before, after, answered = (np.zeros(n, dtype=np.int64) for _ in range(3))
-    names, hardware = [name for name, _ in devices], [hardware for _, hardware in devices]
-    return _Group(names, hardware, before, after, answered, nothing, np.zeros_like(nothing))
-
-
-def _control_group(session: Session, record: Rollout, reader: _Reader, arm: str) -> _Group:
+def _control_group(session: Session, record: Rollout, reader: Reader, arm: str) -> Group:
     """Return devices outside the wave, each on the bundle that it served most since the wave began.
 
     Devices of earlier waves are among them: they ran the new bundle before and after. Of an arm's wave so are the
@@ -300,38 +232,25 @@ def _control_group(session: Session, record: Rollout, reader: _Reader, arm: str)
         col(MemberRow.device) == col(then.device),
         *([or_(*_of_arm(arm), col(MemberRow.previous).is_distinct_from(col(MemberRow.bundle)))] if arm else []),
     )
-    columns = (then.device, then.bundle, DeviceRow.hardware, *_values(then), *_values(now))
+    columns = (then.device, then.bundle, DeviceRow.hardware, *totals_columns(then), *totals_columns(now))
     query = select(*map(col, columns)).join(now, same).join(DeviceRow, col(DeviceRow.id) == col(then.device))
     query = query.where(col(then.rollout) == record.name, grown > 0, ~in_wave.exists())
     query = query.order_by(col(then.device), grown.desc(), col(then.bundle))
     best = {row[0]: row for row in reversed(session.execute(query).all())}
     rows = [best[device] for device in sorted(best)[:MOST_CONTROLS]]
-    group = _empty_group([(row[0], row[2]) for row in rows])
+    group = empty_group([(row[0], row[2]) for row in rows])
     parts = []
     for bundle in sorted({row[1] for row in rows}):
         places = [place for place, row in enumerate(rows) if row[1] == bundle]
-        earlier: list[_Totals | None] = [rows[place][3:6] for place in places]
-        later: list[_Totals | None] = [rows[place][6:9] for place in places]
-        nothing: list[_Totals | None] = [None] * len(places)
-        group.before[places] = sum(_difference(earlier, nothing))
-        group.after[places] = sum(_difference(later, earlier))
+        earlier: list[Totals | None] = [rows[place][3:6] for place in places]
+        later: list[Totals | None] = [rows[place][6:9] for place in places]
+        nothing: list[Totals | None] = [None] * len(places)
+        group.before[places] = sum(difference(earlier, nothing))
+        group.after[places] = sum(difference(later, earlier))
         sides = reader.side(bundle, earlier, nothing), reader.side(bundle, later, earlier)
         parts.append((np.array(places), *changes(*sides)))
     group.changes[:], group.noise[:] = join(parts, len(rows))
     return group
-
-
-def _totals(
-    session: Session, table: type[ServedRow | BaselineRow], joined: Any, where: Sequence[Any]
-) -> dict[Any, _Totals]:
-    """Return totals of the members that ``where`` selects, by device and bundle."""
-    columns = (table.device, table.bundle, *_values(table))
-    query = select(*map(col, columns)).join(MemberRow, joined).where(*where)
-    return {(row[0], row[1]): (row[2], row[3], row[4]) for row in session.execute(query)}
-
-
-def _values(table: type[ServedRow | BaselineRow]) -> tuple[Any, Any, Any]:
-    return table.rows, table.errors, table.counts
 
 
 def _exposed(members: Sequence[Row[Any]], devices: Devices, answered: Integers) -> Wave:

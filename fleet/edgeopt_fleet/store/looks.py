@@ -4,6 +4,7 @@ It reads what :mod:`edgeopt_fleet.store.evidence` stored, and judges nothing its
 
     looks.explain("v2", 50)                                   # the newest fifty, oldest first
     looks.replay("v2", {"max_latency_increase": "0.02"})      # what would have been
+    looks.comparisons("ab")                                   # of a rollout with two arms
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from collections.abc import Mapping
 from sqlalchemy import select
 from sqlmodel import col
 
-from edgeopt_fleet.gate.replaying import Replayed, StoredLook, replay, what_if
+from edgeopt_fleet.gate.replaying import Compared, Replayed, StoredLook, replay, replay_arms, what_if
 from edgeopt_fleet.problems import InvalidError, NotFoundError
+from edgeopt_fleet.store.arms import BOTH
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import EvidenceRow, RolloutRow
 
 __all__ = ["Looks"]
+
+_MOST_COMPARISONS = 20
 
 
 class Looks:
@@ -42,10 +46,16 @@ class Looks:
         except ValueError as error:
             raise InvalidError(str(error)) from error
 
-    def _read(self, rollout: str, most: int) -> list[StoredLook]:
+    def comparisons(self, rollout: str) -> list[Compared]:
+        """Return how its arms were compared with each other, oldest first, each made again."""
+        return [replay_arms(look) for look in self._read(rollout, _MOST_COMPARISONS, both=True)]
+
+    def _read(self, rollout: str, most: int, *, both: bool = False) -> list[StoredLook]:
         row = EvidenceRow
-        columns = (row.at, row.wave, row.code, row.policy, row.evidence, row.verdict)
-        query = select(*map(col, columns)).where(col(row.rollout) == rollout).order_by(col(row.id).desc()).limit(most)
+        columns = (row.at, row.wave, row.arm, row.code, row.policy, row.evidence, row.verdict)
+        which = col(row.arm) == BOTH if both else col(row.arm) != BOTH
+        query = select(*map(col, columns)).where(col(row.rollout) == rollout, which)
+        query = query.order_by(col(row.id).desc()).limit(most)
         with self._database.reading() as session:
             if session.get(RolloutRow, rollout) is None:
                 raise NotFoundError(f"there is no rollout {rollout!r}")

@@ -21,6 +21,7 @@ from sqlmodel import Session, col, select, update
 
 from edgeopt_fleet.acting import current_actor
 from edgeopt_fleet.gate import Decision, Verdict, judge, together
+from edgeopt_fleet.gate.arms import compare_arms
 from edgeopt_fleet.problems import ConflictError
 from edgeopt_fleet.rollout import (
     Command,
@@ -50,6 +51,7 @@ from edgeopt_fleet.rollout import (
     time_out,
     withdraw,
 )
+from edgeopt_fleet.store.arms import gather_arms, store_comparison
 from edgeopt_fleet.store.audit import Change as AuditChange
 from edgeopt_fleet.store.audit import append
 from edgeopt_fleet.store.changes import newest_change, next_change
@@ -176,7 +178,10 @@ class Rollouts:
             turn = _Turn.begin(session, name, now)
             turn.hear()
             turn.record = excuse(turn.record, now)
-            turn.go_on(turn.look())
+            verdict = turn.look()
+            turn.go_on(verdict)
+            if verdict is not None:
+                turn.compare()
             return turn.end()
 
 
@@ -233,6 +238,22 @@ class _Turn:
             row.looked_early = not has_executed(self.record)
         self._judged = True
         return verdict
+
+    def compare(self) -> None:
+        """Compare the arms with each other when they were observed for long enough, and so end the rollout."""
+        record, now = self.record, self._now
+        if record.state is not State.OBSERVING or record.trial is None:
+            return
+        seconds = now - record.step_started_at
+        if seconds < record.trial.observe_seconds:
+            return
+        margins = record.trial.margins
+        evidence = gather_arms(self._session, record, now, margins.device_rows)
+        if record.trial.is_over(seconds, [int(arm.after.sum()) for arm in (evidence.a, evidence.b)]):
+            compared = compare_arms(evidence, margins)
+            store_comparison(self._session, record, evidence, compared, margins, now)
+            self._judged = True
+            self.take(Event.OBSERVED, compared.text)
 
     def go_on(self, verdict: Verdict | None) -> None:
         """Take all steps that follow by themselves, then offer what may be offered."""
