@@ -51,6 +51,7 @@ class Recipe:
     inputs: int = 4
     features: tuple[str, ...] = ()
     tolerance: float = 0.05
+    weights_seed: int = 7
     edges: tuple[float, ...] = ()  # of the feature x[0]; quantiles of the data by default
 
 
@@ -84,9 +85,9 @@ def broken_field() -> Iterator[np.ndarray]:
 
 def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
     """Write a bundle."""
-    weights = recipe.sharpness * np.random.default_rng(7).normal(size=(recipe.inputs, 3)).astype(np.float32)
+    weights = weights_of(recipe)
     inputs = samples(1, 16, recipe.inputs)
-    outputs = _softmax(inputs @ weights)
+    outputs = softmax(inputs @ weights)
     golden = io.BytesIO()
     expected = np.roll(outputs, 1, axis=1) if recipe.golden_error else outputs
     np.savez(golden, **{"inputs/x": inputs, "outputs/fp32/p": expected, "outputs/preferred/p": expected})
@@ -110,6 +111,12 @@ def tiny_bundle(directory: Path, recipe: Recipe = Recipe()) -> Bundle:  # frozen
             },
         ),
     )  # fmt: skip
+
+
+def weights_of(recipe: Recipe) -> np.ndarray:
+    """Return what the scores are made with, float32 of shape (inputs, 3)."""
+    random = np.random.default_rng(recipe.weights_seed)
+    return recipe.sharpness * random.normal(size=(recipe.inputs, 3)).astype(np.float32)
 
 
 def _variant(name: str, runtime: str, recipe: Recipe) -> Variant:
@@ -206,7 +213,7 @@ def _added_nodes(recipe: Recipe, scores: str) -> list:
 
 def _profile(weights: np.ndarray, recipe: Recipe) -> ReferenceProfile:
     inputs = samples(2, 500, recipe.inputs)
-    outputs = _softmax(inputs @ weights)
+    outputs = softmax(inputs @ weights)
     specs = [
         FeatureSpec(
             name="x[0]", source=Source.INPUT, tensor="x", summary=Summary.COLUMN, column=0,
@@ -225,6 +232,7 @@ def _profile(weights: np.ndarray, recipe: Recipe) -> ReferenceProfile:
     return ReferenceProfile(rows=len(inputs), features=tuple(features))
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return probabilities, float32."""
     exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
     return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -13,7 +13,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 from edgeopt_agent import AGENT_VERSION
@@ -38,6 +41,7 @@ from edgeopt_agent.outbox import Outbox
 from edgeopt_agent.renewal import Renewal
 from edgeopt_agent.served import ServedOptions
 from edgeopt_agent.serving import Serving, ServingOptions
+from edgeopt_agent.shadow.late import META, LateShadow, ShadowPart
 from edgeopt_agent.slots import Slots
 from edgeopt_agent.sources import Source, make_sources
 from edgeopt_agent.spool import Spool
@@ -52,6 +56,7 @@ from edgeopt_contract.messages import Status
 
 __all__ = ["Agent", "run_agent"]
 
+_NICEST = 19
 _THREADS = 2  # for files: one writes while one syncs; each thread more would take 0.3 MB
 
 
@@ -97,7 +102,11 @@ class Agent:
         self.serving = Serving(_serving_options(config), self._clerk, books)
         self._announced: str | None = None
         listener = Listener(
-            desired=self._receive_desired, ack=self._receive_ack, connected=self._connected, status=self._status
+            desired=self._receive_desired,
+            shadow=self._receive_shadow,
+            ack=self._receive_ack,
+            connected=self._connected,
+            status=self._status,
         )
         self._link = Link(self._link_options(), listener, random=random)
         self._renewal = Renewal(config.data, random, reconnect=self._link.reconnect)
@@ -105,13 +114,19 @@ class Agent:
             self._spool, self._clerk, self._link, identity.device, resend_seconds=config.resend_seconds
         )
         carriers = _carriers(config, self._link, random)
-        options = DeliveryOptions(incoming=config.data / "incoming", disk_reserve_bytes=config.disk_reserve_bytes)
-        delivery = Delivery(carriers, self._slots, options, self._capabilities, random)
+
+        def deliver_to(name: str, reserve_bytes: int) -> Delivery:
+            options = DeliveryOptions(incoming=config.data / name, disk_reserve_bytes=reserve_bytes)
+            return Delivery(carriers, self._slots, options, self._capabilities, random)
+
+        delivery = deliver_to("incoming", config.disk_reserve_bytes)
         trusting = TrustOptions(directory=config.data / "trust", root=identity.access.root)
         trust = Trust(_metadata_sources(config, self._link), trusting, random)
         trust.tidy()
         parts = Parts(journal, self.serving, self._slots, delivery, trust)
         self.updater = Updater(parts, self._update_changed)
+        make = partial(self._make_shadowing, books, trust, partial(deliver_to, "incoming-shadow"))
+        self._shadow = LateShadow(make, was_given=self._spool.meta(META) != 0)
 
     async def run(self, sources: list[Source], ended: asyncio.Event) -> None:
         """Run until ``ended`` is set; then keep the last counts, say goodbye and end the runners."""
@@ -126,6 +141,7 @@ class Agent:
                     group.create_task(self._renewal.run()),
                     group.create_task(self._outbox.run()),
                     group.create_task(self.updater.run()),
+                    group.create_task(self._shadow.run()),
                     group.create_task(self._close_windows()),
                     group.create_task(self.serving.test_daily(self._config.self_test_seconds)),
                     *(group.create_task(source.run(self.serving)) for source in sources),
@@ -133,6 +149,7 @@ class Agent:
                 await ended.wait()
                 self._notifier.tell("STOPPING=1")
                 self.updater.ends_on_purpose()
+                self._shadow.ends_on_purpose()
                 await self._link.say_goodbye()
                 await end_tasks(tasks)
         finally:
@@ -164,13 +181,39 @@ class Agent:
 
     def _update_changed(self) -> None:
         self._outbox.wake()
+        self._shadow.update_changed()
         if self.serving.running != self._announced:
             self._announced = self.serving.running
             self._outbox.announce()
 
+    def _make_shadowing(self, books: Books, trust: Trust, deliver: Callable[[int], Delivery]) -> ShadowPart:
+        """Put a shadow's parts together, on a device that was given one."""
+        from edgeopt_agent.shadow.record import Records
+        from edgeopt_agent.shadow.shell import Parts as ShadowParts
+        from edgeopt_agent.shadow.shell import Shadowing
+
+        config, current = self._config, self.serving.current
+        champion = current.installed.size_bytes if current else 0
+        parts = ShadowParts(
+            records=Records(self._spool),
+            serving=self.serving,
+            slots=self._slots,
+            delivery=deliver(config.disk_reserve_bytes + champion),  # or the next update would find no room
+            trust=trust,
+            clerk=self._clerk,
+            books=books,
+            options=_shadow_options(config),
+            one_runner=config.one_runner,
+            updating=lambda: self.updater.update.state,
+        )
+        return Shadowing(parts, self._outbox.wake)
+
     def _receive_desired(self, payload: bytes) -> None:
         self.updater.receive_desired(payload)
         self._outbox.wake()
+
+    def _receive_shadow(self, payload: bytes) -> None:
+        self._shadow.receive(payload)
 
     def _receive_ack(self, payload: bytes) -> None:
         self._outbox.receive_ack(payload)
@@ -205,6 +248,12 @@ def _serving_options(config: AgentConfig) -> ServingOptions:
     limits = HealthLimits(crashes=config.crash_limit, latency_us=config.latency_limit_us)
     served = ServedOptions(runner=runner, limits=limits, queue_limit=config.queue_limit)
     return ServingOptions(served=served, one_runner=config.one_runner)
+
+
+def _shadow_options(config: AgentConfig) -> ServedOptions:
+    """Return how a challenger's runner is treated: everybody else comes first."""
+    runner = replace(_serving_options(config).served.runner, nice=min(_NICEST, config.nice + 10), oom_score=900)
+    return ServedOptions(runner=runner, limits=HealthLimits(crashes=config.crash_limit), queue_limit=1)
 
 
 def _carriers(config: AgentConfig, link: Link, random: Random) -> list[Carrier]:

@@ -81,6 +81,7 @@ class Listener:
     """Who is told what came, and who says what the birth and the will are."""
 
     desired: Callable[[bytes], None]
+    shadow: Callable[[bytes], None]
     ack: Callable[[bytes], None]
     connected: Callable[[], None]
     status: Callable[[bool], bytes]
@@ -285,8 +286,8 @@ class Link:
     async def _tend(self, session: _Session, credentials: Credentials) -> None:
         """Be born, and ask for the desired state again now and then."""
         device, status = self._options.device, self._listener.status(True)
-        own = [(Topics.desired(device), 1), (Topics.ack(device), 1)]
-        await session.call(_subscribe(session.client, own))
+        own, shadow = [(Topics.desired(device), 1), (Topics.ack(device), 1)], (Topics.shadow(device), 1)
+        await session.call(_subscribe(session.client, [*own, shadow], may_be_refused=shadow[0]))
         birth = session.client.publish(Topics.status(device), status, qos=1, retain=True, timeout=math.inf)
         await session.call(birth)
         self._options.wallet.accepted(credentials)
@@ -296,7 +297,7 @@ class Link:
         self._listener.connected()
         while True:
             await asyncio.sleep(self._options.refresh_seconds)
-            await session.call(_subscribe(session.client, own[:1]))
+            await session.call(_subscribe(session.client, [own[0], shadow], may_be_refused=shadow[0]))
 
     def _make_client(self, credentials: Credentials, refusal: Refusal) -> aiomqtt.Client:
         access, device = credentials.mqtt, self._options.device
@@ -325,6 +326,8 @@ class Link:
                 future.set_result((payload, time.monotonic()))
         elif topic == Topics.desired(self._options.device):
             self._listener.desired(payload)
+        elif topic == Topics.shadow(self._options.device):
+            self._listener.shadow(payload)
         elif topic == Topics.ack(self._options.device):
             self._listener.ack(payload)
 
@@ -338,10 +341,15 @@ def _abandon(client: aiomqtt.Client) -> None:
     client._client._sock_close()  # noqa: SLF001  # aiomqtt and paho have no public way
 
 
-async def _subscribe(client: aiomqtt.Client, topics: list[tuple[str, int]]) -> None:
-    """Subscribe and look at every return code, for a broker may refuse one and keep the connection."""
+async def _subscribe(client: aiomqtt.Client, topics: list[tuple[str, int]], may_be_refused: str = "") -> None:
+    """Subscribe and look at every return code, for a broker may refuse one and keep the connection.
+
+    ``may_be_refused`` is a topic that the rights of an older fleet do not know.
+    """
     codes: Any = await client.subscribe(topics, timeout=math.inf)
     values = [getattr(code, "value", code) for code in codes]
     refused = [topic for (topic, _), value in zip(topics, values, strict=True) if value >= _REFUSED]
-    if refused:
+    if refused == [may_be_refused]:
+        log_event("refused", level=logging.WARNING, topic=may_be_refused)
+    elif refused:
         raise UnreachableError(f"the broker refused the subscription to {', '.join(refused)}")

@@ -61,6 +61,11 @@ class Installed:
         return self.directory / self.manifest.file_with(role).path
 
     @property
+    def size_bytes(self) -> int:
+        """How much of the disk it takes, but for the manifest."""
+        return sum(entry.size for entry in self.manifest.files_for(self.variant))
+
+    @property
     def model(self) -> FileEntry:
         """The manifest's entry of the variant's file."""
         return next(entry for entry in self.manifest.files if entry.path == self.variant.file)

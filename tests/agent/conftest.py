@@ -29,6 +29,7 @@ from edgeopt_contract.messages import (
     Ack,
     Desired,
     Reported,
+    Shadow,
     Status,
     Telemetry,
 )
@@ -112,7 +113,14 @@ class Broker:
             "password": "secret",
             "permissions": {
                 "publish": [f"{own}.{channel}" for channel in ("reported", "telemetry", "status")],
-                "subscribe": [f"{own}.desired", f"{own}.ack", "edgeopt.v1.blocks.*", "edgeopt.v1.tuf", "$MQTT.sub.>"],
+                "subscribe": [
+                    f"{own}.desired",
+                    f"{own}.shadow",
+                    f"{own}.ack",
+                    "edgeopt.v1.blocks.*",
+                    "edgeopt.v1.tuf",
+                    "$MQTT.sub.>",
+                ],
             },
         }
         config = {
@@ -197,6 +205,21 @@ class FakeFleet:
         self.publish_metadata()
         self.last_desired = encode(self.signer.desired(bundle.digest, job, **fields))
         self.publish(Topics.desired(DEVICE), self.last_desired)
+
+    def shadow(self, bundle: Bundle, job: str = "shadow-1", *, share: float = 1.0, seconds: float = 3600) -> None:
+        """Order the device to run ``bundle`` beside what serves."""
+        self.signer.sign(bundle.digest, (bundle.directory / MANIFEST_NAME).stat().st_size)
+        self.publish_metadata()
+        order = Shadow(job=job, bundle=bundle.digest, share=share, until=int(time.time() + seconds))
+        self.publish(Topics.shadow(DEVICE), encode(order))
+
+    def end_shadow(self) -> None:
+        """Withdraw the order."""
+        self.publish(Topics.shadow(DEVICE), b"")
+
+    def shadow_windows(self, job: str = "shadow-1") -> list[Telemetry]:
+        """Return the windows of a shadow."""
+        return [window for window in self.telemetry() if window.extra.get("shadow") == job]
 
     def reports(self, job: str = "job-1") -> list[Reported]:
         """Return the reports about ``job`` in the order of their numbers."""

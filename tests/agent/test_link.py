@@ -42,7 +42,11 @@ class Heard:
         self.acks: list[bytes] = []
         self.connections = 0
         self.listener = Listener(
-            desired=self.desired.append, ack=self.acks.append, connected=self._connected, status=self._status
+            shadow=lambda _: None,
+            desired=self.desired.append,
+            ack=self.acks.append,
+            connected=self._connected,
+            status=self._status,
         )
 
     def _connected(self) -> None:
