@@ -84,7 +84,7 @@ class TestDevices:
         code, out, _ = run(*arguments)
         assert 0 == code
         assert ["cam-1", "cam-2", "cam-3", "3"] == [line.split()[0] for line in out.splitlines()[1:]]
-        assert "2026-11-21 22:28:20Z" in out
+        assert "aaaaaaaaaaaa confirmed" in out
 
     def test_tags_filter_without_naming_the_command(self, run: Run) -> None:
         """Edgeopt devices --tag site=bergen."""
@@ -277,8 +277,14 @@ class TestAlerts:
         """That is what the operator acts upon."""
         code, out, _ = run("alerts")
         assert 0 == code
-        assert ["drift", "open", "oslo", "image.mean", "1.25"] == out.splitlines()[1].split()[:5]
-        assert "bergen" not in out
+        assert ["1", "drift", "open", "2026-11-21", "22:26Z", "image.mean", "moved"] == out.splitlines()[1].split()
+        assert 2 == len(out.splitlines()), "one alert is open"
+
+    def test_one_alert_is_shown_with_all_that_was_measured(self, run: Run) -> None:
+        """The cohort, the feature, how far, on how many rows, since when."""
+        out = run("alerts", "show", "1")[1]
+        for fact in ("oslo", "image.mean (input)", "1.25 (p 1.0e-12)", "400", "2026-11-21 22:26:40Z"):
+            assert fact in out
 
     def test_all_alerts_on_request(self, run: Run) -> None:
         """Also those that are over."""

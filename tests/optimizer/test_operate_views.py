@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from edgeopt.cli.operate_cells import plain
 from edgeopt.cli.operate_records import AlertView, BundleView, CohortView, DeviceView, RolloutView, read
 from edgeopt.cli.operate_views import (
     alerts_table,
@@ -19,7 +20,6 @@ from edgeopt.cli.operate_views import (
     cohorts_table,
     device_page,
     devices_table,
-    plain,
     rollout_page,
     rollouts_table,
 )
@@ -84,7 +84,7 @@ def test_tables_have_a_line_for_each() -> None:
     """And the names that the operator looks for."""
     device = read(DeviceView, VIEWS[DeviceView])
     rollout = read(RolloutView, VIEWS[RolloutView])
-    assert 3 == len(shown(devices_table([device, device])).splitlines())
+    assert 3 == len(shown(devices_table([device, device], 0.0)).splitlines())
     assert ["v2", "b" * 12, "all", "running", "1", "of", "2"] == shown(rollouts_table([rollout])).splitlines()[
         1
     ].split()[:7]
@@ -103,14 +103,15 @@ def test_a_device_that_never_was_there_is_shown() -> None:
     """Enrolled, and not a word since."""
     silent = {"id": "cam-1", "tags": {}, "online": False, "running": None, "update": None, "last_seen": None}
     assert "nothing" in shown(device_page(read(DeviceView, silent)))
-    assert "no" in shown(devices_table([read(DeviceView, silent)])).split()
+    assert ["offline", "-", "-", "never"] == shown(devices_table([read(DeviceView, silent)], 0.0)).split()[8:12]
 
 
 @pytest.mark.parametrize("seconds", [-1, 1e300, 32_503_680_000])
 def test_a_clock_that_is_far_off_is_shown(seconds: float) -> None:
     """A device without a clock battery says what it says."""
     device = read(DeviceView, {**VIEWS[DeviceView], "last_seen": seconds})
-    assert f"{seconds:g} s" in shown(devices_table([device]))
+    assert f"{seconds:g} s" in shown(device_page(device))
+    assert shown(devices_table([device], 1_795_300_000.0)).splitlines()[1].split()[4].isdecimal()
 
 
 @pytest.mark.parametrize("capabilities", [{"arch": "x"}, {"arch": "x", "features": 5, "runtimes": {}}])

@@ -141,7 +141,10 @@ def alerts_list(
     if as_json:
         print_json(answer)
     elif answer:
-        _show_alerts(answer)
+        from edgeopt.cli.operate_records import AlertView, read
+        from edgeopt.cli.operate_views import alerts_table
+
+        show(alerts_table([read(AlertView, item) for item in answer]))
     else:
         click.echo("no alerts" if include_closed else "no open alerts")
 
@@ -155,8 +158,11 @@ def alerts_show(number: int, fleet: Path | None, *, as_json: bool) -> None:
         answer = client.alert(number)
     if as_json:
         print_json(answer)
-    else:
-        _show_alerts([answer])
+        return
+    from edgeopt.cli.operate_records import AlertView, read
+    from edgeopt.cli.operate_views import alert_page
+
+    show(alert_page(read(AlertView, answer)))
 
 
 @alerts.command("close", epilog=example("edgeopt alerts close 7"))
@@ -170,10 +176,3 @@ def alerts_close(number: int, fleet: Path | None, *, as_json: bool) -> None:
         print_json(answer)
     else:
         click.echo(f"alert {number} is closed")
-
-
-def _show_alerts(answer: list[dict[str, object]]) -> None:
-    from edgeopt.cli.operate_records import AlertView, read
-    from edgeopt.cli.operate_views import alerts_table
-
-    show(alerts_table([read(AlertView, item) for item in answer]))

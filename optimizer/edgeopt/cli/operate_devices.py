@@ -8,6 +8,7 @@ Every command is one operation of the fleet's HTTP API. Example::
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +63,7 @@ def devices() -> None:
 @click.option("--cohort", help="Only those that belong to this cohort now.")
 @fleet_options
 def devices_list(tags: tuple[tuple[str, str], ...], fleet: Path | None, *, as_json: bool, **wanted: Any) -> None:
-    """List devices: what they run, whether they are there, how much they served."""
+    """List devices: how they are, what they run, how their newest update stands, and when they were last heard of."""
     with connect(fleet) as client:
         answer = client.devices(dict(tags), wanted)
     if as_json:
@@ -76,7 +77,7 @@ def _show_devices(answer: list[dict[str, Any]]) -> None:
     from edgeopt.cli.operate_records import DeviceView, read
     from edgeopt.cli.operate_views import devices_table
 
-    show(devices_table([read(DeviceView, item) for item in answer]))
+    show(devices_table([read(DeviceView, item) for item in answer], time.time()))
 
 
 @devices.command("show", epilog=example("edgeopt devices show cam-7"))

@@ -108,7 +108,7 @@ def _read(answer: dict[str, Any]) -> list[LookView]:
 
 
 def _tell(looks: Sequence[LookView]) -> None:
-    from edgeopt.cli.operate_views import plain
+    from edgeopt.cli.operate_cells import plain
 
     for look in looks:
         when = datetime.fromtimestamp(look.at, UTC).strftime("%Y-%m-%d %H:%M:%S")

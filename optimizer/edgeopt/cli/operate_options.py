@@ -52,7 +52,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLEET_VARIABLE = "EDGEOPT_FLEET"
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _WAVE = re.compile(r"[1-9]\d{0,6} devices?|tag:[^=]+=.+|hardware:.+")
-_PIPED_WIDTH = 200  # a table in a pipe is not cut at the 80 columns of a terminal that is not there
+_PIPED_WIDTH = 100  # of a table in a pipe, where there is no terminal to ask
 
 
 def share(value: str) -> float:
@@ -174,7 +174,7 @@ def print_json(value: Any, *, lines: bool = False) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to print for people; not cut to a width when it is not a terminal."""
+    """Return where to print for people; 100 columns wide when it is not a terminal."""
     with _extra():
         from rich.console import Console
     stream = sys.stderr if stderr else sys.stdout

@@ -9,8 +9,6 @@ file like operator.json. Example::
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +68,20 @@ def token_list(fleet: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = [
+    from edgeopt.cli.operate_cells import moment, table, tags
+
+    columns = ("token", "used", "expires", "revoked", "made by", "tags")
+    show(table(columns, [
         (
             one["id"],
             f"{one['uses'] - one['uses_left']} of {one['uses']}",
-            _when(one["expires_at"]),
-            _when(one["revoked_at"]),
+            moment(one["expires_at"]),
+            moment(one["revoked_at"]),
             one["created_by"],
-            " ".join(f"{key}={value}" for key, value in sorted(one["tags"].items())),
+            tags(one["tags"]),
         )
         for one in answer
-    ]
-    _table(("token", "used", "expires", "revoked", "made by", "tags"), rows)
+    ]))  # fmt: skip
 
 
 @token.command("revoke", epilog=example("edgeopt token revoke 3fa94c0d1e2b5a68"))
@@ -111,16 +111,17 @@ def users_list(fleet: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = [
+    from edgeopt.cli.operate_cells import moment, table
+
+    show(table(("user", "role", "revoked", "keys"), [
         (
             user["name"],
             user["role"],
-            _when(user["revoked_at"]),
-            ", ".join(_key(key) for key in user["keys"] if key["revoked_at"] is None),
+            moment(user["revoked_at"]),
+            ", ".join(_key(key) for key in user["keys"] if key["revoked_at"] is None) or "-",
         )
         for user in answer
-    ]
-    _table(("user", "role", "revoked", "keys"), rows)
+    ]))  # fmt: skip
 
 
 @users.command("whoami", epilog=example("edgeopt users whoami"))
@@ -219,12 +220,9 @@ def audit_list(actor: str, operation: str, subject: str, limit: int, fleet: Path
     if as_json:
         print_json(answer)
         return
-    rows = [
-        (str(entry["number"]), _when(entry["at"] / 1000), entry["actor"], entry["operation"], entry["subject"],
-         ", ".join(f"{key}: {value}" for key, value in entry["detail"].items()))
-        for entry in answer
-    ]  # fmt: skip
-    _table(("number", "when", "who", "what", "which", "detail"), rows)
+    from edgeopt.cli.operate_views import audit_log
+
+    show(audit_log(answer))
 
 
 @audit.command("export", epilog=example("edgeopt audit export --output audit.jsonl"))
@@ -278,18 +276,7 @@ def _hand_over(answer: dict[str, Any], output: Path | None, fleet: Path | None, 
         click.echo(answer["key"])
 
 
-def _when(seconds: float | None) -> str:
-    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
 def _key(key: dict[str, Any]) -> str:
-    return f"{key['prefix']}…" + (f" until {_when(key['expires_at'])}" if key["expires_at"] is not None else "")
+    from edgeopt.cli.operate_cells import moment
 
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    show(table)
+    return f"{key['prefix']}…" + ("" if key["expires_at"] is None else f" until {moment(key['expires_at'])}")

@@ -141,7 +141,7 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    from edgeopt.cli.operate_views import plain
+    from edgeopt.cli.operate_cells import plain
 
     rollout, offline = plan["rollout"], set(plan["offline"])
     lines = [f"{rollout['name']}: {rollout['bundle_name']} to cohort {rollout['cohort']}, starts {plan['starts']}"]

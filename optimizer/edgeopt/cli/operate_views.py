@@ -9,7 +9,6 @@ operator's terminal. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group
@@ -17,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from edgeopt.cli.operate_cells import age, coloured, detail, entry, facts, moment, plain, short, table, tags
 from edgeopt.cli.operate_records import (
     AlertView,
     BundleView,
@@ -28,99 +28,46 @@ from edgeopt.cli.operate_records import (
 )
 
 __all__ = [
+    "alert_page",
     "alerts_table",
+    "audit_log",
     "bundles_table",
     "changes",
     "cohorts_table",
     "device_line",
     "device_page",
     "devices_table",
-    "plain",
     "rollout_page",
     "rollouts_table",
     "rows_table",
 ]
 
-_YEAR_3000 = 32_503_680_000
-_COLOURS = {
-    "succeeded": "green",
-    "confirmed": "green",
-    "passed": "green",
-    "promote": "green",
-    "running": "cyan",
-    "paused": "yellow",
-    "hold": "yellow",
-    "failed": "red",
-    "rejected": "red",
-    "rolled_back": "red",
-    "rolling_back": "red",
-    "roll_back": "red",
-    "cancelled": "red",
-    "open": "red",
-}
+_LOG_WIDTH = 100
 
 
-def plain(text: object) -> Text:
-    """Return ``text`` as it is to be shown: no markup, no control characters."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
-
-
-def _coloured(state: str) -> Text:
-    shown = plain(state)
-    shown.stylize(_COLOURS.get(state, ""))
-    return shown
-
-
-def _short(digest: str | None) -> Text:
-    return plain(digest[:12] if digest else "-")
-
-
-def _time(seconds: float | None) -> Text:
-    if seconds is None:
-        return Text("-")
-    if not 0 <= seconds < _YEAR_3000:
-        return Text(f"{seconds:g} s")  # a device's clock may say anything
-    return Text(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ"))
-
-
-def _tags(tags: Mapping[str, str]) -> Text:
-    return plain(" ".join(f"{key}={value}" for key, value in sorted(tags.items())) or "-")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
-    return table
-
-
-_NUMBERS = {"rows", "errors", "devices", "executed", "confirmed", "failed", "PSI"}
-
-
-def devices_table(devices: Sequence[DeviceView]) -> Table:
-    """One line a device."""
-    table = _table("device", "tags", "online", "running", "update", "rows", "errors", "last seen")
-    for device in devices:
-        table.add_row(
-            plain(device.id),
-            _tags(device.tags),
-            Text("yes", "green") if device.online else Text("no", "red"),
-            _short(device.running),
-            _coloured(device.update.state) if device.update else Text("-"),
-            str(device.telemetry.rows),
-            str(device.telemetry.errors),
-            _time(device.last_seen),
+def devices_table(devices: Sequence[DeviceView], now: float) -> Table:
+    """One line a device; ``now`` is the time on this machine."""
+    columns = ("device", "health", "running", "update", "last seen", "tags")
+    return table(columns, [
+        (
+            device.id,
+            coloured(device.health or ("online" if device.online else "offline")),
+            short(device.running),
+            coloured(device.update.state) if device.update else "-",
+            age(device.last_seen, now),
+            tags(device.tags),
         )
-    return table
+        for device in devices
+    ])  # fmt: skip
 
 
 def device_page(device: DeviceView) -> Table:
     """Everything about one device, a line a fact."""
     can = device.capabilities
     update = device.update
-    facts: list[tuple[str, Text]] = [
+    shown: list[tuple[str, Text]] = [
         ("device", plain(device.id)),
-        ("tags", _tags(device.tags)),
+        ("tags", tags(device.tags)),
         ("online", Text("yes" if device.online else "no")),
         ("health", plain(device.health or "-")),
         ("hardware", plain(device.hardware or "-")),
@@ -129,29 +76,24 @@ def device_page(device: DeviceView) -> Table:
         ("agent", plain(device.agent_version or "-")),
         ("processor", plain(" ".join((can.arch, *can.features)) if can else "-")),
         ("runtimes", plain(" ".join(f"{k} {v}" for k, v in can.runtimes.items()) if can else "-")),
-        ("enrolled", _time(device.enrolled_at)),
-        *([] if device.revoked_at is None else [("revoked", _time(device.revoked_at))]),
-        ("last seen", _time(device.last_seen)),
+        ("enrolled", moment(device.enrolled_at, exact=True)),
+        *([] if device.revoked_at is None else [("revoked", moment(device.revoked_at, exact=True))]),
+        ("last seen", moment(device.last_seen, exact=True)),
         ("reported", Text(f"{device.telemetry.windows} windows, {device.telemetry.rows} rows, "
                           f"{device.telemetry.errors} errors, {device.telemetry.malformed} malformed")),
     ]  # fmt: skip  # one fact a line
     if update is not None:
-        facts += [
+        shown += [
             ("update", plain(f"{update.job}: {update.state}{f', {update.result}' if update.result else ''}")),
             ("to bundle", plain(update.bundle)),
-            ("since", _time(update.at)),
+            ("since", moment(update.at, exact=True)),
         ]
-        facts += [("detail", plain(update.detail))] if update.detail else []
+        shown += [("detail", plain(update.detail))] if update.detail else []
     if device.gauges:
-        facts.append(("gauges", plain(", ".join(_gauge(*item) for item in sorted(device.gauges.items())))))
-        facts.append(("measured", _time(device.gauges_at)))
-    facts += [("report" if not index else "", _report(report)) for index, report in enumerate(device.reports)]
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, fact in facts:
-        table.add_row(name, fact)
-    return table
+        shown.append(("gauges", plain(", ".join(_gauge(*item) for item in sorted(device.gauges.items())))))
+        shown.append(("measured", moment(device.gauges_at, exact=True)))
+    shown += [("report" if not index else "", _report(report)) for index, report in enumerate(device.reports)]
+    return facts(shown)
 
 
 def _gauge(name: str, value: float) -> str:
@@ -164,42 +106,55 @@ def _gauge(name: str, value: float) -> str:
 
 def _report(report: ReportView) -> Text:
     said = ": ".join(part for part in (report.state, report.result, report.detail) if part)
-    return Text.assemble(_time(report.at), " ", plain(f"{report.job} {said}"))
+    return Text.assemble(moment(report.at, exact=True), " ", plain(f"{report.job} {said}"))
 
 
 def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
     """One line a cohort."""
-    table = _table("cohort", "tags", "hardware", "and")
-    for cohort in cohorts:
-        others = {
-            "running": cohort.running and cohort.running[:12],
-            "agent": cohort.agent_version,
-            "state": cohort.state,
-            "online": None if cohort.online is None else "yes" if cohort.online else "no",
-            "health": cohort.health,
-        }
-        table.add_row(
-            plain(cohort.name),
-            _tags(cohort.tags),
-            plain(" ".join(cohort.hardware) or "-"),
-            _tags({name: value for name, value in others.items() if value}),
-        )
-    return table
+    return table(("cohort", "tags", "hardware", "and"), [
+        (cohort.name, tags(cohort.tags), " ".join(cohort.hardware) or "-", tags(_conditions(cohort)))
+        for cohort in cohorts
+    ])  # fmt: skip
+
+
+def _conditions(cohort: CohortView) -> dict[str, str]:
+    """Return what a cohort asks for beside tags and hardware."""
+    found = {
+        "running": cohort.running and cohort.running[:12],
+        "agent": cohort.agent_version,
+        "state": cohort.state,
+        "online": None if cohort.online is None else "yes" if cohort.online else "no",
+        "health": cohort.health,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def audit_log(entries: Sequence[Mapping[str, Any]]) -> Group:
+    """An entry in a line, and its details below: who did what to which thing."""
+    rows = [_told(one) for one in entries]
+    rows.insert(0, (("number", "when", "who", "what", "which"), ""))
+    widths = [max(len(head[index]) for head, _ in rows) for index in range(4)]
+    room = _LOG_WIDTH - sum(widths) - len(widths)
+    return Group(*(entry(head, widths, below, room) for head, below in rows))
+
+
+def _told(one: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    kind, _, name = one["subject"].partition("/")
+    which = f"{kind}/{name[:12]}" if kind == "bundle" else one["subject"]
+    who = kind if one["actor"] == one["subject"] else one["actor"]  # a device about itself
+    return (str(one["number"]), moment(one["at"] / 1000).plain, who, one["operation"], which), detail(one["detail"])
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line a row, with these members of it."""
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*(_member(column, row.get(column)) for column in columns))
-    return table
+    return table(columns, [[_member(column, row.get(column)) for column in columns] for row in rows])
 
 
 def _member(column: str, value: Any) -> Text:
     if column in ("at", "end"):
-        return _time(value)
+        return moment(value, exact=True)
     if column == "bundle":
-        return _short(value)
+        return short(value)
     return plain("-" if value in (None, "") else value)
 
 
@@ -212,78 +167,94 @@ def device_line(device: DeviceView) -> str:
 
 def bundles_table(bundles: Sequence[BundleView]) -> Table:
     """One line a bundle."""
-    table = _table("bundle", "name", "version", "complete", "published")
-    for bundle in bundles:
-        table.add_row(
-            _short(bundle.digest),
-            plain(bundle.name),
-            plain(bundle.version),
+    return table(("bundle", "name", "version", "complete", "published"), [
+        (
+            short(bundle.digest),
+            bundle.name,
+            bundle.version,
             Text("yes") if bundle.complete else Text("no: publish it again", "yellow"),
-            _time(bundle.created_at),
+            moment(bundle.created_at),
         )
-    return table
+        for bundle in bundles
+    ])  # fmt: skip
 
 
 def alerts_table(alerts: Sequence[AlertView]) -> Table:
     """One line an alert, with the fleet's own sentence."""
-    table = _table("alert", "state", "cohort", "feature", "PSI", "since", "what")
-    for alert in alerts:
-        table.add_row(
-            plain(alert.kind),
-            _coloured(alert.state),
-            plain(alert.cohort),
-            plain(alert.feature),
-            "-" if alert.psi is None else f"{alert.psi:.2f}",
-            _time(alert.opened_at),
-            plain(alert.message),
+    return table(("number", "alert", "state", "since", "what happened"), [
+        (
+            str(alert.id),
+            alert.kind,
+            coloured(alert.state),
+            moment(alert.opened_at),
+            alert.message,
         )
-    return table
+        for alert in alerts
+    ])  # fmt: skip
+
+
+def alert_page(alert: AlertView) -> Table:
+    """Everything about one alert, a line a fact; what only drift has is left out of an alarm."""
+    drift = [
+        ("cohort", plain(alert.cohort)),
+        ("feature", plain(f"{alert.feature} ({alert.source})")),
+        ("bundle", plain(alert.bundle)),
+        ("PSI", plain("-" if alert.psi is None else f"{alert.psi:.2f} (p {alert.p_value or 0:.1e})")),
+        ("rows", plain(alert.rows or 0)),
+    ]
+    return facts([
+        ("alert", plain(f"{alert.id}: {alert.kind}")),
+        ("state", coloured(alert.state)),
+        ("what", plain(alert.message)),
+        *(drift if alert.feature else [("about", plain(alert.source))]),
+        ("since", moment(alert.opened_at, exact=True)),
+        ("last seen", moment(alert.last_seen, exact=True)),
+    ])  # fmt: skip
 
 
 def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
     """One line a rollout."""
-    table = _table("rollout", "bundle", "cohort", "state", "wave", "confirmed", "failed", "devices", "created")
-    for rollout in rollouts:
-        table.add_row(
-            plain(rollout.name),
-            _short(rollout.bundle),
-            plain(rollout.cohort),
-            _coloured(rollout.state),
+    columns = ("rollout", "bundle", "cohort", "state", "wave", "confirmed", "failed", "devices", "created")
+    return table(columns, [
+        (
+            rollout.name,
+            short(rollout.bundle),
+            rollout.cohort,
+            coloured(rollout.state),
             f"{min(rollout.wave + 1, len(rollout.waves))} of {len(rollout.waves)}",
             str(sum(wave.confirmed for wave in rollout.waves)),
             str(sum(wave.failed for wave in rollout.waves)),
             str(sum(wave.members for wave in rollout.waves)),
-            _time(rollout.created_at),
+            moment(rollout.created_at),
         )
-    return table
+        for rollout in rollouts
+    ])  # fmt: skip
 
 
 def rollout_page(rollout: RolloutView) -> Group:
     """A rollout with its waves, devices and the gate's last verdict."""
     title = Text.assemble(
-        plain(rollout.name), ": ", plain(rollout.bundle_name or "bundle"), " ", _short(rollout.bundle), " to cohort ",
-        plain(rollout.cohort), ", ", _coloured(rollout.state),
+        plain(rollout.name), ": ", plain(rollout.bundle_name or "bundle"), " ", short(rollout.bundle), " to cohort ",
+        plain(rollout.cohort), ", ", coloured(rollout.state),
     )  # fmt: skip  # one sentence
-    waves = _table("wave", "state", "", "confirmed", "failed", "devices")
+    waves = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for column in ("wave", "state", "", "confirmed", "failed", "devices"):
+        waves.add_column(column, justify="right" if column in ("confirmed", "failed", "devices") else "left")
     for wave in rollout.waves:
         bar = ProgressBar(total=max(wave.members, 1), completed=wave.confirmed, width=24)
         waves.add_row(
-            plain(wave.wave),
-            _coloured(wave.state),
-            bar,
-            str(wave.confirmed),
-            str(wave.failed),
-            str(wave.members),
+            plain(wave.wave), coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.members)
         )
-    members = _table("device", "wave", "state", "runs", "detail")
-    for member in rollout.members:
-        members.add_row(
-            plain(member.device),
+    members = table(("device", "wave", "state", "runs", "detail"), [
+        (
+            member.device,
             str(member.wave + 1),
-            _coloured(member.state),
-            _short(member.running),
-            plain(member.failure or member.detail or ""),
+            coloured(member.state),
+            short(member.running),
+            member.failure or member.detail or "",
         )
+        for member in rollout.members
+    ])  # fmt: skip
     parts: list[Text | Table] = [title, *_times(rollout.policy), Text(), waves, Text(), members]
     if rollout.verdicts:
         parts += [Text(), _verdict(rollout.verdicts[-1])]
@@ -298,13 +269,13 @@ def _times(policy: Mapping[str, Any]) -> list[Text]:
         days = " ".join(window.get("days") or ()) or "daily"
         lines.append(plain(f"devices switch {days} {window.get('start')}-{window.get('end')}, by their local time"))
     if not_before is not None:
-        lines.append(Text.assemble("devices switch not before ", _time(not_before)))
+        lines.append(Text.assemble("devices switch not before ", moment(not_before, exact=True)))
     return lines
 
 
 def _verdict(verdict: VerdictView) -> Text:
     reasons = plain("; ".join(verdict.reasons) or "no reason given")
-    return Text.assemble(f"gate on wave {verdict.wave + 1}: ", _coloured(verdict.verdict), ": ", reasons)
+    return Text.assemble(f"gate on wave {verdict.wave + 1}: ", coloured(verdict.verdict), ": ", reasons)
 
 
 def changes(before: RolloutView | None, after: RolloutView) -> list[str]:
