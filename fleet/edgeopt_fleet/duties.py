@@ -32,6 +32,8 @@ from edgeopt_fleet.store.inbox import Inbox
 from edgeopt_fleet.store.outbox import Outbox
 from edgeopt_fleet.store.retention import Retention
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.shadow_outbox import ShadowOutbox
+from edgeopt_fleet.store.shadows import Shadows
 from edgeopt_fleet.tuf.renewal import Renewal
 from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.watch import CONNECTED
@@ -101,15 +103,19 @@ class Duties:
         link = Link(
             self._addresses, outbox, site.serial, ingest.receive, identifier=self._identifier, metrics=site.metrics
         )
-        announcements = Announcements(database)
+        announcements, shadows = Announcements(database), ShadowOutbox(database)
 
         async def publish() -> None:
             if not link.connected:
                 return  # the next connection publishes everything, and the next look clears the marks
             waiting = await site.serial.read(announcements.waiting)
+            orders = await site.serial.read(shadows.waiting)
             await link.announce(waiting.keys())
+            if orders:
+                await link.announce_shadows({device for _, device in orders})
             if link.connected:
                 await site.serial(announcements.done, waiting)
+                await site.serial(shadows.done, orders)
 
         self._link = link
         connection = asyncio.create_task(link.run())  # it outlives the others, for the last acknowledgements
@@ -129,10 +135,19 @@ class Duties:
                 await asyncio.gather(connection, return_exceptions=True)
 
     async def _rollouts(self, database: Database) -> None:
-        """Move rollouts on."""
+        """Move rollouts and shadows on."""
         site = self._site
-        worker = Worker(Rollouts(database), site.serial, self.announce)
-        await site.signals.repeat(worker.tick, News.ROLLOUTS, site.config.tick_seconds)
+        worker, shadows = Worker(Rollouts(database), site.serial, self.announce), Shadows(database)
+
+        async def tick() -> None:
+            await worker.tick()
+            now, changed = time.time(), set[str]()
+            for name in await site.serial(shadows.unsettled, now):
+                changed |= await site.serial(shadows.advance, name, now)
+            if changed:
+                await self.announce(changed)
+
+        await site.signals.repeat(tick, News.ROLLOUTS, site.config.tick_seconds)
 
     async def _drift(self, database: Database) -> None:
         """Look for drift."""

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import StorageError
-from edgeopt_contract.messages import Ack, Desired
+from edgeopt_contract.messages import Ack, Desired, Shadow
 from edgeopt_contract.topics import PREFIX, Channel, Topics
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.mqtt.client import MqttClient, MqttError, Peer, Publication
@@ -101,12 +101,19 @@ class Link:
 
         Without a connection nothing happens: the next one publishes everything.
         """
+        await self._in_order(lambda client: self._announce(client, devices))
+
+    async def announce_shadows(self, devices: Collection[str]) -> None:
+        """Publish what ``devices`` are to run beside what serves, or that it is over, as :meth:`announce` does."""
+        await self._in_order(lambda client: self._announce_shadows(client, devices))
+
+    async def _in_order(self, publish: Callable[[MqttClient], Awaitable[None]]) -> None:
         async with self._order:
             client = self._client
             if client is None:
                 return
             try:
-                await self._announce(client, devices)
+                await publish(client)
             except MqttError as error:
                 _LOG.info("not everything was published, the next connection will: %s", error)
 
@@ -138,7 +145,7 @@ class Link:
             self._client = client
             self._metrics.broker_connections.inc()
             _LOG.info("connected to the broker at %s:%d", address.host, address.port)
-            await until_one_fails(client.closed(), self.announce())
+            await until_one_fails(client.closed(), self._in_order(self._announce_all))
         finally:
             self._client = None
             client.close()
@@ -149,16 +156,30 @@ class Link:
         if not self._receive(messages) and self._client is not None:
             self._client.pause()  # until the next acknowledgement
 
+    async def _announce_all(self, client: MqttClient) -> None:
+        await self._announce(client, None)
+        await self._announce_shadows(client, None)
+
     async def _announce(self, client: MqttClient, devices: Collection[str] | None) -> None:
-        await self._publish_metadata(client)
         wanted = await self._serial.read(self._outbox.desired, devices)
-        for bundle in dict.fromkeys(desired.bundle for desired in wanted.values() if desired is not None):
+        await self._prepare(client, [desired.bundle for desired in wanted.values() if desired is not None])
+        await client.publish(_orders(Topics.desired, wanted.items()))
+        self._metrics.published.labels(kind="desired").inc(len(wanted))
+
+    async def _announce_shadows(self, client: MqttClient, devices: Collection[str] | None) -> None:
+        wanted = await self._serial.read(self._outbox.shadows, devices)
+        await self._prepare(client, [shadow.bundle for shadow in wanted.values() if shadow is not None])
+        await client.publish(_orders(Topics.shadow, wanted.items()))
+        self._metrics.published.labels(kind="shadow").inc(len(wanted))
+
+    async def _prepare(self, client: MqttClient, bundles: Sequence[str]) -> None:
+        """Publish metadata and blocks that devices need for orders about ``bundles``."""
+        await self._publish_metadata(client)
+        for bundle in dict.fromkeys(bundles):
             try:
                 await self._deliver(client, bundle)
             except StorageError:  # other bundles must still reach their devices
                 _LOG.exception("bundle %s cannot be delivered", bundle[:12])
-        await client.publish(_desired(wanted.items()))
-        self._metrics.published.labels(kind="desired").inc(len(wanted))
 
     async def _publish_metadata(self, client: MqttClient) -> None:
         """Publish the TUF metadata, once a connection and whenever they have changed."""
@@ -184,9 +205,11 @@ class Link:
         return [Publication(Topics.block(name), self._outbox.block(name), retain=True) for name in names]
 
 
-def _desired(wanted: Iterable[tuple[str, Desired | None]]) -> Iterable[Publication]:
-    for device, desired in wanted:
-        yield Publication(Topics.desired(device), b"" if desired is None else encode(desired), retain=True)
+def _orders(
+    topic: Callable[[str], str], wanted: Iterable[tuple[str, Desired | Shadow | None]]
+) -> Iterable[Publication]:
+    for device, order in wanted:
+        yield Publication(topic(device), b"" if order is None else encode(order), retain=True)
 
 
 def _ack_topic(device: str) -> str:

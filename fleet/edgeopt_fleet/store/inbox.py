@@ -25,6 +25,7 @@ from edgeopt_fleet.store.bulk import insert_rows
 from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.served import add_served
+from edgeopt_fleet.store.shadow_inbox import ShadowBook, is_shadow, remind
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, ReportRow, WindowRow
 from edgeopt_fleet.totals import Layout
 
@@ -64,18 +65,22 @@ class Inbox:
             books = Books.load(session, batch, malformed)
             reports: list[tuple[Any, ...]] = []
             windows: list[tuple[str, Telemetry | Window]] = []
+            shadows, born = ShadowBook(), set()
             for message in batch:
                 device, record = books.devices.get(message.device), message.record
                 if device is None:
                     continue
                 if isinstance(record, Status):
                     device.take_status(record, now)
+                    born |= {device.id} if record.online else set()
                     continue
                 spool = books.spools[device.id, record.session]
                 device.seen(now)
                 if not spool.take(record.number):
                     continue
-                if isinstance(record, Reported):
+                if is_shadow(record):
+                    shadows.take(device.id, spool.id, record)
+                elif isinstance(record, Reported):
                     device.take_report(spool.id, record)
                     reports.append(_report(device.id, record, now))
                 else:
@@ -83,6 +88,9 @@ class Inbox:
                     spool.count(record)
                     windows.append((device.id, record))
             self._write(session, books, reports, windows, now)
+            shadows.write(session)
+            if born:
+                remind(session, sorted(born))
             self._count_devices(session, now)
         return _acknowledgements(books.spools.values(), self._window_seconds)
 

@@ -1,4 +1,4 @@
-"""What the fleet publishes: TUF metadata, what each device should run, and the blocks of those bundles.
+"""What the fleet publishes: TUF metadata, what each device should run or shadow, and the blocks of those bundles.
 
 It follows from what is stored, so it can be published again at any time. Example::
 
@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from sqlmodel import col, select
 
-from edgeopt_contract.messages import Desired
+from edgeopt_contract.messages import Desired, Shadow
 from edgeopt_contract.windows import Window
 from edgeopt_fleet.store.bundles import Bundles, Delivery
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.shadow_outbox import ShadowOutbox
 from edgeopt_fleet.store.tables import DeviceRow
 from edgeopt_fleet.tuf.repository import Repository
 
@@ -37,6 +38,7 @@ class Outbox:
         self._database = database
         self._bundles = bundles
         self._repository = repository
+        self._shadows = ShadowOutbox(database)
 
     def desired(self, devices: Collection[str] | None = None) -> dict[str, Desired | None]:
         """Return the desired state of ``devices``, or of all that ever had one; None wants nothing of the device."""
@@ -51,6 +53,10 @@ class Outbox:
                 some = query.where(col(DeviceRow.id).in_(names[start : start + _AT_ONCE]))
                 wanted |= {row.id: _desired(row) for row in connection.execute(some)}
         return wanted
+
+    def shadows(self, devices: Collection[str] | None = None) -> dict[str, Shadow | None]:
+        """Return what ``devices``, or all that were ever asked, are to run beside what serves."""
+        return self._shadows.orders(devices)
 
     def metadata(self) -> bytes:
         """Return the TUF metadata that devices verify bundles with."""

@@ -22,6 +22,7 @@ from edgeopt_fleet.store.tables.rollouts import (
     RolloutRow,
     VerdictRow,
 )
+from edgeopt_fleet.store.tables.shadows import ShadowLookRow, ShadowMemberRow, ShadowRow, ShadowServedRow
 from edgeopt_fleet.store.tables.telemetry import (
     AlertRow,
     DriftRow,
@@ -55,6 +56,10 @@ __all__ = [
     "RolloutRow",
     "RollupRow",
     "ServedRow",
+    "ShadowLookRow",
+    "ShadowMemberRow",
+    "ShadowRow",
+    "ShadowServedRow",
     "SpoolRow",
     "TokenRow",
     "UserRow",
