@@ -47,39 +47,47 @@ class RuntimeName(StrEnum):
 class Recipe:
     """How a variant is made. From ``calibrator`` on, the fields mean something for int8 only.
 
-    ``pruned``: made from the pruned network, not the original. ``operators``: the operator types that are quantized,
-    empty for all that the quantizer knows. ``float_nodes``: nodes left in float. ``reduced_weights``: weights that use
-    7 of 8 bits, because u8 by s8 products would saturate (:mod:`edgeopt.saturation`). ``equalized``,
-    ``bias_corrected``, ``rounding_learned``: rungs of the recovery ladder.
+    ``pruned``: made from the pruned network, not the original. ``planar``: its one-dimensional convolutions are
+    written as two-dimensional ones (:mod:`edgeopt.planar`), also where nothing is quantized. ``operators``: the
+    operator types that are quantized, empty for all that the quantizer knows. ``float_nodes``: nodes left in float.
+    ``reduced_weights``: weights that use 7 of 8 bits, because u8 by s8 products would saturate
+    (:mod:`edgeopt.saturation`); ``pair_safe``: these give up no more of the 8 bits than their pairs need
+    (:mod:`edgeopt.quantization.pairs`). ``equalized``, ``bias_corrected``, ``rounding_learned``: rungs of the recovery
+    ladder.
     """
 
     precision: Precision
     runtime: RuntimeName = RuntimeName.ONNXRUNTIME
     pruned: bool = False
+    planar: bool = False
     calibrator: Calibrator = Calibrator.MINMAX
     signed_activations: bool = False
     operators: tuple[str, ...] = ()
     float_nodes: tuple[str, ...] = ()
     reduced_weights: tuple[str, ...] = ()
+    pair_safe: bool = False
     equalized: bool = False
     bias_corrected: bool = False
     rounding_learned: bool = False
 
     @property
     def variant(self) -> str:
-        """The name of the variant and the stem of its file: ``int8``, ``pruned-int8``, ``int8-openvino``."""
+        """The name of the variant and the stem of its file: ``int8``, ``pruned-int8``, ``planar-fp32``."""
         runtime = "" if self.runtime is RuntimeName.ONNXRUNTIME else f"-{self.runtime}"
-        return f"{'pruned-' if self.pruned else ''}{self.precision}{runtime}"
+        network = f"{'pruned-' if self.pruned else ''}{'planar-' if self.planar else ''}"
+        return f"{network}{self.precision}{runtime}"
 
     @property
     def title(self) -> str:
         """A short name for people, for instance ``int8, minmax, 3 layers in float, by openvino``."""
-        parts = [f"pruned {self.precision}" if self.pruned else str(self.precision)]
+        network = f"{'pruned ' if self.pruned else ''}{'planar ' if self.planar else ''}"
+        parts = [f"{network}{self.precision}"]
         if self.precision is Precision.INT8:
             parts.append(str(self.calibrator))
             parts.append("signed activations" if self.signed_activations else "")
         parts.append("only " + " ".join(self.operators) if self.operators else "")
-        parts.append(f"{_counted(self.reduced_weights, 'weight')} in 7 bits" if self.reduced_weights else "")
+        reduced = "safe in pairs" if self.pair_safe else "in 7 bits"
+        parts.append(f"{_counted(self.reduced_weights, 'weight')} {reduced}" if self.reduced_weights else "")
         parts.append("equalized" if self.equalized else "")
         parts.append("bias corrected" if self.bias_corrected else "")
         parts.append("rounding learned" if self.rounding_learned else "")

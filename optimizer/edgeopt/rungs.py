@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from edgeopt.recipe import Precision
+from edgeopt.recipe import Precision, RuntimeName
 from edgeopt.results import TrialResult
 
 __all__ = ["RungGain", "rung_gains"]
@@ -34,10 +34,10 @@ class RungGain:
 
 
 def rung_gains(trials: Sequence[TrialResult]) -> tuple[RungGain, ...]:
-    """Return the rungs in the order in which they were tried; fp32 itself is none."""
+    """Return the rungs in the order in which they were tried; fp32 by another runtime is none."""
     gains: list[RungGain] = []
     reached: list[TrialResult] = []
-    for rung, group in groupby((one for one in trials if one.recipe.precision is not Precision.FP32), _rung):
+    for rung, group in groupby(filter(_is_changed, trials), _rung):
         members = list(group)
         best = max(members, key=lambda one: -1.0 if one.agreement is None else one.agreement)
         agreement, ratio = _best(members), _fastest(members)
@@ -54,6 +54,11 @@ def rung_gains(trials: Sequence[TrialResult]) -> tuple[RungGain, ...]:
         )
         reached += members
     return tuple(gains)
+
+
+def _is_changed(trial: TrialResult) -> bool:
+    recipe = trial.recipe
+    return recipe.precision is not Precision.FP32 or (recipe.planar and recipe.runtime is RuntimeName.ONNXRUNTIME)
 
 
 def _rung(trial: TrialResult) -> str:

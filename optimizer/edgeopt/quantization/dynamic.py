@@ -12,15 +12,20 @@ in int8 and computed in float (:mod:`edgeopt.quantization.weights`). Example::
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from edgeopt.graph import stripped
 from edgeopt.nodes import name_nodes, parsed
+from edgeopt.quantization.pairs import pair_safe
 from edgeopt.quantization.weights import compress_weights, compressible_weights
 from edgeopt.recipe import Precision, Recipe
+from edgeopt.samples import Array
 from edgeopt.silence import silenced
 from edgeopt_contract.errors import ModelError
 
@@ -33,11 +38,11 @@ _STORED = ("Gather", "GRU", "Conv", "ConvTranspose")
 def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
     """Return ``model`` with ``recipe.operators`` (if empty: all that the module's description names) in dynamic int8.
 
-    Weights have one scale for each output channel, and seven bits if ``recipe.reduced_weights`` names any: ONNX
-    Runtime's quantizer knows only all or none, and products of u8 by s8 saturate on x86 without VNNI. Products of two
-    activations (attention scores), and Gemm nodes with alpha or beta other than one, stay in float. The same arguments
-    give the same bytes. Raises :class:`ModelError` when nothing can be quantized, or an LSTM's weights are computed
-    while it runs.
+    Weights have one scale for each output channel. If ``recipe.reduced_weights`` names any, all that are multiplied
+    have seven bits, or with ``recipe.pair_safe`` as much of eight as their pairs allow: products of u8 by s8 saturate
+    on x86 without VNNI, and ONNX Runtime's quantizer knows only all or none. Products of two activations (attention
+    scores), and Gemm nodes with alpha or beta other than one, stay in float. The same arguments give the same bytes.
+    Raises :class:`ModelError` when nothing can be quantized, or an LSTM's weights are computed while it runs.
     """
     graph = name_nodes(parsed(model))
     chosen = _chosen(graph.graph, recipe)
@@ -48,7 +53,10 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
             f"nothing to quantize dynamically: expected {', '.join(_COMPUTED)} with constant weights; "
             "weights alone (int8-weights) may still make the file smaller"
         )
-    quantized = _by_onnxruntime(graph, chosen, reduce_range=bool(recipe.reduced_weights))
+    reduced = bool(recipe.reduced_weights)
+    quantized = _by_onnxruntime(graph, chosen, reduce_range=reduced and not recipe.pair_safe)
+    if reduced and recipe.pair_safe:
+        quantized = _pair_safe(quantized, graph, [name for node in chosen for name in _weights(node)])
     return compress_weights(quantized, weights_only) if compressible_weights(quantized, weights_only) else quantized
 
 
@@ -104,3 +112,27 @@ def _by_onnxruntime(model: Any, chosen: list[Any], *, reduce_range: bool) -> byt
         except Exception as error:  # whatever a model can do to ONNX Runtime's Python code
             raise ModelError(f"ONNX Runtime cannot quantize the model dynamically: {error}") from error
         return stripped(onnx.load_model(str(result)))
+
+
+def _pair_safe(quantized: bytes, original: Any, names: Sequence[str]) -> bytes:
+    """Return ``quantized`` with the weights ``names`` of ``original`` as :mod:`edgeopt.quantization.pairs` has them."""
+    model = parsed(quantized)
+    constants = {item.name: item for item in model.graph.initializer}
+    floats = {item.name: item for item in original.graph.initializer}
+    for name in dict.fromkeys(names):
+        stored, scale = (constants[f"{name}_{part}"] for part in ("quantized", "scale"))
+        integers, scales = (numpy_helper.to_array(one) for one in (stored, scale))
+        weights = _oriented(numpy_helper.to_array(floats[name]), integers * np.expand_dims(scales, -2))
+        rows = np.swapaxes(weights, -1, -2)  # outputs before inputs, for one direction or several
+        flat, found = pair_safe(rows.reshape(-1, rows.shape[-1]))
+        safe = np.ascontiguousarray(np.swapaxes(flat.reshape(rows.shape), -1, -2))
+        stored.CopyFrom(numpy_helper.from_array(safe, stored.name))
+        scale.CopyFrom(numpy_helper.from_array(found.reshape(scales.shape), scale.name))
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _oriented(weights: Array, rounded: Array) -> Array:
+    """Return ``weights`` as the quantizer has them, which may be transposed: the form that is nearer to ``rounded``."""
+    forms = [one for one in (weights, np.swapaxes(weights, -1, -2)) if one.shape == rounded.shape]
+    return min(forms, key=lambda one: float(np.abs(one - rounded).sum()))

@@ -56,8 +56,8 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
     """Return the recipes that are sound for ``family`` on ``target``, the most promising first.
 
     ``weights``: the names of the weights that would be multiplied in int8
-    (:func:`edgeopt.quantization.dynamic.dynamic_weights`). They use seven bits where products of u8 by s8 saturate: on
-    x86 without VNNI (Intel SDM, VPMADDUBSW).
+    (:func:`edgeopt.quantization.dynamic.dynamic_weights`). They give up range where products of u8 by s8 saturate: on
+    x86 without VNNI (Intel SDM, VPMADDUBSW). There a dynamic recipe keeps as much of it as pairs of products allow.
     """
     saturates = target.arch == "x86_64" and not target.has_vnni
     integer = Recipe(
@@ -65,7 +65,9 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
         signed_activations=target.signed_activations,
         reduced_weights=weights if saturates else (),
     )
-    dynamic = replace(integer, precision=Precision.INT8_DYNAMIC, signed_activations=False)
+    dynamic = replace(
+        integer, precision=Precision.INT8_DYNAMIC, signed_activations=False, pair_safe=bool(integer.reduced_weights)
+    )
     stored = Recipe(precision=Precision.INT8_WEIGHTS)
     recipes = {
         # Softmax, layer normalization and GELU have ranges that one scale cannot hold: every operator in static int8
@@ -78,8 +80,14 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
         ),
         # An LSTM has an integer kernel for dynamic ranges only, a GRU has none: its weights are stored in int8. A state
         # that is fed back adds up its rounding errors, so that recipe must face the gate, and weights alone follow.
-        # Static int8 can serve what stands around the recurrence, such as convolutions in front of it.
-        Family.RECURRENT: (dynamic, stored, replace(integer, operators=("Conv", *_PRODUCTS))),
+        # A small product behind it is no faster in int8, for its ranges take a pass of their own, and costs accuracy:
+        # so the LSTM alone comes first. Static int8 can serve what stands around it, such as convolutions in front.
+        Family.RECURRENT: (
+            replace(dynamic, operators=("LSTM", "Gather")),
+            dynamic,
+            stored,
+            replace(integer, operators=("Conv", *_PRODUCTS)),
+        ),
         # Convolutions and dense layers hold static int8 well, and run fastest in it; weights alone are the way out for
         # one that is no faster in int8, or too inaccurate: it is never slower than float.
         Family.CNN: (stored,),

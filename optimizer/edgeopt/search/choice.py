@@ -99,9 +99,10 @@ def front(trials: Sequence[TrialResult]) -> set[int]:
 
 
 def _is_another_fp32(trial: TrialResult) -> bool:
-    """Whether it is fp32 with something done to it: another runtime, or pruned."""
+    """Whether it is fp32 with something done to it: another runtime or layout, or pruned."""
     recipe = trial.recipe
-    return recipe.precision is Precision.FP32 and (recipe.pruned or recipe.runtime != "onnxruntime")
+    changed = recipe.pruned or recipe.planar or recipe.runtime != "onnxruntime"
+    return recipe.precision is Precision.FP32 and changed
 
 
 def _ratio(trial: TrialResult) -> float:

@@ -8,9 +8,11 @@ It reads the graph and decides nothing else. Example::
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from edgeopt.graph import op_types
+from edgeopt.planar import has_lines, planar
 from edgeopt.quantization.candidates import first_recipes
 from edgeopt.quantization.dynamic import dynamic_weights
 from edgeopt.quantization.facts import facts_of
@@ -32,6 +34,7 @@ def course_for(original: Original, target: Target, demand: Demand, effort: Effor
     return Course(
         demand=demand,
         first=_first(model, target),
+        planar=_first_planar(model, target),
         timed=timed,
         reducible=reducible_weights(model) if target.saturates else (),
         runtimes=_runtimes(target, effort, timed=timed),
@@ -56,10 +59,27 @@ def _first(model: bytes, target: Target) -> tuple[Recipe, ...]:
     """Return the recipes for the model's family; where static int8 of everything is sound, those come first."""
     family = family_of(op_types(model))
     dynamic = dynamic_weights(model, Recipe(precision=Precision.INT8_DYNAMIC))
-    recipes = family_recipes(family, target, dynamic)
+    recipes = tuple(_named(model, family_recipes(family, target, dynamic)))
     if family in (Family.CNN, Family.MLP):
         recipes = (*first_recipes(facts_of(model), _cautious(target)), *_without_weights_only(recipes))
     return tuple(dict.fromkeys(recipes))
+
+
+def _named(model: bytes, recipes: Iterable[Recipe]) -> Iterator[Recipe]:
+    """Yield ``recipes``; a dynamic one for some operators names only their weights, and is left out if it has none."""
+    for recipe in recipes:
+        if recipe.precision is not Precision.INT8_DYNAMIC or not recipe.operators:
+            yield recipe
+        elif own := dynamic_weights(model, recipe):
+            yield replace(recipe, reduced_weights=own if recipe.reduced_weights else ())
+
+
+def _first_planar(model: bytes, target: Target) -> tuple[Recipe, ...]:
+    """Return fp32 and the first recipes for the graph with planar convolutions; nothing where it has none."""
+    if not has_lines(model):
+        return ()
+    recipes = (Recipe(precision=Precision.FP32), *_first(planar(model), target))
+    return tuple(replace(recipe, planar=True) for recipe in recipes)
 
 
 def _cautious(target: Target) -> Target:

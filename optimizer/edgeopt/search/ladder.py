@@ -1,7 +1,8 @@
 """The recovery ladder: which recipe to try next, given what the ones before it gave.
 
-From cheap to dear: what suits the model's family and the target's CPU; other calibrators; where 7-bit weights are
-needed only; equalization, corrected biases and learned rounding, each kept if it brings the outputs nearer to fp32's;
+From cheap to dear: one-dimensional convolutions written in two dimensions, on which everything else builds if that is
+faster; what suits the model's family and the target's CPU; other calibrators; where 7-bit weights are needed only;
+equalization, corrected biases and learned rounding, each kept if it brings the outputs nearer to fp32's;
 weights only, for their size; the other runtimes; nodes whose int8 form is slower, and, on the quickest runtime, the
 most sensitive layers, left in float; the best of all this on the runtimes that have not had it, and on the pruned
 network. The rungs that only recover accuracy are left out as soon as a variant keeps it, unless the search is thorough.
@@ -41,6 +42,7 @@ Steps = Generator[Request, Answer, None]
 class Course:
     """What the ladder may try. ``first``: recipes for the model's family and the target's CPU, cheapest first.
 
+    ``planar``: fp32 and the first recipes once more, with planar convolutions; empty for a model that has none.
     ``timed``: the target's times can be measured here. ``reducible``: weights that may overflow 16-bit sums, empty
     where the CPU has none. ``calibrators``: those that are worth trying. ``runtimes``: those of the target.
     ``pruned``: there is a pruned network too. ``quantizes``: int8 is wanted at all.
@@ -49,6 +51,7 @@ class Course:
     demand: Demand
     first: tuple[Recipe, ...]
     timed: bool
+    planar: tuple[Recipe, ...] = ()
     reducible: tuple[str, ...] = ()
     calibrators: tuple[Calibrator, ...] = tuple(Calibrator)
     runtimes: tuple[RuntimeName, ...] = (RuntimeName.ONNXRUNTIME,)
@@ -68,6 +71,11 @@ class _Climb:
 
     course: Course
     trials: list[TrialResult] = field(default_factory=list)
+    planar: bool = False  # planar convolutions were surely faster than those of the original
+
+    def plain(self, precision: Precision) -> Recipe:
+        """Return the recipe of a number type and nothing else, for the graph that all builds on."""
+        return Recipe(precision=precision, planar=self.planar)
 
     def take(self, rung: str, recipe: Recipe) -> Generator[Request, Answer, TrialResult | None]:
         """Ask for ``recipe`` unless it was tried; return its trial if it worked."""
@@ -126,8 +134,9 @@ class _Climb:
 def climb(course: Course) -> Steps:
     """Yield requests until there is nothing more to try."""
     state = _Climb(course)
+    yield from _planar(state)
     if course.quantizes:
-        for recipe in course.first:
+        for recipe in course.planar[1:] if state.planar else course.first:
             yield from state.take("first recipes", recipe)
         yield from _calibrators(state)
         yield from _selective_range(state)
@@ -140,6 +149,14 @@ def climb(course: Course) -> Steps:
     if course.others:
         yield from _by_runtime(state, _best(state), course.runtimes)
     yield from _pruned(state)
+
+
+def _planar(state: _Climb) -> Steps:
+    """Write one-dimensional convolutions in two dimensions, for all that follows if that is faster."""
+    if not state.course.planar or not state.course.timed:
+        return
+    trial = yield from state.take("planar convolutions", state.course.planar[0])
+    state.planar = trial is not None and faster(trial.speed)
 
 
 def _calibrators(state: _Climb) -> Steps:
@@ -201,14 +218,14 @@ def _in_float(state: _Climb) -> Steps:
 def _size_only(state: _Climb) -> Steps:
     """Where int8 does not make it faster, its weights still make it smaller."""
     if not state.kept:
-        yield from state.take("weights only", Recipe(precision=Precision.INT8_WEIGHTS))
+        yield from state.take("weights only", state.plain(Precision.INT8_WEIGHTS))
 
 
 def _to_compare(state: _Climb) -> list[Recipe]:
     """Return what tells runtimes apart: fp32, weights only, dynamic ranges, and the best static recipe so far."""
-    recipes = [_BASELINE]
+    recipes = [_BASELINE, state.plain(Precision.FP32)]
     if state.course.quantizes:
-        recipes += [Recipe(precision=Precision.INT8_WEIGHTS), Recipe(precision=Precision.INT8_DYNAMIC)]
+        recipes += [state.plain(Precision.INT8_WEIGHTS), state.plain(Precision.INT8_DYNAMIC)]
     leader = state.leader()
     if leader is not None:
         recipes += [leader.recipe, replace(leader.recipe, float_nodes=())]
@@ -224,7 +241,8 @@ def _by_runtime(state: _Climb, recipes: Iterable[Recipe], runtimes: Iterable[Run
     """Try ``recipes`` on each of ``runtimes``, but for the baseline itself."""
     for runtime in runtimes:
         for recipe in recipes:
-            wanted = replace(recipe, runtime=runtime)
+            planar = recipe.planar and runtime is not RuntimeName.LITERT  # which starts from the module
+            wanted = replace(recipe, runtime=runtime, planar=planar)
             if wanted != _BASELINE:
                 yield from state.take(f"by {runtime}", wanted)
 
@@ -235,7 +253,7 @@ def _pruned(state: _Climb) -> Steps:
         return
     leader = state.leader()
     plain = [] if leader is None else [replace(leader.recipe, float_nodes=())]
-    for recipe in dict.fromkeys([_BASELINE, *_best(state), *plain]):
+    for recipe in dict.fromkeys([state.plain(Precision.FP32), *_best(state), *plain]):
         yield from state.take("pruned", replace(recipe, pruned=True))
 
 

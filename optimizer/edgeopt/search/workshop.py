@@ -17,6 +17,7 @@ import onnx
 
 from edgeopt.calibration.collection import collect
 from edgeopt.calibration.statistics import Statistics
+from edgeopt.planar import planar
 from edgeopt.preprocess import folded_nodes
 from edgeopt.quantization.bias_correction import correct_bias
 from edgeopt.quantization.dynamic import quantize_dynamic
@@ -67,18 +68,18 @@ class Workshop:
         """Return the variant. Raises :class:`ModelError` when it cannot be made, saying why."""
         if recipe.runtime is RuntimeName.LITERT:
             return self._litert(recipe)
-        original = self._float(recipe)
+        original = self._graph(recipe)
         match recipe.precision:
             case Precision.FP32:
-                return original.model
+                return original
             case Precision.INT8:
                 return self._static(recipe)
             case Precision.INT8_DYNAMIC:
-                return quantize_dynamic(original.model, recipe)
+                return quantize_dynamic(original, recipe)
             case Precision.INT8_WEIGHTS:
-                return compress_weights(original.model, recipe)
+                return compress_weights(original, recipe)
             case Precision.FP16:
-                return to_half(original.model)
+                return to_half(original)
 
     def source_of(self, recipe: Recipe) -> bytes:
         """Return the float graph that the variant is the int8 form of: the equalized one, if it was equalized."""
@@ -109,14 +110,19 @@ class Workshop:
             raise ModelError("the recipe is for the pruned network, and there is none")
         return self._floats[recipe.pruned]
 
-    def _equalized(self, recipe: Recipe) -> bytes:
+    def _graph(self, recipe: Recipe) -> bytes:
+        """Return the float graph, with its convolutions in two dimensions if the recipe wants them so."""
         model = self._float(recipe).model
+        return self._once(("planar", recipe.pruned), lambda: planar(model)) if recipe.planar else model
+
+    def _equalized(self, recipe: Recipe) -> bytes:
+        model = self._graph(recipe)
         if not recipe.equalized:
             return model
-        return self._once(("equalized", recipe.pruned), lambda: equalize(model).model)
+        return self._once(("equalized", recipe.pruned, recipe.planar), lambda: equalize(model).model)
 
     def _statistics(self, recipe: Recipe) -> Statistics:
-        key = ("statistics", recipe.pruned, recipe.equalized)
+        key = ("statistics", recipe.pruned, recipe.planar, recipe.equalized)
         model = self._equalized(recipe)
         return self._once(key, lambda: collect(model, self._calibration, threads=self._threads))
 
@@ -126,6 +132,8 @@ class Workshop:
             raise ModelError("LiteRT needs the PyTorch module: give MODEL as 'package.module:function'")
         if folded_nodes(original.model):
             raise ModelError("LiteRT converts the PyTorch module, which knows nothing of the --preprocess steps")
+        if recipe.planar:
+            raise ModelError("LiteRT converts the PyTorch module, whose convolutions are as they are")
         if recipe.precision not in _LITERT:
             raise ModelError(f"LiteRT gets {', '.join(_LITERT)}, not {recipe.precision}")
         outputs = [output.name for output in onnx.load_model_from_string(original.model).graph.output]
