@@ -1,7 +1,8 @@
-"""Write docs/states.md from the two transition tables, so that the drawing cannot differ from the rules.
+"""Write docs/states.md from the three transition tables, so that the drawing cannot differ from the rules.
 
-It reads ``edgeopt_agent.transitions.TRANSITIONS`` and ``edgeopt_fleet.rollout.TRANSITIONS``, each a dict of
-(state, event) to the next state. Edges between the same two states share one arrow. Example::
+It reads the ``TRANSITIONS`` of ``edgeopt_agent.transitions``, ``edgeopt_agent.shadow.transitions`` and
+``edgeopt_fleet.rollout``, each a dict of (state, event) to the next state.
+Edges between the same two states share one arrow. Example::
 
     python -m tools.state_diagrams           # writes docs/states.md
     python -m tools.state_diagrams --check   # exits with 1 when it is stale
@@ -21,7 +22,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "states.md"
 
 Transitions = Mapping[Any, StrEnum]  # (state, event) to state
 
-_TEMPLATE = """# The two life cycles
+_TEMPLATE = """# The life cycles
 
 Generated from the transition tables by `make diagrams`; do not edit. Events that leave a state as it is are not drawn,
 they stand in the list below each diagram. A device passes over an event that
@@ -34,6 +35,13 @@ its state does not list; the fleet refuses it (HTTP 409).
 the saved state again. A command may be carried out twice.
 
 {device}
+
+## A shadow on a device
+
+`edgeopt_agent.shadow.transitions` and `edgeopt_agent.shadow.lifecycle`: the same shape, much smaller, for nothing
+switches. It lives beside an update and changes nothing about it.
+
+{shadow}
 
 ## A rollout on the fleet
 
@@ -73,12 +81,14 @@ def _unchanged(transitions: Transitions) -> str:
 def page() -> str:
     """Return docs/states.md as it should be."""
     from edgeopt_agent import transitions
+    from edgeopt_agent.shadow import transitions as shadow
     from edgeopt_fleet import rollout
 
     parts = {
         name: f"{mermaid(table, start)}\n\n{_unchanged(table)}"
         for name, table, start in (
             ("device", transitions.TRANSITIONS, transitions.State.IDLE),
+            ("shadow", shadow.TRANSITIONS, shadow.State.IDLE),
             ("rollout", rollout.TRANSITIONS, rollout.State.DRAFT),
         )
     }

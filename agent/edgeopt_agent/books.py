@@ -33,7 +33,7 @@ from edgeopt_contract.manifest import Role
 from edgeopt_contract.topics import Channel
 from edgeopt_contract.values import digest_of
 
-__all__ = ["Books", "layout_of"]
+__all__ = ["Books", "layout_of", "shadow_counts"]
 
 _MARKS = "marks"  # the name of the marks among the spool's small values
 
@@ -61,8 +61,8 @@ class Books:
         cannot be read, :class:`StorageError` when there is no memory.
         """
         layout = layout_of(installed, shadow)
-        place = f"{installed.directory.name}-{digest_of(shadow.encode())[:8]}" if shadow else installed.directory.name
-        path = self._directory / f"{installed.digest[:16]}.{place}"
+        path = self._directory / f"{installed.digest[:16]}.{installed.directory.name}"
+        path = shadow_counts(self._data, installed.digest, shadow) if shadow else path
         if retired := self._retired.pop(path.name, None):
             retired.close()
         try:
@@ -194,6 +194,11 @@ class Books:
             )
             self._spool.set_meta(_MARKS, write_marks(marks))
         self._marks = marks
+
+
+def shadow_counts(data: Path, bundle: str, job: str) -> Path:
+    """Return where the challenger ``bundle`` is counted for ``job``: each job has counts of its own."""
+    return data / "counts" / f"{bundle[:16]}.shadow-{digest_of(job.encode())[:8]}"
 
 
 def layout_of(installed: Installed, shadow: str = "") -> Layout:

@@ -25,6 +25,8 @@ from edgeopt_agent.gauges import read_gauges
 from edgeopt_agent.identity import Identity, key_file, load_identity
 from edgeopt_agent.lock import agent_of
 from edgeopt_agent.machine import read_capabilities_apart
+from edgeopt_agent.shadow.record import Records
+from edgeopt_agent.shadow.transitions import State
 from edgeopt_agent.slots import Slots
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.status import ago
@@ -70,6 +72,7 @@ def examine(data: Path) -> Iterator[Finding]:
         ("disk", lambda: _disk(data)),
         ("machine", lambda: _machine(data)),
         ("bundle", lambda: _bundle(data)),
+        ("shadow", lambda: _shadow(data)),
         ("spool", lambda: _spool(data)),
         ("systemd", _systemd),
         ("broker", lambda: check_broker(data, identity, agent_runs=agent is not None)),
@@ -179,6 +182,26 @@ def _bundle(data: Path) -> Iterator[Finding]:
         return
     manifest = installed.manifest
     yield good("bundle", f"{manifest.name} {manifest.version} in slot {slot}, every byte verified")
+
+
+def _shadow(data: Path) -> Iterator[Finding]:
+    """Say how a shadow fares, on a device that was given one."""
+    spool = Spool.look_into(data / "agent.db")
+    if spool is None:
+        return
+    try:
+        trial = Records(spool).load()
+    finally:
+        spool.close()
+    if trial.order is None:
+        return
+    seen = f"{trial.job} is {trial.state}" + (f": {trial.detail}" if trial.detail else "")
+    if trial.state is State.FAILED:
+        yield warn("shadow", seen, "what serves is untouched; look at the challenger, then offer it with a new job")
+    elif trial.paused:
+        yield warn("shadow", f"{seen}, paused: {trial.paused}", "it goes on by itself when there is room")
+    else:
+        yield good("shadow", seen)
 
 
 def _runtimes(capabilities: Capabilities) -> Iterator[Finding]:

@@ -12,15 +12,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgeopt_agent.books import shadow_counts
+from edgeopt_agent.counts import ERRORS, FEATURES, ROWS, Counts
 from edgeopt_agent.gauges import read_gauges
 from edgeopt_agent.identity import Identity, load_identity
 from edgeopt_agent.journal import Journal
 from edgeopt_agent.lifecycle import Update, switch_wait_seconds
 from edgeopt_agent.lock import agent_of
+from edgeopt_agent.shadow.lifecycle import Trial
+from edgeopt_agent.shadow.record import Records
 from edgeopt_agent.spool import Spool
 from edgeopt_agent.transitions import State
+from edgeopt_contract.agreement import AGREED, AGREEMENT, DISAGREED, INCOMPARABLE
 from edgeopt_contract.bundle import read_manifest
-from edgeopt_contract.errors import BundleError
+from edgeopt_contract.errors import BundleError, StorageError
 from edgeopt_contract.values import digest_of
 
 __all__ = ["ago", "describe_status", "read_status"]
@@ -29,7 +34,7 @@ _OWN_MEMORY = ("agent_bytes", "runner_bytes")  # of this process here, not of th
 
 
 def read_status(data: Path) -> dict[str, Any]:
-    """Return device, agent, running bundle, last update, spool totals, the certificate's end, and gauges.
+    """Return device, agent, running bundle, last update and shadow, spool totals, the certificate's end, and gauges.
 
     Times are seconds since 1970. Raises :class:`~edgeopt_contract.errors.UsageError` when ``data`` is not that of an
     enrolled device.
@@ -40,6 +45,7 @@ def read_status(data: Path) -> dict[str, Any]:
         "agent": agent_of(data),
         "running": _running(data),
         "update": None,
+        "shadow": None,
         "spool": None,
         "certificate_until": _certificate_until(identity),
         "gauges": {name: value for name, value in read_gauges(data).items() if name not in _OWN_MEMORY},
@@ -49,6 +55,7 @@ def read_status(data: Path) -> dict[str, Any]:
         try:
             status["spool"] = asdict(spool.totals())
             status["update"] = _update(Journal(spool).load())
+            status["shadow"] = _shadow(Records(spool).load(), data)
         finally:
             spool.close()
     return status
@@ -65,6 +72,7 @@ def describe_status(status: dict[str, Any], now: float) -> str:
         f"since {ago(running['since'], now)}",
     ]
     lines += _describe_update(status["update"], now) if status["update"] else []
+    lines += _describe_shadow(status["shadow"], now) if status["shadow"] else []
     lines += _describe_spool(status["spool"], now) if status["spool"] else []
     if status["certificate_until"] is not None:
         days = (status["certificate_until"] - now) / 86_400
@@ -93,6 +101,21 @@ def _describe_update(update: dict[str, Any], now: float) -> list[str]:
     lines = [f"update       {update['job']}: {update['state']}{result}{detail}, {ago(update['at'], now)}"]
     if update["switch_wait_seconds"]:
         lines.append(f"             may switch in {update['switch_wait_seconds']:.0f} seconds")
+    return lines
+
+
+def _describe_shadow(shadow: dict[str, Any], now: float) -> list[str]:
+    detail = f": {shadow['detail']}" if shadow["detail"] else ""
+    lines = [f"shadow       {shadow['job']}: {shadow['state']}{detail}, {ago(shadow['at'], now)}"]
+    if shadow["state"] == State.SHADOWING:
+        hours = max(0.0, shadow["until"] - now) / 3600
+        lines.append(f"             {shadow['bundle'][:12]} runs {shadow['share']:.0%} of it, {hours:.1f} h to go")
+    if counted := shadow["compared"]:
+        judged = counted["agreed"] + counted["disagreed"]
+        share = f", {counted['agreed'] / judged:.1%} of {judged} with the same answer" if judged else ""
+        lines.append(f"             {counted['rows']} compared since boot{share}, {counted['errors']} errors")
+    if shadow["paused"]:
+        lines.append(f"             paused: {shadow['paused']}")
     return lines
 
 
@@ -133,3 +156,44 @@ def _update(update: Update) -> dict[str, Any] | None:
         "at": int(update.at),
         "switch_wait_seconds": switch_wait_seconds(update.desired, now, time.localtime(now).tm_gmtoff) if waits else 0,
     }
+
+
+def _shadow(trial: Trial, data: Path) -> dict[str, Any] | None:
+    if trial.order is None:
+        return None
+    return {
+        "job": trial.job,
+        "bundle": trial.order.bundle,
+        "share": trial.order.share,
+        "until": trial.order.until,
+        "state": str(trial.state),
+        "detail": trial.detail,
+        "paused": trial.paused,
+        "at": int(trial.at),
+        "compared": _compared(shadow_counts(data, trial.order.bundle, trial.job)),
+    }
+
+
+def _compared(path: Path) -> dict[str, int] | None:
+    """Return what is counted in ``path`` since the machine was started; ``None`` when nothing is."""
+    try:
+        counts = Counts.look_into(path)
+        try:
+            cells = counts.snapshot()
+        finally:
+            counts.close()
+    except StorageError:
+        return None
+    features = FEATURES
+    for name, size in counts.layout.features:
+        if name == AGREEMENT:
+            agreement = cells[features : features + size]
+            return {
+                "rows": cells[ROWS],
+                "errors": cells[ERRORS],
+                "agreed": agreement[AGREED],
+                "disagreed": agreement[DISAGREED],
+                "incomparable": agreement[INCOMPARABLE],
+            }
+        features += size
+    return None

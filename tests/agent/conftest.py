@@ -210,6 +210,10 @@ class FakeFleet:
         """Order the device to run ``bundle`` beside what serves."""
         self.signer.sign(bundle.digest, (bundle.directory / MANIFEST_NAME).stat().st_size)
         self.publish_metadata()
+        self.order_shadow(bundle, job, share=share, seconds=seconds)
+
+    def order_shadow(self, bundle: Bundle, job: str, *, share: float, seconds: float) -> None:
+        """Publish an order, whether the bundle is signed or not."""
         order = Shadow(job=job, bundle=bundle.digest, share=share, until=int(time.time() + seconds))
         self.publish(Topics.shadow(DEVICE), encode(order))
 
@@ -330,6 +334,11 @@ class Device:
         """What ``edgeopt-agent status --json`` says."""
         command = [str(Path(sys.executable).parent / "edgeopt-agent"), "status", "--data", str(self.data), "--json"]
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    def said(self, command: str) -> str:
+        """What ``edgeopt-agent COMMAND`` prints for people; the doctor's exit code may say that something is wrong."""
+        words = [str(Path(sys.executable).parent / "edgeopt-agent"), command, "--data", str(self.data)]
+        return subprocess.run(words, check=False, capture_output=True, text=True).stdout
 
     def runners(self) -> list[int]:
         """Return the process ids of the agent's runners; its sources and short-lived children are not among them."""

@@ -45,6 +45,7 @@ class Trial:
     champion: str = ""
     settled: bool = False
     detail: str = ""
+    paused: str = ""  # why it waits
     retries: int = 0
     starts: int = 0
     at: float = 0.0  # when the state was entered, seconds since 1970
@@ -86,6 +87,8 @@ def step(trial: Trial, happened: Happened, now: float) -> tuple[Trial, tuple[Com
         return _restart(trial, now)
     if event is Event.STEADY:
         return replace(trial, starts=0), ()
+    if event in (Event.PAUSED, Event.RESUMED):
+        return replace(trial, paused=happened.detail), ()
     if event is Event.DISK_REFUSED and trial.retries + 1 >= TRIES:
         happened = replace(happened, event=Event.FAULT, detail=f"tried {TRIES} times: {happened.detail}")
     return _enter(trial, happened, now)
@@ -108,7 +111,7 @@ def _settle(trial: Trial, happened: Happened, now: float) -> tuple[Trial, tuple[
     if trial.settled:
         return trial, ()
     detail = "; ".join(part for part in (trial.detail, happened.detail) if part)
-    settled = replace(trial, settled=True, detail=detail, at=now)
+    settled = replace(trial, settled=True, detail=detail, paused="", at=now)
     return settled, (Command.REPORT, *_waiting(trial))
 
 
@@ -134,6 +137,7 @@ def _enter(trial: Trial, happened: Happened, now: float) -> tuple[Trial, tuple[C
         state=state,
         champion=happened.champion or trial.champion,
         detail=happened.detail,
+        paused="",
         retries=0 if restarted or state is State.SELF_TEST else trial.retries + refused,
         at=trial.at if restarted and state is trial.state else now,
     )

@@ -174,6 +174,9 @@ class Shadowing:
                 await self._challenger.pause(reason)
             else:
                 self._challenger.resume()
+            if reason != self.trial.paused:
+                event = Event.PAUSED if reason else Event.RESUMED
+                self._events.put_nowait(Happened(event=event, detail=reason))
             if self.trial.starts and time.monotonic() - self._began >= _STEADY_SECONDS:
                 self._events.put_nowait(Happened(event=Event.STEADY))
 

@@ -32,6 +32,8 @@ class Event(StrEnum):
     FAULT = "fault"
     OVERTAKEN = "overtaken"  # another bundle serves than the one that it is compared with
     EXPIRED = "expired"  # its time is over
+    PAUSED = "paused"  # there is no room for it now
+    RESUMED = "resumed"
     STEADY = "steady"  # the agent has run with it for a while, or ends because it was told to
     SETTLED = "settled"  # the command of a final state was carried out
     RESTARTED = "restarted"
@@ -65,6 +67,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.VERIFYING, Event.VERIFIED): State.SELF_TEST,
     (State.SELF_TEST, Event.PASSED): State.SHADOWING,
     (State.SHADOWING, Event.EXPIRED): State.DONE,
+    (State.SHADOWING, Event.PAUSED): State.SHADOWING,
+    (State.SHADOWING, Event.RESUMED): State.SHADOWING,
     (State.SHADOWING, Event.STEADY): State.SHADOWING,
     # it cannot be, or goes wrong
     (State.OFFERED, Event.REFUSED): State.REJECTED,
@@ -109,7 +113,7 @@ IGNORED: dict[Event, tuple[State, ...]] = {
     Event.FAULT: _but(*UNDER_WAY),
     Event.OVERTAKEN: _but(*_READY),  # what has counted nothing yet is compared with whatever serves then
     Event.EXPIRED: _but(*UNDER_WAY),
-    Event.STEADY: _but(State.SHADOWING),
+    **{event: _but(State.SHADOWING) for event in (Event.PAUSED, Event.RESUMED, Event.STEADY)},
     Event.SETTLED: _but(*FINAL),
 }
 
