@@ -35,6 +35,7 @@ __all__ = ["ExternalBroker", "MosquittoFiles", "write_mosquitto_files"]
 _LOG = logging.getLogger(__name__)
 _COMMAND_SECONDS = 20.0
 _TAKE_OVER_SECONDS = 10.0
+_MAX_QUEUED = 200_000  # births of more devices than one Mosquitto serves
 _PUBLISHED = (Channel.REPORTED, Channel.TELEMETRY, Channel.STATUS)
 _READ = (Channel.DESIRED, Channel.SHADOW, Channel.ACK)
 
@@ -87,9 +88,14 @@ persistence_location {directory}/
 # else retained messages of the last half hour are lost with the power
 autosave_on_changes true
 autosave_interval 100
-# devices ask for a few blocks at a time; a manifest may be 1 MiB
-max_queued_messages 1000
+# The fleet hears every device's birth at once when it connects, and beyond this number they are dropped without a word;
+# each client may have so many waiting, those that read nothing, too: memory_limit is what bounds all of them together.
+max_queued_messages {_MAX_QUEUED}
+max_inflight_messages 20
+# a manifest may be 1 MiB
 max_packet_size 2000000
+# as many as the process may open files: see LimitNOFILE in the unit, or ulimit -n
+max_connections -1
 log_dest stderr
 log_type error
 log_type warning
