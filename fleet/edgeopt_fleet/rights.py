@@ -79,6 +79,8 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"GET {_API}/rollouts/{{name}}": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}/explanation": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}/replay": Role.VIEWER,
+    f"GET {_API}/rollouts/{{name}}/comparison": Role.VIEWER,
+    f"POST {_API}/rollouts/{{name}}/conclude": Role.OPERATOR,
     f"POST {_API}/rollouts": Role.OPERATOR,
     f"POST {_API}/rollouts/dry-run": Role.OPERATOR,
     f"POST {_API}/rollouts/{{name}}/start": Role.OPERATOR,

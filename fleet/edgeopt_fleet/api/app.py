@@ -22,6 +22,7 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.api import (
     alerts,
     approval,
+    arms,
     audit,
     bundles,
     cohorts,
@@ -60,6 +61,7 @@ _ROUTERS = (  # who may call what stands in edgeopt_fleet.rights
     rollouts.router,
     gate.router,
     approval.router,
+    arms.router,
     alerts.router,
     events.router,
     users.router,

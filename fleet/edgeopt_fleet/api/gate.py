@@ -8,9 +8,10 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from edgeopt_fleet.api.arm_views import ComparedView
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.rollouts import RolloutName
-from edgeopt_fleet.api.services import services_of
+from edgeopt_fleet.api.services import Services, services_of
 from edgeopt_fleet.gate import Finding
 from edgeopt_fleet.gate.replaying import Replayed
 from edgeopt_fleet.problems import InvalidError, NotFoundError
@@ -59,6 +60,7 @@ class LookView(BaseModel):
 
     at: float = Field(examples=[1764000000.0])
     wave: int = Field(examples=[0])
+    arm: str = Field(default="", examples=["A"], description="that was looked at, of two")
     number: int = Field(examples=[1], description="of the looks of its wave that compared something")
     look: str | None = Field(examples=["successful"])
     decision: str = Field(examples=["promote"])
@@ -76,6 +78,7 @@ class LookView(BaseModel):
         return cls(
             at=stored.at,
             wave=stored.wave,
+            arm=stored.arm,
             number=verdict.number,
             look=verdict.look,
             decision=verdict.decision,
@@ -87,9 +90,10 @@ class LookView(BaseModel):
 
 
 class ExplanationView(BaseModel):
-    """The newest looks of the gate at a rollout, oldest first."""
+    """The newest looks of the gate at a rollout, oldest first; and how its two arms compared, if it has two."""
 
     items: list[LookView]
+    comparisons: list[ComparedView]
 
 
 class ReplayView(BaseModel):
@@ -99,6 +103,7 @@ class ReplayView(BaseModel):
     code: str = Field(examples=["gate-1"])
     what_if: dict[str, str] = Field(examples=[{"max_latency_increase": "0.02"}], description="changes of the policy")
     items: list[LookView]
+    comparisons: list[ComparedView] = Field(description="of two arms, made again as they were")
 
 
 @router.get(
@@ -111,7 +116,7 @@ async def explain_rollout(request: Request, name: RolloutName, most: Most = 50) 
     """Show what the gate found at each look, with reasons in words."""
     services = services_of(request)
     found = await services.serial.read(services.looks.explain, name, most)
-    return ExplanationView(items=[LookView.of(one) for one in found])
+    return ExplanationView(items=[LookView.of(one) for one in found], comparisons=await _compared(services, name))
 
 
 @router.get(
@@ -131,4 +136,11 @@ async def replay_rollout(
     changes = {field: value for field, _, value in (change.partition("=") for change in what_if or ())}
     found = await services.serial.read(services.looks.replay, name, changes, most)
     items = [LookView.of(one) for one in found]
-    return ReplayView(same=all(item.same for item in items), code=CODE, what_if=changes, items=items)
+    compared = await _compared(services, name)
+    same = all(item.same for item in items) and all(one.same for one in compared)
+    return ReplayView(same=same, code=CODE, what_if=changes, items=items, comparisons=compared)
+
+
+async def _compared(services: Services, name: str) -> list[ComparedView]:
+    """Return the comparisons of a rollout's arms; none where there are no two."""
+    return [ComparedView.of(one) for one in await services.serial.read(services.looks.comparisons, name)]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from edgeopt_contract.windows import Window
+from edgeopt_fleet.api.arm_views import ArmModel, ArmView, ObservationModel
 from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, Name, StrictRequest
 from edgeopt_fleet.gate import Policy
 from edgeopt_fleet.rollout import (
@@ -24,6 +25,7 @@ from edgeopt_fleet.rollout import (
     Rollout,
     State,
     Threshold,
+    Trial,
     Wave,
     check_waves,
     forecast_seconds,
@@ -45,6 +47,7 @@ __all__ = [
     "VerdictView",
     "WaveView",
     "WindowModel",
+    "check_wave_list",
 ]
 
 
@@ -173,7 +176,8 @@ def _check_execution(model: ExecutionModel) -> ExecutionModel:
     return model
 
 
-def _check_wave_list(waves: list[int | str]) -> list[int | str]:
+def check_wave_list(waves: list[int | str]) -> list[int | str]:
+    """Return ``waves`` if they can be. Raises ``ValueError``."""
     check_waves([Wave.parse(wave) for wave in waves])
     return waves
 
@@ -182,9 +186,15 @@ class RolloutRequest(StrictRequest):
     """A rollout to create."""
 
     name: Name = Field(examples=["digits-2"])
-    bundle: str = Field(examples=[DIGEST_EXAMPLE[:12]], description="digest or unique prefix")
+    bundle: str | None = Field(
+        default=None, examples=[DIGEST_EXAMPLE[:12]], description="digest or unique prefix; this, or two arms"
+    )
+    arms: list[ArmModel] = Field(
+        default=[], max_length=2, description="two bundles side by side instead of one, A and B in this order"
+    )
+    observation: ObservationModel | None = Field(default=None, description="of two arms; all defaults without it")
     cohort: str = Field(default="all", examples=["all"])
-    waves: Annotated[list[int | str], AfterValidator(_check_wave_list)] = Field(
+    waves: Annotated[list[int | str], AfterValidator(check_wave_list)] = Field(
         default=[20, 50, 100],
         examples=[["tag:ring=canary", "20%", "100%"]],
         description="percents (20 or `20%`) and counts (`5 devices`) are cumulative; `tag:key=value` and "
@@ -197,6 +207,20 @@ class RolloutRequest(StrictRequest):
     no_recall: bool = Field(
         default=False, description="also when the bundle's signature does not permit devices to go back"
     )
+
+    @model_validator(mode="after")
+    def _bundle_or_arms(self) -> Self:
+        """Hold that there is one bundle, or two arms that can be."""
+        if (self.bundle is None) == (not self.arms):
+            raise ValueError("expected a bundle, or two arms, and not both")
+        if self.observation is not None and not self.arms:
+            raise ValueError("expected arms with an observation")
+        self.trial()
+        return self
+
+    def trial(self) -> Trial | None:
+        """Return the two arms, if there are two. Raises ``ValueError`` for what cannot be."""
+        return (self.observation or ObservationModel()).trial(self.arms) if self.arms else None
 
     def wave_values(self) -> tuple[Wave, ...]:
         """Return the waves."""
@@ -215,6 +239,7 @@ class WaveView(BaseModel):
     confirmed: int
     failed: int
     failures: dict[str, int] = Field(examples=[{"timed_out": 1}], description="by kind")
+    returned: int = Field(description="went back to what they ran before")
     state: str = Field(examples=["running"], description="waiting, running, passed or failed")
 
 
@@ -223,6 +248,7 @@ class MemberView(BaseModel):
 
     device: str = Field(examples=["cam-3"])
     wave: int = Field(examples=[0])
+    arm: str = Field(default="", examples=["A"], description="of two")
     state: str = Field(examples=["baking"])
     result: str | None = None
     detail: str = Field(default="", description="of the newest report")
@@ -237,21 +263,26 @@ class VerdictView(BaseModel):
 
     at: int = Field(examples=[1764000000])
     wave: int
+    arm: str = Field(default="", examples=["A"], description="that it is about, of two")
     verdict: str = Field(examples=["hold"])
     reasons: list[str] = Field(examples=[["1 online devices have not executed yet: cam-3"]])
 
     @classmethod
     def of(cls, row: VerdictRow) -> Self:
         """Show one verdict's row."""
-        return cls(at=int(row.at), wave=row.wave, verdict=row.verdict, reasons=row.reasons)
+        return cls(at=int(row.at), wave=row.wave, arm=row.arm, verdict=row.verdict, reasons=row.reasons)
 
 
 class RolloutView(BaseModel):
     """A rollout as it stands. In lists without members, and with the newest verdict only."""
 
     name: str = Field(examples=["digits-2"])
-    bundle: str = Field(examples=[DIGEST_EXAMPLE])
+    bundle: str = Field(examples=[DIGEST_EXAMPLE], description="of two arms, the first one's")
     bundle_name: str = Field(examples=["digits 2"])
+    arms: list[ArmView] = Field(default=[], description="two, or none")
+    observation: ObservationModel | None = Field(default=None, description="of two arms")
+    fault: str = Field(default="", examples=["B"], description="the arm or arms that were rolled back")
+    kept: str = Field(default="", examples=["A"], description="what was decided after the end: A, B or both")
     cohort: str = Field(examples=["all"])
     state: str = Field(examples=["running"])
     wave: int = Field(description="index of the current wave, from 0")
@@ -276,6 +307,10 @@ class RolloutView(BaseModel):
             name=record.name,
             bundle=record.bundle,
             bundle_name=report.bundle_name,
+            arms=ArmView.all_of(report),
+            observation=None if record.trial is None else ObservationModel.of(record.trial),
+            fault=record.fault,
+            kept=record.kept,
             cohort=record.cohort,
             state=record.state,
             wave=record.wave,
@@ -308,6 +343,7 @@ def _wave(record: Rollout, index: int, members: Iterable[Member]) -> WaveView:
         confirmed=confirmed,
         failed=sum(failed.values()),
         failures={str(kind): number for kind, number in failed.items()},
+        returned=tally.of(index, Count.RETURNED),
         state=_wave_state(record, index),
     )
 
@@ -315,7 +351,7 @@ def _wave(record: Rollout, index: int, members: Iterable[Member]) -> WaveView:
 def _wave_state(record: Rollout, index: int) -> str:
     if index > record.wave or not record.started_at:
         return "waiting"
-    if index < record.wave or record.state is State.SUCCEEDED:
+    if index < record.wave or record.state in (State.OBSERVING, State.SUCCEEDED):
         return "passed"
     return "running" if record.state in (State.RUNNING, State.PAUSED) else "failed"
 
@@ -329,6 +365,7 @@ def _member(member: Member) -> MemberView:
     return MemberView(
         device=member.device,
         wave=member.wave,
+        arm=member.arm,
         state=state,
         result=None if member.result is None else str(member.result),
         detail=member.detail,
@@ -367,7 +404,7 @@ class PlannedView(BaseModel):
         """Show one."""
         record = planned.rollout
         members = {member.device: member for member in planned.members}
-        report = RolloutReport(rollout=record, bundle_name=planned.bundle_name, members=members, verdicts=())
+        report = RolloutReport(rollout=record, bundle_names=planned.bundle_names, members=members, verdicts=())
         at = record.execution.start_at
         return cls(
             rollout=RolloutView.of(report),

@@ -28,7 +28,8 @@ RolloutName = Annotated[Name, Path(examples=["digits-2"])]
 def _plan(services: Services, body: RolloutRequest) -> Plan:
     return Plan(
         name=body.name,
-        bundle=body.bundle,
+        bundle=body.bundle or "",
+        trial=body.trial(),
         cohort=body.cohort,
         waves=body.wave_values(),
         policy=body.policy.policy(),

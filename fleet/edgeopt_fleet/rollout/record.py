@@ -37,6 +37,7 @@ __all__ = [
     "allowed_offers",
     "arms_of",
     "at_fault",
+    "conclude",
     "event_of",
     "excuse",
     "forecast_seconds",
@@ -209,6 +210,22 @@ def step(record: Rollout, event: Event, now: float) -> tuple[Rollout, tuple[Comm
     if event in (Event.WAVE_FAILED, Event.TOO_MANY_FAILED) and len(record.fault) == 1:
         withdrawal = (Command.WITHDRAW_ARM,)
     return record, withdrawal + (() if state in ACTIVE else (Command.RELEASE,))
+
+
+def conclude(record: Rollout, keep: str, now: float) -> Rollout:
+    """Return ``record`` after somebody decided for an arm, or for ``both`` as they are.
+
+    Raises :class:`IllegalTransitionError` before its end, twice, without arms, and for an arm that harmed.
+    """
+    if record.trial is None:
+        raise IllegalTransitionError(f"rollout {record.name} has no two arms: there is nothing to decide between")
+    if record.kept:
+        raise IllegalTransitionError(f"rollout {record.name} was concluded already: kept {record.kept}")
+    if record.state in ACTIVE:
+        raise IllegalTransitionError(f"rollout {record.name} is {record.state}: wait for its end, or cancel it")
+    if keep in record.fault:
+        raise IllegalTransitionError(f"arm {keep} of rollout {record.name} was rolled back: {record.reason}")
+    return replace(record, kept=keep, updated_at=now)
 
 
 def allowed_offers(record: Rollout, now: float) -> int | None:

@@ -26,7 +26,7 @@ from edgeopt_fleet.store.evidence import DIVERGENCE_GAUGE
 from edgeopt_fleet.store.sides import Group, Reader, Totals, difference, empty_group, totals_of
 from edgeopt_fleet.store.tables import ArmStartRow, DeviceRow, EvidenceRow, MemberRow, ServedRow
 
-__all__ = ["ARMS_CODE", "BOTH", "gather_arms", "store_comparison"]
+__all__ = ["ARMS_CODE", "BOTH", "gather_arms", "rows_of_arms", "store_comparison"]
 
 ARMS_CODE = "arms-1"  # raised whenever the same evidence may be judged otherwise
 BOTH = "B-A"  # in the place of an arm: what was said of both together
@@ -67,6 +67,17 @@ def gather_arms(session: Session, record: Rollout, now: float, device_rows: int)
         tally_a=_tally(record, "A"),
         tally_b=_tally(record, "B"),
     )
+
+
+def rows_of_arms(session: Session, record: Rollout) -> dict[str, int]:
+    """Return how many rows the devices of each arm have answered since their waves were exposed."""
+    own = and_(col(ServedRow.device) == col(MemberRow.device), col(ServedRow.bundle) == col(MemberRow.bundle))
+    start = and_(col(ArmStartRow.device) == col(MemberRow.device), col(ArmStartRow.rollout) == col(MemberRow.rollout))
+    grown = func.sum(col(ServedRow.rows) - func.coalesce(col(ArmStartRow.rows), 0))
+    query = select(col(MemberRow.arm), grown).join(ServedRow, own).outerjoin(ArmStartRow, start)
+    mine = (col(MemberRow.rollout) == record.name, col(MemberRow.attempt) > 0)
+    found = {arm: int(rows) for arm, rows in session.execute(query.where(*mine).group_by(col(MemberRow.arm)))}
+    return {arm: found.get(arm, 0) for arm in ARMS}
 
 
 def _members(session: Session, record: Rollout) -> Sequence[Row[Any]]:

@@ -15,9 +15,11 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from edgeopt_fleet.gate.replaying import Compared, Replayed, StoredLook, replay, replay_arms, what_if
-from edgeopt_fleet.problems import InvalidError, NotFoundError
-from edgeopt_fleet.store.arms import BOTH
+from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
+from edgeopt_fleet.rollout import ACTIVE, Rollout
+from edgeopt_fleet.store.arms import BOTH, rows_of_arms
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.rollout_rows import load_rollout
 from edgeopt_fleet.store.tables import EvidenceRow, RolloutRow
 
 __all__ = ["Looks"]
@@ -49,6 +51,17 @@ class Looks:
     def comparisons(self, rollout: str) -> list[Compared]:
         """Return how its arms were compared with each other, oldest first, each made again."""
         return [replay_arms(look) for look in self._read(rollout, _MOST_COMPARISONS, both=True)]
+
+    def progress(self, rollout: str) -> tuple[Rollout, dict[str, int]]:
+        """Return a rollout with two arms, and the rows that each arm has served so far.
+
+        Raises :class:`NotFoundError`, and :class:`ConflictError` when it has no arms.
+        """
+        with self._database.reading() as session:
+            record, _ = load_rollout(session, rollout)
+            if record.trial is None:
+                raise ConflictError(f"rollout {rollout} has no two arms: there is nothing to compare")
+            return record, rows_of_arms(session, record) if record.state in ACTIVE else {}
 
     def _read(self, rollout: str, most: int, *, both: bool = False) -> list[StoredLook]:
         row = EvidenceRow

@@ -37,7 +37,7 @@ from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutR
 from edgeopt_fleet.tuf.metadata import bundles_of, parse
 from edgeopt_fleet.tuf.rows import newest
 
-__all__ = ["Plan", "Planned", "plan_rollout", "title"]
+__all__ = ["Plan", "Planned", "plan_rollout", "runs_elsewhere", "title"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Planned:
     """
 
     rollout: Rollout
-    bundle_name: str
+    bundle_names: Mapping[str, str]
     members: tuple[Member, ...]
     offline: frozenset[str]
     superseded: Mapping[str, int]
@@ -124,15 +124,21 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
             problems.append(ConflictError(f"bundle {short} is not signed; devices would refuse it: edgeopt sign DIR"))
     superseded, busy = _held(session, record, members)
     signed = all(needed.counter is not None for needed in bundles)
-    one_way = None if plan.allow_no_recall or not signed else _one_way(session, members)
+    one_way = None if plan.allow_no_recall or not signed else _one_way(session, members, trial)
     return Planned(
         rollout=record,
-        bundle_name=" / ".join(map(title, bundles)),
+        bundle_names={needed.digest: title(needed) for needed in bundles},
         members=members,
         offline=frozenset(name for name in places if not devices[name].online),
         superseded=superseded,
         problems=tuple(problem for problem in (*problems, busy, one_way) if problem is not None),
     )
+
+
+def runs_elsewhere(session: Session, cohort: str, bundle: str) -> bool:
+    """Say whether any device of ``cohort`` runs something else than ``bundle``."""
+    devices = _devices(session, find_cohort(session, cohort).devices)
+    return any(device.running != bundle for device in devices.values())
 
 
 def title(bundle: BundleRow) -> str:
@@ -208,12 +214,19 @@ def _held(session: Session, record: Rollout, members: Sequence[Member]) -> tuple
     return superseded, None
 
 
-def _one_way(session: Session, members: Sequence[Member]) -> ConflictError | None:
-    """Return which devices would reject the order back to what they run now.
+def _one_way(session: Session, members: Sequence[Member], trial: Trial | None) -> ConflictError | None:
+    """Return which devices would reject the order back to what they run now, or to the other arm's bundle.
 
     A device goes back to a bundle that was signed before only when the signature of what it runs names it.
     """
     signed = bundles_of(parse(Targets, newest(session, Targets.type)))
+    both = [] if trial is None else sorted((signed[arm.bundle] for arm in trial.arms), key=lambda one: one.counter)
+    if both and both[0].digest not in both[1].rollback:
+        older, newer = both[0].digest[:12], both[1].digest[:12]
+        return ConflictError(
+            f"bundle {newer} was signed without permission to go back to {older}: its devices could not be given that "
+            f"arm if it wins. Sign that: edgeopt sign DIR --allow-rollback {older}; or do without: --no-recall"
+        )
     one_way: dict[tuple[str, str], list[str]] = {}
     for member in members:
         if member.previous is None or member.previous == member.bundle:

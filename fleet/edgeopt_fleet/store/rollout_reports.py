@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, func, select
 
 from edgeopt_fleet.rollout import Member, Rollout, observe, terms_of
+from edgeopt_fleet.store.rollout_plans import title
 from edgeopt_fleet.store.rollout_rows import load_rollout, rollout_of, with_devices
 from edgeopt_fleet.store.tables import BundleRow, MemberRow, RolloutRow, VerdictRow
 
@@ -27,14 +28,24 @@ class RolloutReport:
     """
 
     rollout: Rollout
-    bundle_name: str
+    bundle_names: Mapping[str, str]  # name and version by digest
     members: Mapping[str, Member]
     verdicts: Sequence[VerdictRow]
+
+    @property
+    def bundle_name(self) -> str:
+        """Name and version of what it brings; of both arms, if there are two."""
+        return " / ".join(self.bundle_names.values())
+
+
+def _bundles(record: Rollout) -> list[str]:
+    """Return the bundles that a rollout brings."""
+    return [record.bundle] if record.trial is None else [arm.bundle for arm in record.trial.arms]
 
 
 def summaries(session: Session, rows: Sequence[RolloutRow]) -> list[RolloutReport]:
     """Return these rollouts without members and with their newest verdicts, by two questions in all."""
-    bundles = {row.bundle for row in rows}
+    bundles = {digest for row in rows for digest in _bundles(rollout_of(row))}
     named = session.exec(
         select(BundleRow.digest, BundleRow.name, BundleRow.version).where(col(BundleRow.digest).in_(bundles))
     )
@@ -45,7 +56,7 @@ def summaries(session: Session, rows: Sequence[RolloutRow]) -> list[RolloutRepor
     return [
         RolloutReport(
             rollout=rollout_of(row),
-            bundle_name=names.get(row.bundle, ""),
+            bundle_names={digest: names.get(digest, "") for digest in _bundles(rollout_of(row))},
             members={},
             verdicts=verdicts.get(row.name, []),
         )
@@ -56,13 +67,15 @@ def summaries(session: Session, rows: Sequence[RolloutRow]) -> list[RolloutRepor
 def report_of(session: Session, name: str) -> RolloutReport:
     """Return one rollout as it stands. Raises :class:`NotFoundError`."""
     record, row = load_rollout(session, name)
-    bundle = session.get(BundleRow, record.bundle)
     terms = terms_of(record)
     query = select(MemberRow).where(MemberRow.rollout == name).order_by(col(MemberRow.device))
     verdicts = select(VerdictRow).where(VerdictRow.rollout == name).order_by(col(VerdictRow.id))
     return RolloutReport(
         rollout=record,
-        bundle_name="" if bundle is None else f"{bundle.name} {bundle.version}",
+        bundle_names={
+            digest: "" if (bundle := session.get(BundleRow, digest)) is None else title(bundle)
+            for digest in _bundles(record)
+        },
         members={
             member.device: observe(member, seen, terms, row.updated_at) for member, seen in with_devices(session, query)
         },

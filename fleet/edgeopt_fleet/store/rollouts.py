@@ -24,6 +24,7 @@ from edgeopt_fleet.gate import Decision, Verdict, judge, together
 from edgeopt_fleet.gate.arms import compare_arms
 from edgeopt_fleet.problems import ConflictError
 from edgeopt_fleet.rollout import (
+    ARMS,
     Command,
     Event,
     IllegalTransitionError,
@@ -33,6 +34,7 @@ from edgeopt_fleet.rollout import (
     allowed_offers,
     arms_of,
     at_fault,
+    conclude,
     event_of,
     excuse,
     give_up_to_another,
@@ -63,7 +65,7 @@ from edgeopt_fleet.store.evidence import (
     take_arm_starts,
     take_baseline,
 )
-from edgeopt_fleet.store.rollout_plans import Plan, Planned, plan_rollout
+from edgeopt_fleet.store.rollout_plans import Plan, Planned, plan_rollout, runs_elsewhere
 from edgeopt_fleet.store.rollout_reports import RolloutReport, report_of, summaries
 from edgeopt_fleet.store.rollout_rows import (
     Change,
@@ -171,6 +173,32 @@ class Rollouts:
                 raise ConflictError(str(error)) from error
             turn.go_on(None)
             return turn.end()
+
+    def conclude(self, name: str, plan: Plan, keep: str, now: float, check: Check | None = None) -> Plan | None:
+        """Decide between the arms of a rollout that ended; return what there is still to roll out, if anything.
+
+        That is ``plan`` with the bundle of the arm ``keep``, and the rollout's own cohort and rules; nothing when both
+        are to stay, or when all devices run that bundle. Raises :class:`ConflictError` when it cannot be decided.
+        """
+        with self._database.transaction(lock=_LOCK) as session:
+            if check is not None:
+                check(report_of(session, name))
+            before, row = load_rollout(session, name)
+            try:
+                record = conclude(before, keep, now)
+            except IllegalTransitionError as error:
+                raise ConflictError(str(error)) from error
+            save_rollout(session, record, row)
+            row.changed = next_change(session)
+            _tell(session, before, record, "conclude", now)
+            if record.trial is None or keep not in ARMS:
+                return None
+            bundle = record.trial.bundle_of(keep)
+            if not runs_elsewhere(session, record.cohort, bundle):
+                return None
+            execution = replace(record.execution, start_at=None)
+            rest = replace(plan, bundle=bundle, cohort=record.cohort, policy=record.policy, execution=execution)
+            return replace(rest, rest=True, approval=plan.approval or record.approval)
 
     def advance(self, name: str, now: float) -> set[str]:
         """Look at reports and gate, take what follows, and return the devices whose desired state changed."""
@@ -387,7 +415,9 @@ def _tell(session: Session, before: Rollout | None, after: Rollout, verb: str, n
             subject=f"rollout/{after.name}",
             before=None if before is None else state(before),
             after=state(after),
-            detail=state(after) | {"bundle": after.bundle} | ({"reason": after.reason} if after.reason else {}),
+            detail=state(after)
+            | ({"bundle": after.bundle} if after.trial is None else {"bundles": [a.bundle for a in after.trial.arms]})
+            | {name: value for name in ("reason", "fault", "kept") if (value := getattr(after, name))},
         ),
         now,
     )

@@ -188,7 +188,7 @@ def test_a_dry_run_of_two_arms_writes_nothing(kit: Kit) -> None:
     old_version(kit)
     one = plan("ab", kit.publish("2"), kit.publish("3"))
     planned = kit.rollouts.plan(one, kit.now)
-    assert ("digits 2 / digits 3", ()) == (planned.bundle_name, planned.problems)
+    assert (["digits 2", "digits 3"], ()) == ([*planned.bundle_names.values()], planned.problems)
     kit.rollouts.create(one, kit.now)
     assert {m.device: m.arm for m in planned.members} == {
         m.device: m.arm for m in kit.rollouts.report("ab").members.values()
