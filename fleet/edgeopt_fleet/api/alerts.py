@@ -74,11 +74,9 @@ async def list_alerts(
     bundle: Annotated[Digest | None, Query()] = None,
 ) -> AlertList:
     """List alerts, newest first."""
-    services, before = services_of(request), page.after(int)
+    services = services_of(request)
     wanted = AlertFilter(state=state, kind=kind, cohort=cohort, bundle=bundle)
-    rows = await services.serial.read(
-        services.alert_book.page, wanted, None if before is None else int(before[0]), page.limit + 1
-    )
+    rows = await services.serial.read(services.alert_book.page, wanted, page.below(), page.limit + 1)
     return AlertList(
         items=[AlertView.of(row) for row in page.cut(rows)], next=page.next(rows, lambda row: (row.id or 0,))
     )

@@ -37,9 +37,7 @@ async def list_audit(
     """List who did what, newest first."""
     services = services_of(request)
     wanted = AuditFilter(actor=actor, operation=operation, subject=subject)
-    after = page.after(int)
-    below = None if after is None else int(after[0])
-    found = await services.serial.read(services.audit.page, wanted, page.limit + 1, below)
+    found = await services.serial.read(services.audit.page, wanted, page.limit + 1, page.below())
     items = [AuditView.of(row) for row in page.cut(found)]
     return AuditList(items=items, next=page.next(found, lambda row: (row.number,)))
 

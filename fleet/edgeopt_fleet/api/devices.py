@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
@@ -21,16 +22,18 @@ from edgeopt_fleet.api.device_views import (
     Word,
 )
 from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
-from edgeopt_fleet.api.paging import Paging
+from edgeopt_fleet.api.paging import PageRequest, Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import Name
 from edgeopt_fleet.filters import KEY_PATTERN, MOST_TAGS, RUNNING_PATTERN, VALUE_PATTERN, DeviceFilter, Health
 from edgeopt_fleet.problems import NotFoundError, PreconditionFailedError
+from edgeopt_fleet.store.tables import ReportRow, WindowRow
 
 __all__ = ["DeviceId", "device_filter", "router"]
 
 router = APIRouter(tags=["devices"])
+Said = TypeVar("Said", ReportRow, WindowRow)
 DeviceId = Annotated[
     str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="the device's id", examples=["cam-7"])
 ]
@@ -111,13 +114,8 @@ async def get_messages(request: Request, device: DeviceId) -> MessageList:
 )
 async def list_reports(request: Request, device: DeviceId, page: Paging) -> ReportList:
     """List what a device reported of its updates, newest first, in the order in which it came here."""
-    services, before = services_of(request), page.after(int)
-    rows = await services.serial.read(
-        services.registry.reports, device, None if before is None else int(before[0]), page.limit + 1
-    )
-    return ReportList(
-        items=[ReportView.of(row) for row in page.cut(rows)], next=page.next(rows, lambda row: (row.id or 0,))
-    )
+    rows, following = await _page_of(request, services_of(request).registry.reports, device, page)
+    return ReportList(items=[ReportView.of(row) for row in rows], next=following)
 
 
 @router.get(
@@ -128,13 +126,16 @@ async def list_reports(request: Request, device: DeviceId, page: Paging) -> Repo
 )
 async def list_windows(request: Request, device: DeviceId, page: Paging) -> WindowList:
     """List the profile windows that are kept of a device, newest first, in the order in which they came here."""
-    services, before = services_of(request), page.after(int)
-    rows = await services.serial.read(
-        services.registry.windows, device, None if before is None else int(before[0]), page.limit + 1
-    )
-    return WindowList(
-        items=[WindowView.of(row) for row in page.cut(rows)], next=page.next(rows, lambda row: (row.id or 0,))
-    )
+    rows, following = await _page_of(request, services_of(request).registry.windows, device, page)
+    return WindowList(items=[WindowView.of(row) for row in rows], next=following)
+
+
+async def _page_of(
+    request: Request, read: Callable[[str, int | None, int], Sequence[Said]], device: str, page: PageRequest
+) -> tuple[Sequence[Said], str | None]:
+    """Return a page of what a device said, newest first, and the cursor of the page after it."""
+    rows = await services_of(request).serial.read(read, device, page.below(), page.limit + 1)
+    return page.cut(rows), page.next(rows, lambda row: (row.id or 0,))
 
 
 @router.get(

@@ -5,7 +5,7 @@ neither repeats nor hides another one. It is opaque to clients and refused where
 
     @router.get("/alerts", responses=problems())
     async def list_alerts(request: Request, page: Paging) -> AlertList:
-        rows = await read(alerts.list, page.after(int), page.limit + 1)
+        rows = await read(alerts.list, page.below(), page.limit + 1)
         return AlertList(items=[...page.cut(rows)], next=page.next(rows, lambda row: (row.id,)))
 """
 
@@ -56,6 +56,11 @@ class PageRequest:
         if not isinstance(parts, list) or len(parts) != len(kinds) + 1 or parts[0] != self.name:
             raise self._refusal()
         return tuple(self._checked(part, kind) for part, kind in zip(parts[1:], kinds, strict=True))
+
+    def below(self) -> int | None:
+        """Return the number of the last row of the page before, in a list by falling numbers; None: the first page."""
+        key = self.after(int)
+        return None if key is None else int(key[0])
 
     def cut(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return what belongs on the page of ``limit + 1`` rows that were looked for."""

@@ -27,7 +27,10 @@ class ReportRow(SQLModel, table=True):
     """One report of a device, as it came."""
 
     __tablename__ = "report"
-    __table_args__ = (UniqueConstraint("device", "session", "number"),)
+    __table_args__ = (
+        UniqueConstraint("device", "session", "number"),
+        Index("report_of_device", "device", "id"),  # the newest first, a page at a time
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     device: str

@@ -297,6 +297,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("device", "session", "number"),
     )
+    op.create_index("report_of_device", "report", ["device", "id"], unique=False)
     op.create_table(
         "rollout",
         sa.Column("name", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -513,6 +514,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_rollout_created_at"), table_name="rollout")
     op.drop_index(op.f("ix_rollout_changed"), table_name="rollout")
     op.drop_table("rollout")
+    op.drop_index("report_of_device", table_name="report")
     op.drop_table("report")
     op.drop_table("person")
     op.drop_table("metadata")
