@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-__all__ = ["OPERATIONS", "Caller", "Role", "least_for", "operation_for"]
+__all__ = ["OPERATIONS", "Caller", "Role", "least_for", "least_of", "operation_for"]
 
 
 class Role(StrEnum):
@@ -147,5 +147,9 @@ def operation_for(method: str, path: str) -> str | None:
 
 def least_for(method: str, path: str) -> Role | Caller:
     """Return who may call this, at least; what has no entry is for admins."""
-    operation = operation_for(method, path)
+    return least_of(operation_for(method, path))
+
+
+def least_of(operation: str | None) -> Role | Caller:
+    """Return who may call an entry of the table, at least; None stands for what has no entry."""
     return Role.ADMIN if operation is None else OPERATIONS[operation]

@@ -91,7 +91,7 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    app.state.reads = reads = DeviceReads(services.identities, services.metadata, services.serial)
+    app.state.reads = reads = DeviceReads(services)
     app.add_middleware(Guard, services=services, reads=reads)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)

@@ -12,13 +12,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
+from edgeopt_contract.manifest import FileEntry
 from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.views import Digest
 from edgeopt_fleet.problems import NotFoundError, RangeError
 from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
 
-__all__ = ["router"]
+__all__ = ["block_answer", "file_answer", "router"]
 
 router = APIRouter(tags=["downloads"])
 _BYTES = "application/octet-stream"
@@ -45,9 +46,7 @@ async def get_block(
     data = services.downloads.kept(sha256)
     if data is None:
         data = await services.serial.read(services.downloads.named, sha256)
-    part = _wanted(range_, len(data))
-    body = data if part is None else data[part.first : part.last + 1]
-    return Response(body, status_code=200 if part is None else 206, media_type=_BYTES, headers=_headers(sha256, part))
+    return block_answer(sha256, data, range_)
 
 
 @router.get(
@@ -67,8 +66,7 @@ async def get_file(
     """Give a device a file of a bundle, or the part of it that it misses."""
     services = services_of(request)
     entry = await services.serial.read(services.downloads.entry, digest, path)
-    unchanged = if_range is None or if_range == f'"{entry.sha256}"'
-    part = _wanted(range_ if unchanged else None, entry.size)
+    part = _wanted_part(entry, range_, if_range)
     first, last = (0, entry.size - 1) if part is None else (part.first, part.last)
     return StreamingResponse(
         _in_threads(services.downloads.read(entry, first, last)),
@@ -76,6 +74,27 @@ async def get_file(
         media_type=_BYTES,
         headers={**_headers(entry.sha256, part), "Content-Length": str(last + 1 - first)},
     )
+
+
+def block_answer(sha256: str, data: bytes, range_: str | None) -> Response:
+    """Return the block, or the part of it that is asked for. Raises :class:`RangeError`."""
+    return _part_of(data, sha256, _wanted(range_, len(data)))
+
+
+def file_answer(entry: FileEntry, data: bytes, range_: str | None, if_range: str | None) -> Response:
+    """Return the whole of a small file, or the part of it that is asked for. Raises :class:`RangeError`."""
+    return _part_of(data, entry.sha256, _wanted_part(entry, range_, if_range))
+
+
+def _part_of(data: bytes, tag: str, part: ByteRange | None) -> Response:
+    body = data if part is None else data[part.first : part.last + 1]
+    return Response(body, status_code=200 if part is None else 206, media_type=_BYTES, headers=_headers(tag, part))
+
+
+def _wanted_part(entry: FileEntry, range_: str | None, if_range: str | None) -> ByteRange | None:
+    """Return which part; all of it when somebody began with another version of the file."""
+    unchanged = if_range is None or if_range == f'"{entry.sha256}"'
+    return _wanted(range_ if unchanged else None, entry.size)
 
 
 def _wanted(header: str | None, size: int) -> ByteRange | None:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 
-from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeopt_fleet.acting import NOBODY, Actor, acting_as
+from edgeopt_fleet.api.direct import Direct, header_of
 from edgeopt_fleet.api.reads import DeviceReads
 from edgeopt_fleet.api.responses import answer_problem
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import ForbiddenError, ProblemError, RateLimitedError, UnauthorizedError
-from edgeopt_fleet.rights import Caller, Role, least_for
+from edgeopt_fleet.rights import Caller, Role, least_of, operation_for
 
 __all__ = ["Guard", "device_actor"]
 
@@ -34,33 +34,39 @@ class Guard:
         self._app = app
         self._services = services
         self._reads = reads
+        self._direct = Direct(services.downloads, reads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with problem+json, or hand the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        operation = operation_for(scope["method"], scope["path"])
         try:
-            actor = await self._admit(Request(scope))
+            actor = await self._admit(scope, operation)
+            answer = await self._direct.answer(scope, operation)
         except ProblemError as error:
             await answer_problem(error, _headers(error))(scope, receive, send)
+            return
+        if answer is not None:
+            await answer(scope, receive, send)
             return
         scope.setdefault("state", {})["actor"] = actor
         with acting_as(actor):
             await self._app(scope, receive, send)
 
-    async def _admit(self, request: Request) -> Actor:
+    async def _admit(self, scope: Scope, operation: str | None) -> Actor:
         """Return who acts. Raises :class:`UnauthorizedError`, :class:`ForbiddenError`, :class:`RateLimitedError`."""
-        limits, path = self._services.limits, request.url.path
-        least = least_for(request.method, path)
-        address = "" if request.client is None else request.client.host
+        limits, path = self._services.limits, scope["path"]
+        least = least_of(operation)
+        address = scope["client"][0] if scope.get("client") else ""
         if least is Caller.ANYONE and path in _ENROLLING:
             _wait_if_told(limits.enrolments.take(address, limits.clock()), "enrolments from this address")
             return NOBODY
         _wait_if_told(limits.addresses.take(address, limits.clock()), "requests from this address")
         if least is Caller.ANYONE:
             return NOBODY
-        bearer = _bearer(request)
+        bearer = _bearer(scope)
         if least is Caller.DEVICE:
             return await self._device(bearer)
         actor = await self._user(bearer)
@@ -106,8 +112,8 @@ def device_actor(device: str) -> Actor:
     return Actor(name=f"device/{device}", via="api")
 
 
-def _bearer(request: Request) -> str | None:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+def _bearer(scope: Scope) -> str | None:
+    scheme, _, key = (header_of(scope, b"authorization") or "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else None
 
 

@@ -14,7 +14,7 @@ from edgeopt_fleet.api.services import services_of
 from edgeopt_fleet.api.tuf_views import StandingView, UnsignedView
 from edgeopt_fleet.problems import ConflictError, TooLargeError
 
-__all__ = ["public", "router"]
+__all__ = ["metadata_answer", "public", "router"]
 
 public = APIRouter(tags=["tuf"])
 router = APIRouter(tags=["tuf"])
@@ -29,7 +29,12 @@ router = APIRouter(tags=["tuf"])
 )
 async def get_metadata(request: Request) -> Response:
     """Give all metadata as one TufMetadata message: the same bytes as on the topic. They are no secret."""
-    return Response(await reads_of(request).metadata(), media_type="application/json")
+    return metadata_answer(await reads_of(request).metadata())
+
+
+def metadata_answer(message: bytes) -> Response:
+    """Return the answer that carries all metadata."""
+    return Response(message, media_type="application/json")
 
 
 @router.get("/tuf/signing", operation_id="getMetadataToSign", summary="Show what is to be signed")

@@ -57,9 +57,19 @@ class Downloads:
     def entry(self, digest: str, path: str) -> FileEntry:
         """Return the entry of a file that devices fetch: not of evidence. Raises :class:`NotFoundError`."""
         for entry in self._entries(digest):
-            if entry.path == path and entry.role is not Role.EVIDENCE:
+            if _is_for_devices(entry, path):
                 return entry
         raise NotFoundError(f"the bundle {digest[:12]} has no file {path[:80]!r} for devices")
+
+    def kept_file(self, digest: str, path: str) -> tuple[FileEntry, bytes] | None:
+        """Return the entry and the bytes of a file for devices if it is one block, and all of it is in memory."""
+        with self._lock:
+            entries = self._files.get(digest, ())
+        for entry in entries:
+            if _is_for_devices(entry, path) and len(entry.blocks) == 1:
+                data = self.kept(entry.blocks[0].sha256)
+                return None if data is None else (entry, data)
+        return None
 
     def read(self, entry: FileEntry, first: int, last: int) -> Iterator[bytes]:
         """Yield the bytes from ``first`` to ``last``, both included, block by block."""
@@ -93,3 +103,7 @@ class Downloads:
         if row.digest != digest:  # a prefix is for people
             raise NotFoundError(f"there is no bundle {digest[:80]!r}")
         return row.manifest
+
+
+def _is_for_devices(entry: FileEntry, path: str) -> bool:
+    return entry.path == path and entry.role is not Role.EVIDENCE

@@ -13,7 +13,7 @@ and timestamp once root and targets were moved to keys elsewhere. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from edgeopt_contract.errors import MessageError
 from edgeopt_contract.storage import storage_errors
 from edgeopt_contract.tuf import ROLLBACK_LIMIT, BundleTarget
 from edgeopt_fleet.problems import ConflictError, InvalidError
+from edgeopt_fleet.store.changes import Counter, newest_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, DraftRow
 from edgeopt_fleet.tuf.keys import load_signer, public_path
@@ -47,7 +48,7 @@ from edgeopt_fleet.tuf.metadata import (
 from edgeopt_fleet.tuf.rows import Standing, draft_of, message_of, newest, parse_role, put, row_of, standing_of
 from edgeopt_fleet.tuf.telling import told
 
-__all__ = ["Repository", "RoleView", "Unsigned"]
+__all__ = ["Message", "Repository", "RoleView", "Unsigned"]
 
 T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
 
@@ -78,20 +79,33 @@ class RoleView:
     expires: float
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """All metadata as one message, and the number of the change that it is up to."""
+
+    change: int
+    payload: bytes = field(repr=False)
+
+
 class Repository:
-    """See the module."""
+    """See the module; ``newest`` is the number of the last change that was made through this."""
 
     def __init__(self, database: Database, keys: Path, validity: Validity = DEFAULT_VALIDITY) -> None:
         self._database = database
         self._keys = keys
         self._validity = validity
+        self.newest = 0
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def message(self) -> bytes:
         """Return the payload of the topic ``tuf``."""
+        return self.numbered().payload
+
+    def numbered(self) -> Message:
+        """Return the payload of the topic ``tuf``, and the change that it is up to."""
         with self._database.reading() as session:
-            return message_of(session)
+            return Message(newest_change(session, Counter.METADATA), message_of(session))
 
     def root(self) -> str:
         """Return the root metadata in force: what a device gets when it enrols."""
@@ -299,6 +313,7 @@ class Repository:
             self._mark_signed(session, targets)
         self._sign_online(session, root, targets, now)
         message_of(session)  # raises when devices could not take it
+        self.newest = newest_change(session, Counter.METADATA)
 
     def _sign_drafts(self, session: Session) -> tuple[Metadata[Root], Metadata[Targets]]:
         """Sign the drafts with what is here; return root and targets that shall be in force after this.

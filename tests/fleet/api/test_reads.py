@@ -1,0 +1,161 @@
+"""What is remembered about devices that download: for how long, and what ends it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from edgeopt_contract.errors import StorageError
+from edgeopt_fleet.api.reads import DeviceReads
+from edgeopt_fleet.api.services import Services
+from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.identities import Identities, Secrets
+from edgeopt_fleet.store.tokens import TokenGrant
+from edgeopt_fleet.tuf.repository import Repository
+from tests.fleet.conftest import Kit, eventually
+from tests.identity import DeviceKey, issue
+
+
+@dataclass
+class Parts:
+    """What of the services is used."""
+
+    identities: Identities
+    metadata: Repository
+    serial: Serial
+
+
+@dataclass
+class Remembering:
+    """A process that answers devices, with a clock that stands still, and how often it asked the database."""
+
+    kit: Kit
+    reads: DeviceReads
+    parts: Parts
+    asked: list[str]
+    serial: str  # of the certificate of ``cam``
+    now: float = 100.0
+
+    async def valid(self, bearer: str = "b") -> bool:
+        """Ask whose bearer it is."""
+        found = await self.reads.bearer(bearer, int(self.kit.now))
+        return found is not None and found.valid
+
+    async def settled(self) -> None:
+        """Wait until the look that goes on beside is over."""
+        await eventually(lambda: asyncio.sleep(0, self.reads._looking is None), "the look")
+
+
+@pytest.fixture
+def remembering(kit: Kit) -> Iterator[Remembering]:
+    """Enrol ``cam`` with the bearer ``b``; the process has stores of its own, as one of several."""
+    token = kit.tokens.create(TokenGrant(uses=1, expires_at=2**31), kit.now)
+    enrolled = kit.identities.enrol(token, kit.enrolment("cam", bearer="b"), int(kit.now))
+    asked: list[str] = []
+
+    class Counting(Serial):
+        async def read(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            asked.append(call.__name__)
+            return await super().read(call, *args, **kwargs)
+
+    serial = Counting()
+    parts = Parts(Identities(kit.database), Repository(kit.database, kit.directory / "keys"), serial)
+    made = Remembering(kit, cast("Any", None), parts, asked, enrolled.certificate.serial)
+    made.reads = DeviceReads(cast("Services", parts), lambda: made.now)
+    yield made
+    serial.close()
+
+
+async def test_a_bearer_is_looked_up_once(remembering: Remembering) -> None:
+    """Asked for again and again, it costs no more lookups; one that is unknown costs one each time."""
+    for _ in range(5):
+        assert await remembering.valid()
+        assert not await remembering.valid("stranger")
+    await remembering.settled()
+    assert (6, 1) == (remembering.asked.count("bearer"), remembering.asked.count("changes"))
+
+
+async def test_a_revocation_by_this_process_counts_at_once(remembering: Remembering) -> None:
+    """Without any time passing."""
+    assert await remembering.valid()
+    remembering.parts.identities.revoke("cam", int(remembering.kit.now))
+    assert not await remembering.valid()
+
+
+async def test_a_revocation_by_another_process_counts_within_half_a_second(remembering: Remembering) -> None:
+    """The look that notices it begins with the first request after that time."""
+    assert await remembering.valid()
+    await remembering.settled()
+    remembering.kit.identities.revoke("cam", int(remembering.kit.now))
+    remembering.now += 0.6
+    await remembering.valid()
+    await remembering.settled()
+    assert not await remembering.valid()
+
+
+async def test_what_is_remembered_ends_with_the_certificate(remembering: Remembering) -> None:
+    """Its time runs out although nothing changes."""
+    assert await remembering.valid()
+    remembering.kit.now = 2.0**40
+    assert not await remembering.valid()
+
+
+async def test_a_bearer_that_was_replaced_is_forgotten(remembering: Remembering) -> None:
+    """Two renewals later the first certificate is retired, and its bearer with it."""
+    kit = remembering.kit
+    assert await remembering.valid()
+    serial = remembering.serial
+    for at, new in ((1, "c"), (2, "d")):
+        issued = issue(kit.authority, "cam", DeviceKey(), now=kit.now + at)
+        secrets = Secrets(bearer_sha256=hashlib.sha256(new.encode()).hexdigest())
+        renewed = remembering.parts.identities.renew("cam", serial, issued, secrets, int(kit.now) + at)
+        serial = renewed.certificate.serial
+    assert (False, True, True) == (
+        await remembering.valid("b"),
+        await remembering.valid("c"),
+        await remembering.valid("d"),
+    )
+
+
+async def test_nothing_is_remembered_when_the_database_does_not_answer(
+    remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For two seconds it may be a hiccup; then whoever asks is told that the database fails."""
+
+    def fail(*_arguments: object) -> None:
+        raise StorageError("the database is away")
+
+    for _ in range(2):
+        assert await remembering.valid()
+    await remembering.settled()
+    monkeypatch.setattr(remembering.parts.identities, "changes", fail)
+    monkeypatch.setattr(remembering.parts.identities, "bearer", fail)
+    for after in (0.6, 1.0):
+        remembering.now += after
+        assert await remembering.valid()
+        await remembering.settled()
+    remembering.now += 1.0
+    with pytest.raises(StorageError):
+        await remembering.valid()
+
+
+async def test_metadata_are_read_again_when_they_change(remembering: Remembering) -> None:
+    """At once when this process signed, within half a second when another one did."""
+    reads, kit = remembering.reads, remembering.kit
+    first = await reads.metadata()
+    assert first == await reads.metadata() == kit.metadata.message()
+    remembering.parts.metadata.renew(kit.now + 50 * 86400)
+    second = await reads.metadata()
+    assert first != second == kit.metadata.message()
+    await remembering.settled()
+    kit.metadata.renew(kit.now + 100 * 86400)
+    remembering.now += 0.6
+    await reads.metadata()
+    await remembering.settled()
+    assert second != await reads.metadata() == kit.metadata.message()
+    assert 3 == remembering.asked.count("numbered")
