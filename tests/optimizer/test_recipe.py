@@ -31,6 +31,10 @@ from edgeopt.recipe import Calibrator, Precision, Recipe, RuntimeName
             "int8, minmax, equalized, rounding learned",
             Recipe(precision=Precision.INT8, equalized=True, rounding_learned=True),
         ),
+        (
+            "planar int8-dynamic, 2 weights safe in pairs",
+            Recipe(precision=Precision.INT8_DYNAMIC, planar=True, reduced_weights=("v", "w"), pair_safe=True),
+        ),
         ("int8-dynamic, only MatMul Gemm", Recipe(precision=Precision.INT8_DYNAMIC, operators=("MatMul", "Gemm"))),
     ],
 )
@@ -43,3 +47,4 @@ def test_variants_are_named_by_what_runs_them() -> None:
     """These are the stems of files in a bundle."""
     assert "int8" == Recipe(precision=Precision.INT8).variant
     assert "pruned-int8-openvino" == Recipe(precision=Precision.INT8, pruned=True, runtime=RuntimeName.OPENVINO).variant
+    assert "planar-fp32" == Recipe(precision=Precision.FP32, planar=True).variant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgeopt.recipe import RuntimeName
 from edgeopt.rungs import rung_gains
 from tests.optimizer.runs import speed, target
 
@@ -35,3 +36,11 @@ def test_what_was_not_measured_is_not_made_up() -> None:
     )  # fmt: skip
     assert "it took too long" == gain.best
     assert () == rung_gains((FP32,))
+
+
+def test_another_layout_is_a_rung_and_another_runtime_is_none() -> None:
+    """Planar convolutions in float are work of edgeopt; fp32 by OpenVINO is what anybody has."""
+    planar = replace(FP32, recipe=replace(FP32.recipe, planar=True), rung="planar convolutions", speed=speed(2.5))
+    other = replace(FP32, recipe=replace(FP32.recipe, planar=True, runtime=RuntimeName.OPENVINO), rung="by openvino")
+    gain, _ = rung_gains((planar, other, FIRST))
+    assert ("planar convolutions", 2.5) == (gain.rung, gain.ratio)

@@ -52,12 +52,15 @@ def family_of(op_types: AbstractSet[str]) -> Family:
     return Family.MLP if op_types & set(_PRODUCTS) else Family.OTHER
 
 
-def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()) -> tuple[Recipe, ...]:
+def family_recipes(
+    family: Family, target: Target, weights: tuple[str, ...] = (), recurrent: tuple[str, ...] = ()
+) -> tuple[Recipe, ...]:
     """Return the recipes that are sound for ``family`` on ``target``, the most promising first.
 
     ``weights``: the names of the weights that would be multiplied in int8
-    (:func:`edgeopt.quantization.dynamic.dynamic_weights`). They give up range where products of u8 by s8 saturate: on
-    x86 without VNNI (Intel SDM, VPMADDUBSW). There a dynamic recipe keeps as much of it as pairs of products allow.
+    (:func:`edgeopt.quantization.dynamic.dynamic_weights`); ``recurrent``: those of them that are of LSTMs. They give up
+    range where products of u8 by s8 saturate: on x86 without VNNI (Intel SDM, VPMADDUBSW). There a dynamic recipe keeps
+    as much of it as pairs of products allow.
     """
     saturates = target.arch == "x86_64" and not target.has_vnni
     integer = Recipe(
@@ -68,6 +71,8 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
     dynamic = replace(
         integer, precision=Precision.INT8_DYNAMIC, signed_activations=False, pair_safe=bool(integer.reduced_weights)
     )
+    lstm = replace(dynamic, operators=("LSTM", "Gather"), reduced_weights=recurrent if saturates else ())
+    alone = (lstm,) if recurrent and recurrent != weights else ()
     stored = Recipe(precision=Precision.INT8_WEIGHTS)
     recipes = {
         # Softmax, layer normalization and GELU have ranges that one scale cannot hold: every operator in static int8
@@ -82,12 +87,7 @@ def family_recipes(family: Family, target: Target, weights: tuple[str, ...] = ()
         # that is fed back adds up its rounding errors, so that recipe must face the gate, and weights alone follow.
         # A small product behind it is no faster in int8, for its ranges take a pass of their own, and costs accuracy:
         # so the LSTM alone comes first. Static int8 can serve what stands around it, such as convolutions in front.
-        Family.RECURRENT: (
-            replace(dynamic, operators=("LSTM", "Gather")),
-            dynamic,
-            stored,
-            replace(integer, operators=("Conv", *_PRODUCTS)),
-        ),
+        Family.RECURRENT: (*alone, dynamic, stored, replace(integer, operators=("Conv", *_PRODUCTS))),
         # Convolutions and dense layers hold static int8 well, and run fastest in it; weights alone are the way out for
         # one that is no faster in int8, or too inaccurate: it is never slower than float.
         Family.CNN: (stored,),

@@ -8,7 +8,6 @@ It reads the graph and decides nothing else. Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from edgeopt.graph import op_types
@@ -58,20 +57,12 @@ def without_effect(target: Target, effort: Effort, *, timed: bool) -> str:
 def _first(model: bytes, target: Target) -> tuple[Recipe, ...]:
     """Return the recipes for the model's family; where static int8 of everything is sound, those come first."""
     family = family_of(op_types(model))
-    dynamic = dynamic_weights(model, Recipe(precision=Precision.INT8_DYNAMIC))
-    recipes = tuple(_named(model, family_recipes(family, target, dynamic)))
+    dynamic = Recipe(precision=Precision.INT8_DYNAMIC)
+    recurrent = dynamic_weights(model, replace(dynamic, operators=("LSTM",)))
+    recipes = family_recipes(family, target, dynamic_weights(model, dynamic), recurrent)
     if family in (Family.CNN, Family.MLP):
         recipes = (*first_recipes(facts_of(model), _cautious(target)), *_without_weights_only(recipes))
     return tuple(dict.fromkeys(recipes))
-
-
-def _named(model: bytes, recipes: Iterable[Recipe]) -> Iterator[Recipe]:
-    """Yield ``recipes``; a dynamic one for some operators names only their weights, and is left out if it has none."""
-    for recipe in recipes:
-        if recipe.precision is not Precision.INT8_DYNAMIC or not recipe.operators:
-            yield recipe
-        elif own := dynamic_weights(model, recipe):
-            yield replace(recipe, reduced_weights=own if recipe.reduced_weights else ())
 
 
 def _first_planar(model: bytes, target: Target) -> tuple[Recipe, ...]:

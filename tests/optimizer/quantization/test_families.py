@@ -70,6 +70,24 @@ def test_weights_give_up_a_bit_only_where_products_saturate(device: str, expecte
     assert () == reduced[Precision.INT8_WEIGHTS]
 
 
+@pytest.mark.parametrize("device", ["x86-avx2", "x86-vnni", "raspberry-pi-4"])
+def test_dynamic_weights_that_give_up_range_do_so_in_pairs(device: str) -> None:
+    """Static ones give up a whole bit, until the ladder asks which of them really saturate."""
+    for recipe in family_recipes(Family.RECURRENT, target(device), ("w",)):
+        assert recipe.pair_safe is (recipe.precision is Precision.INT8_DYNAMIC and bool(recipe.reduced_weights))
+
+
+def test_an_lstm_alone_comes_before_an_lstm_with_the_products_behind_it() -> None:
+    """Where there are both; a GRU, or an LSTM with nothing behind it, has one dynamic recipe."""
+    both = family_recipes(Family.RECURRENT, target("x86-avx2"), ("w", "r", "classes"), ("w", "r"))
+    alone, whole, *_ = both
+    assert (("LSTM", "Gather"), ("w", "r")) == (alone.operators, alone.reduced_weights)
+    assert ((), ("w", "r", "classes")) == (whole.operators, whole.reduced_weights)
+    for recurrent in ((), ("w",)):
+        kinds = [one.precision for one in family_recipes(Family.RECURRENT, target("x86-avx2"), ("w",), recurrent)]
+        assert 1 == kinds.count(Precision.INT8_DYNAMIC)
+
+
 @pytest.mark.parametrize(
     ("device", "expected"), [("raspberry-pi-5", (Precision.FP16,)), ("raspberry-pi-4", ()), ("x86-vnni", ())]
 )

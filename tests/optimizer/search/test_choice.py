@@ -72,12 +72,13 @@ def test_speed_goes_before_size(trial: Trial) -> None:
     assert [quick, small] == ranked([small, quick], DEMAND)
 
 
-def test_fp32_is_a_choice_only_by_another_runtime_or_pruned(trial: Trial) -> None:
+def test_fp32_is_a_choice_only_by_another_runtime_planar_or_pruned(trial: Trial) -> None:
     """fp32 by ONNX Runtime is what everything is held against."""
     plain = trial(Recipe(precision=Precision.FP32), ratio=1.5, size_bytes=1000)
     other = trial(Recipe(precision=Precision.FP32, runtime=RuntimeName.OPENVINO), ratio=1.5, size_bytes=1000)
     pruned = trial(Recipe(precision=Precision.FP32, pruned=True), ratio=1.3, size_bytes=500)
-    assert [other, pruned] == ranked([plain, pruned, other], DEMAND)
+    planar = trial(Recipe(precision=Precision.FP32, planar=True), ratio=1.2, size_bytes=1000)
+    assert [other, pruned, planar] == ranked([plain, planar, pruned, other], DEMAND)
 
 
 def test_without_times_static_int8_with_the_fewest_nodes_in_float_comes_first(trial: Trial) -> None:

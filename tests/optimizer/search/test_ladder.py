@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import pytest
+
 from edgeopt.recipe import Calibrator, Precision, Recipe, RuntimeName
 from edgeopt.results import TrialResult
 from edgeopt.search.choice import Demand
@@ -130,3 +132,44 @@ def test_pruning_alone_quantizes_nothing(trial: Trial) -> None:
     course = dataclasses.replace(COURSE, pruned=True, quantizes=False)
     asked = climbed(course, lambda recipe: trial(recipe, ratio=2.0), {})
     assert [Recipe(precision=Precision.FP32, pruned=True)] == [request.recipe for request in asked]
+
+
+PLANAR = tuple(Recipe(precision=kind, planar=True) for kind in (Precision.FP32, Precision.INT8))
+
+
+def test_all_builds_on_planar_convolutions_where_those_are_faster(trial: Trial) -> None:
+    """They are asked for first; LiteRT, which starts from the module, has none, and others get fp32 in both forms."""
+    course = dataclasses.replace(COURSE, planar=PLANAR, thorough=True, pruned=True, runtimes=tuple(RuntimeName))
+    asked = climbed(course, lambda recipe: trial(recipe, ratio=2.0), {})
+    assert PLANAR == tuple(request.recipe for request in asked[:2])
+    assert {RuntimeName.LITERT: False, RuntimeName.ONNXRUNTIME: True} == {
+        request.recipe.runtime: request.recipe.planar
+        for request in asked
+        if request.recipe.runtime is not RuntimeName.OPENVINO
+    }
+    openvino = [one.recipe for one in asked if one.recipe.runtime is RuntimeName.OPENVINO]
+    assert {True, False} == {one.planar for one in openvino if one.precision is Precision.FP32}
+    assert {True} == {one.planar for one in openvino if one.precision is not Precision.FP32}
+
+
+@pytest.mark.parametrize(("timed", "ratio", "asked_for_it"), [(True, 1.0, 1), (True, None, 1), (False, 2.0, 0)])
+def test_planar_convolutions_are_left_where_they_gain_nothing(
+    trial: Trial, ratio: float | None, asked_for_it: int, *, timed: bool
+) -> None:
+    """As fast as the others, failed, or on a CPU whose times cannot be had: then nothing else is planar."""
+    course = dataclasses.replace(COURSE, planar=PLANAR, thorough=True, timed=timed)
+
+    def judge(recipe: Recipe) -> TrialResult:
+        if not recipe.planar:
+            return trial(recipe, ratio=1.5)
+        return trial(recipe, ratio=ratio) if ratio else trial(recipe, problem="cannot", score=None, agreement=None)
+
+    asked = climbed(course, judge, {})
+    assert asked_for_it == sum(request.recipe.planar for request in asked)
+    assert INT8 in [request.recipe for request in asked]
+
+
+def test_a_network_without_such_convolutions_is_never_asked_for_them(trial: Trial) -> None:
+    """Most networks have none."""
+    asked = climbed(dataclasses.replace(COURSE, thorough=True), lambda recipe: trial(recipe, ratio=2.0), {})
+    assert not any(request.recipe.planar for request in asked)

@@ -20,6 +20,7 @@ from edgeopt.runtimes.port import open_session
 from edgeopt.samples import Sample
 from edgeopt.search.workshop import Float, Workshop
 from edgeopt_contract.errors import ModelError
+from tests.optimizer.quantization.rung_models import he, network
 
 INT8 = Recipe(precision=Precision.INT8)
 RECIPES = (
@@ -34,6 +35,19 @@ RECIPES = (
     Recipe(precision=Precision.INT8_DYNAMIC),
     Recipe(precision=Precision.FP16),
 )
+SOUND = network(
+    "a = Conv<pads = [1, 1]>(x, w, b) r = Relu(a) c = Conv(r, v, b) s = Relu(c) m = ReduceMean<axes = [2]>(s) "
+    "f = Flatten(m) y = Gemm(f, classes, zeros)",
+    {
+        "w": he(16, 8, 3),
+        "b": np.linspace(-0.1, 0.1, 16),
+        "v": he(16, 16, 1),
+        "classes": he(16, 5).reshape(16, 5),
+        "zeros": np.zeros(5),
+    },
+    "float[n,8,24] x",
+)
+SOUNDS = [Sample({"x": row}, None) for row in np.random.default_rng(2).normal(size=(40, 8, 24)).astype(np.float32)]
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +135,21 @@ def test_a_variant_is_the_int8_form_of_its_source(original: Float, samples: Sequ
         for model in (original.model, source)
     )
     assert np.allclose(before, after, rtol=1e-4, atol=1e-4)
+
+
+def test_planar_convolutions_go_through_every_recipe() -> None:
+    """A network for sound in all number types: what is built on planar convolutions answers as the original does."""
+    workshop = Workshop({False: Float(SOUND)}, SOUNDS, seed=0, threads=1)
+    expected = open_session(SOUND, RuntimeName.ONNXRUNTIME, threads=1).predict(SOUNDS)["y"]
+    for recipe in RECIPES:
+        flat, model = (workshop.build(dataclasses.replace(recipe, planar=planar)) for planar in (False, True))
+        answers = open_session(model, RuntimeName.ONNXRUNTIME, threads=1, simulated=True).predict(SOUNDS)["y"]
+        assert np.abs(answers - expected).mean() < 0.1 * expected.std(), recipe.title
+        assert flat != model
+
+
+def test_planar_convolutions_are_not_for_litert() -> None:
+    """It starts from the module, where nothing was rewritten: another model would be called planar."""
+    recipe = Recipe(precision=Precision.FP32, runtime=RuntimeName.LITERT, planar=True)
+    with pytest.raises(ModelError, match="as they are"):
+        Workshop({False: Float(SOUND, object())}, SOUNDS, seed=0, threads=1).build(recipe)
