@@ -74,7 +74,7 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"GET {_API}/tuf/signing": Role.VIEWER,
     f"PUT {_API}/tuf/root": Role.OPERATOR,
     f"PUT {_API}/tuf/targets": Role.OPERATOR,
-    # rollouts and alerts
+    # rollouts, shadows and alerts
     f"GET {_API}/rollouts": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}": Role.VIEWER,
     f"GET {_API}/rollouts/{{name}}/explanation": Role.VIEWER,
@@ -90,6 +90,13 @@ OPERATIONS: Mapping[str, Role | Caller] = {
     f"POST {_API}/rollouts/{{name}}/roll-back": Role.OPERATOR,
     f"POST {_API}/rollouts/{{name}}/approve": Role.APPROVER,
     f"POST {_API}/rollouts/{{name}}/deny": Role.APPROVER,
+    f"GET {_API}/shadows": Role.VIEWER,
+    f"GET {_API}/shadows/{{name}}": Role.VIEWER,
+    f"GET {_API}/shadows/{{name}}/agreement": Role.VIEWER,
+    f"GET {_API}/shadows/{{name}}/looks": Role.VIEWER,
+    f"POST {_API}/shadows": Role.OPERATOR,
+    f"POST {_API}/shadows/{{name}}/start": Role.OPERATOR,
+    f"POST {_API}/shadows/{{name}}/end": Role.OPERATOR,
     f"GET {_API}/alerts": Role.VIEWER,
     f"GET {_API}/alerts/{{number}}": Role.VIEWER,
     f"POST {_API}/alerts/{{number}}/close": Role.OPERATOR,

@@ -62,6 +62,8 @@ from edgeopt_fleet.store.leases import Leases
 from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.shadow_looks import ShadowLooks
+from edgeopt_fleet.store.shadows import Shadows
 from edgeopt_fleet.store.tokens import Tokens
 from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.repository import Repository
@@ -235,6 +237,8 @@ def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, 
             downloads=Downloads(bundles),
             rollouts=rollouts,
             looks=Looks(database),
+            shadows=Shadows(database),
+            shadow_looks=ShadowLooks(database),
             alert_book=AlertBook(database),
             answers=AnswerBook(database),
             feed=Feed(database),

@@ -198,6 +198,30 @@ class FleetClient:
         """``approve`` or ``deny`` a rollout that waits for it; return the rollout."""
         return self._http.item("POST", f"rollouts/{_segment(name)}/{decision}", json={"reason": reason})
 
+    def create_shadow(self, body: Json) -> Json:
+        """Create a shadow: ``{"name", "bundle", "cohort", "share", "until", "policy", "start"}``."""
+        return self._http.create("shadows", body)
+
+    def shadows(self) -> list[Json]:
+        """Return all shadows without their members."""
+        return self._http.pages("shadows")
+
+    def shadow(self, name: str) -> Json:
+        """Return one shadow."""
+        return self._http.item("GET", f"shadows/{_segment(name)}")
+
+    def shadow_agreement(self, name: str) -> Json:
+        """Return how the challenger agrees, by device and by class."""
+        return self._http.item("GET", f"shadows/{_segment(name)}/agreement")
+
+    def replay_shadow(self, name: str, what_if: Sequence[str]) -> Json:
+        """Let the fleet judge a shadow's looks again; ``what_if`` changes the policy, like ``minimum_rows=200``."""
+        return self._http.item("GET", f"shadows/{_segment(name)}/looks", params={"what_if": list(what_if)})
+
+    def order_shadow(self, name: str, order: str) -> Json:
+        """``start`` or ``end`` a shadow; return it."""
+        return self._http.item("POST", f"shadows/{_segment(name)}/{order}")
+
     def alerts(self, *, include_closed: bool = False, **wanted: str | None) -> list[Json]:
         """Return the open alerts, or all of them, of this ``kind`` and ``cohort``."""
         return self._http.pages("alerts", [*([] if include_closed else [("state", "open")]), *_query(wanted)])

@@ -66,6 +66,8 @@ from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.outbox import Outbox
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.shadow_looks import ShadowLooks
+from edgeopt_fleet.store.shadows import Shadows
 from edgeopt_fleet.store.tokens import TokenGrant, Tokens
 from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.keys import create_server_key
@@ -366,6 +368,8 @@ def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> Fa
             downloads=Downloads(kit.bundles),
             rollouts=kit.rollouts,
             looks=Looks(kit.database),
+            shadows=Shadows(kit.database),
+            shadow_looks=ShadowLooks(kit.database),
             alert_book=AlertBook(kit.database),
             answers=AnswerBook(kit.database),
             feed=Feed(kit.database),

@@ -27,6 +27,7 @@ from edgeopt_fleet.store.rollouts import Plan
 from edgeopt_fleet.store.tokens import TokenGrant
 from edgeopt_fleet.worker import Worker
 from tests.fleet.conftest import FakeBroker, Kit, kit, make_app, make_kit, window
+from tests.fleet.shadow_world import World
 
 __all__ = ["kit"]  # for pytest
 
@@ -68,6 +69,8 @@ def fill(kit: Kit) -> tuple[str, str]:
     )
     kit.rollouts.create(plan, kit.now)
     kit.rollouts.start("digits-2", kit.now)
+    kit.status("cam-3", running=digest, boot=2)
+    World(kit).create("digits-3-beside", version="3", share=0.1)
     raise_alarm(kit.database, Alarm("token_reuse", "token/abc", "the token abc was used again"), kit.now)
     kit.users.create("bob", Role.OPERATOR, kit.now)
     return kit.tokens.create(TokenGrant(uses=5, expires_at=2**31), kit.now), digest

@@ -32,6 +32,7 @@ _TAGS = {
     "tuf": "The metadata that devices verify bundles with.",
     "rollouts": "Bringing a bundle to a cohort in waves, and back.",
     "gate": "What the gate saw, and why it said what it said.",
+    "shadows": "Challengers that run beside what serves, and how they agree with it.",
     "alerts": "What wants somebody's attention.",
     "events": "Live views.",
     "users": "People, their roles and their keys.",

@@ -23,6 +23,8 @@ from edgeopt_fleet.store.identities import Identities
 from edgeopt_fleet.store.looks import Looks
 from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.rollouts import Rollouts
+from edgeopt_fleet.store.shadow_looks import ShadowLooks
+from edgeopt_fleet.store.shadows import Shadows
 from edgeopt_fleet.store.tokens import Tokens
 from edgeopt_fleet.store.users import Users
 from edgeopt_fleet.tuf.repository import Repository
@@ -65,6 +67,8 @@ class Services:
     downloads: Downloads
     rollouts: Rollouts
     looks: Looks
+    shadows: Shadows
+    shadow_looks: ShadowLooks
     alert_book: AlertBook
     answers: AnswerBook
     feed: Feed

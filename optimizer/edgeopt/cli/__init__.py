@@ -40,6 +40,7 @@ COMMANDS = {
     "devices": Entry("edgeopt.cli.operate_devices:devices", "Show the devices of the fleet."),
     "cohorts": Entry("edgeopt.cli.operate_devices:cohorts", "Name groups of devices by what they are."),
     "rollout": Entry("edgeopt.cli.operate:rollout", "Send a bundle to devices in waves, watch it, and take it back."),
+    "shadow": Entry("edgeopt.cli.operate_shadow:shadow", "Let a challenger run beside what serves, and compare."),
     "users": Entry("edgeopt.cli.operate_people:users", "Say who may do what: people, roles and keys."),
     "audit": Entry("edgeopt.cli.operate_people:audit", "Show who did what, and check the record."),
     "alerts": Entry("edgeopt.cli.operate:alerts", "Show the alerts that drift has raised."),

@@ -233,13 +233,21 @@ def rollout_watch(name: str, fleet: Path | None, *, as_json: bool) -> int:
     return int(ExitCode.GOOD if last == "succeeded" else ExitCode.GATE_FAIL)
 
 
-def looks(ask: Callable[[], dict[str, Any]], sleep: Callable[[float], None]) -> Iterator[dict[str, Any]]:
-    """Yield what ``ask`` answers, again and again, until the rollout has ended.
+def _has_ended(answer: dict[str, Any]) -> bool:
+    from edgeopt.cli.operate_records import FINAL_STATES
+
+    return answer.get("state") in FINAL_STATES
+
+
+def looks(
+    ask: Callable[[], dict[str, Any]],
+    sleep: Callable[[float], None],
+    is_over: Callable[[dict[str, Any]], bool] = _has_ended,
+) -> Iterator[dict[str, Any]]:
+    """Yield what ``ask`` answers, again and again, until ``is_over`` of it, by default a rollout that has ended.
 
     An unreachable fleet is waited for; after a minute its :class:`UnreachableError` is raised.
     """
-    from edgeopt.cli.operate_records import FINAL_STATES
-
     failures = 0
     while True:
         try:
@@ -251,7 +259,7 @@ def looks(ask: Callable[[], dict[str, Any]], sleep: Callable[[float], None]) -> 
         else:
             failures = 0
             yield answer
-            if answer.get("state") in FINAL_STATES:
+            if is_over(answer):
                 return
         sleep(_POLL_SECONDS)
 

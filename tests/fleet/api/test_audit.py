@@ -32,6 +32,7 @@ from edgeopt_fleet.tuf.keys import create_key, read_public
 from edgeopt_fleet.tuf.metadata import Change, render
 from tests.fleet.api.test_identities import enrol, renewal
 from tests.fleet.conftest import Api, enrol_body, make_bundle
+from tests.fleet.shadow_world import World
 from tests.identity import DeviceKey
 
 pytestmark = pytest.mark.rights
@@ -167,6 +168,24 @@ def _signed(role: str) -> Any:
     return ask
 
 
+def _shadow(*, started: bool) -> Any:
+    """Return what prepares a shadow that was created, and started or not."""
+
+    async def ask(api: Api, _directory: Path) -> dict[str, Any]:
+        world = World(api.kit)
+        api.kit.enrol("cam-1")
+        world.champion("cam-1")
+        world.create(start=started)
+        return {"path": {"name": "next"}}
+
+    return ask
+
+
+async def _new_shadow(api: Api, _directory: Path) -> dict[str, Any]:
+    api.kit.enrol("cam-1")
+    return {"json": {"name": "next", "bundle": api.kit.publish("1"), "share": 0.1, "until": 4000, "start": False}}
+
+
 GONE: dict[str, Any] = {}  # the path names nothing that there is
 CASES = {
     "createToken": Case(_new_cohort, "token.create", r"token/[0-9a-f]{16}", {"json": {"uses": 0}}, before=False),
@@ -196,6 +215,9 @@ CASES = {
         follows=("rollout.started",),
     ),
     "denyRollout": Case(_rollout(approval=True, body={"reason": "no"}), "rollout.denied", "rollout/v1", {"json": {}}),
+    "createShadow": Case(_new_shadow, "shadow.create", "shadow/next", {"json": {"name": "next"}}, before=False),
+    "startShadow": Case(_shadow(started=False), "shadow.start", "shadow/next", GONE),
+    "endShadow": Case(_shadow(started=True), "shadow.end", "shadow/next", GONE),
     "closeAlert": Case(_alarm, "alert.close", "alert/1", {"path": {"number": 99}}),
     "createUser": Case(
         _new_cohort, "user.create", "user/carol", {"json": {"name": "nobody", "role": "admin"}}, before=False

@@ -20,7 +20,7 @@ OPERATIONS = {
     for path, operations in SCHEMA["paths"].items()
     for method, operation in operations.items()
 }
-GROUPS = ("devices", "cohorts", "bundles", "rollout", "alerts", "audit", "users", "token")
+GROUPS = ("devices", "cohorts", "bundles", "rollout", "shadow", "alerts", "audit", "users", "token")
 VERBS = {  # each of the operator's commands, and the operation that it calls
     "devices list": "listDevices",
     "devices show": "getDevice",
@@ -49,6 +49,14 @@ VERBS = {  # each of the operator's commands, and the operation that it calls
     "rollout deny": "denyRollout",
     "rollout explain": "explainRollout",
     "rollout replay": "replayRollout",
+    "shadow create": "createShadow",
+    "shadow list": "listShadows",
+    "shadow show": "getShadowAgreement",
+    "shadow start": "startShadow",
+    "shadow end": "endShadow",
+    "shadow watch": "getShadow",
+    "shadow replay": "replayShadow",
+    "shadow promote": "createRollout",
     "alerts list": "listAlerts",
     "alerts show": "getAlert",
     "alerts close": "closeAlert",
@@ -114,7 +122,7 @@ def test_lists_have_pages() -> None:
 
     But a device's few spool sessions, and what the gate saw and says again of one rollout, which are documents.
     """
-    whole = ("listDeviceMessages", "explainRollout", "replayRollout")
+    whole = ("listDeviceMessages", "explainRollout", "replayRollout", "replayShadow")
     for name, (_, _, operation) in OPERATIONS.items():
         reference = (
             operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
