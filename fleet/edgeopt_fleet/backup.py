@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from edgeopt_contract.errors import StorageError, UsageError
 from edgeopt_contract.storage import durable_file, make_directory, new_directory, storage_errors, write_atomically
 from edgeopt_fleet.archive import ArchiveReader, ArchiveWriter, new_archive, open_archive
 from edgeopt_fleet.config import Home, read_config, read_settings, write_config
+from edgeopt_fleet.store.blocks import dump_blocks, load_blocks
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.dump import all_tables, dump_table, load_table, number_on
 from edgeopt_fleet.store.schema import SCHEMA
@@ -33,6 +35,7 @@ from edgeopt_fleet.tuf.repository import Repository
 __all__ = ["Restored", "back_up", "restore"]
 
 _FORMAT = 1
+_BLOCKS = "files/blocks/"
 _SKIPPED = ("run", "broker")  # what only lives while the fleet runs
 
 
@@ -70,6 +73,8 @@ def _add_tables(archive: ArchiveWriter, database: Database, directory: Path) -> 
                 size = file.tell()
                 file.seek(0)
                 archive.add(f"tables/{table.name}", file, size)
+        for name, data in dump_blocks(session):
+            archive.add(f"{_BLOCKS}{name}", io.BytesIO(data), len(data))
     return rows
 
 
@@ -97,11 +102,17 @@ def restore(source: Path, home: Home, database: str, now: float) -> Restored:
     with open_archive(source) as archive, new_directory(home.directory) as temporary:
         _check(source, archive)
         new = Home(temporary)
-        _extract(archive, new)
+        _extract(archive, new, [name for name in archive.names("files/") if not (database and _is_block(name))])
         config = dataclasses.replace(read_settings(new.config, {})[0], database=database)
         write_atomically(new.config, write_config(config).encode(), mode=0o600)
         rows: list[int] = []
-        made = Database.create(new.address(config), lambda session: rows.append(_fill(archive, session)))
+
+        def fill(session: Session) -> None:
+            rows.append(_fill(archive, session))
+            if database:
+                load_blocks(session, _blocks(archive))
+
+        made = Database.create(new.address(config), fill)
         with contextlib.closing(made):
             unsigned = Repository(made, new.keys).leap(now)
         if not config.database:
@@ -119,11 +130,21 @@ def _check(source: Path, archive: ArchiveReader) -> None:
         )
 
 
-def _extract(archive: ArchiveReader, new: Home) -> None:
+def _is_block(name: str) -> bool:
+    return name.startswith(_BLOCKS)
+
+
+def _blocks(archive: ArchiveReader) -> Iterator[tuple[str, bytes]]:
+    for name in archive.names(_BLOCKS):
+        with archive.open(name) as stored:
+            yield name.removeprefix(_BLOCKS), stored.read()
+
+
+def _extract(archive: ArchiveReader, new: Home, names: Sequence[str]) -> None:
     for directory in (new.blocks, new.broker, new.ca, new.keys, new.run):
         with storage_errors(directory):
             directory.mkdir(mode=0o700)
-    for name in archive.names("files/"):
+    for name in names:
         path = new.directory / name.removeprefix("files/")
         with storage_errors(path):
             make_directory(path.parent)

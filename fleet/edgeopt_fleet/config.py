@@ -216,7 +216,7 @@ class Home:
 
     @property
     def blocks(self) -> Path:
-        """The blocks of all bundles, each named by its hash."""
+        """The blocks of all bundles, each named by its hash; with PostgreSQL they are in the database."""
         return self.directory / "blocks"
 
     @property

@@ -87,7 +87,7 @@ persistence true
 persistence_location {directory}/
 # else retained messages of the last half hour are lost with the power
 autosave_on_changes true
-autosave_interval 100
+autosave_interval 1000
 # The fleet hears every device's birth at once when it connects, and beyond this number they are dropped without a word;
 # each client may have so many waiting, those that read nothing, too: memory_limit is what bounds all of them together.
 max_queued_messages {_MAX_QUEUED}

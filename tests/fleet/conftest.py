@@ -54,6 +54,7 @@ from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.audit import AuditLog
+from edgeopt_fleet.store.blocks import dump_blocks
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts, find_cohort
 from edgeopt_fleet.store.database import Address, Database
@@ -281,6 +282,15 @@ def make_repository(database: Database, keys: Path, now: float = 1000.0) -> Repo
     repository = Repository(database, keys)
     repository.create({role: (create_server_key(keys),) for role in ROLES}, now)
     return repository
+
+
+def stored_blocks(database: Database, directory: Path) -> dict[str, bytes]:
+    """Return all blocks of a fleet by name, wherever its kind of database has them."""
+    if database.is_sqlite:
+        return {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert [] == list(directory.iterdir())
+    with database.reading() as session:
+        return dict(dump_blocks(session))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from edgeopt_fleet import backup as module
 from edgeopt_fleet.backup import back_up, restore
 from edgeopt_fleet.config import FleetConfig, Home, read_config, write_config
 from edgeopt_fleet.store.bundles import Bundles
+from edgeopt_fleet.store.changes import Counter, newest_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.dump import all_tables
 from edgeopt_fleet.store.inbox import Inbox
@@ -25,10 +26,10 @@ from edgeopt_fleet.store.registry import Registry
 from edgeopt_fleet.store.tables import BundleRow
 from edgeopt_fleet.tuf.metadata import parse
 from edgeopt_fleet.tuf.repository import Repository
-from tests.fleet.conftest import Kit, window
+from tests.fleet.conftest import Kit, stored_blocks, window
 from tests.fleet.postgres import Postgres
 
-VERSIONED = {"metadata", "lease"}  # what a restoration changes
+VERSIONED = {"metadata", "lease", "change"}  # what a restoration changes; numbers of changes only grow
 
 
 @pytest.fixture
@@ -88,7 +89,12 @@ def test_a_restored_fleet_is_the_same(kit: Kit, home: Home, target: Callable[[],
     skip = frozenset(VERSIONED)
     with contextlib.closing(Database.open(copy.address(read_config(copy.config)))) as database:
         assert rows(kit.database, skip) == rows(database, skip)
-    for name in ("blocks", "keys", "ca"):
+        with kit.database.reading() as before, database.reading() as after:
+            assert all(newest_change(after, counter) >= newest_change(before, counter) for counter in Counter)
+        blocks = stored_blocks(kit.database, home.blocks)
+        assert len(blocks) > 3
+        assert blocks == stored_blocks(database, copy.blocks)
+    for name in ("keys", "ca"):
         expected = {path.name: path.read_bytes() for path in (kit.directory / name).iterdir()}
         assert expected == {path.name: path.read_bytes() for path in (copy.directory / name).iterdir()}
     assert {0o600} == {path.stat().st_mode & 0o777 for path in copy.directory.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""Bundles and their blocks: manifests in the database, blocks as files named by their hash.
+"""Bundles and their blocks: manifests in the database, blocks where :mod:`edgeopt_fleet.store.blocks` keeps them.
 
 A bundle can be rolled out once every block of it is here, every file adds up, and the targets keys have signed it: in
 a fleet for trying out the server does so at once. Example::
@@ -24,10 +24,10 @@ from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.manifest import FileEntry, Manifest, Role
 from edgeopt_contract.profile import ReferenceProfile
-from edgeopt_contract.storage import storage_errors, write_atomically
 from edgeopt_contract.values import check_digest, digest_of
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, TooLargeError
 from edgeopt_fleet.store.audit import Change, append
+from edgeopt_fleet.store.blocks import blocks_of
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow
 from edgeopt_fleet.tuf.repository import Repository
@@ -67,7 +67,7 @@ class Bundles:
 
     def __init__(self, database: Database, directory: Path, repository: Repository) -> None:
         self._database = database
-        self._directory = directory
+        self._blocks = blocks_of(database, directory)
         self._repository = repository
 
     def put_block(self, sha256: str, data: bytes) -> None:
@@ -79,14 +79,11 @@ class Bundles:
             raise TooLargeError(f"expected a block of at most {MAX_BLOCK_BYTES} bytes, got {len(data)}")
         if digest_of(data) != sha256:
             raise InvalidError(f"expected a block with the SHA-256 {sha256}, got one with {digest_of(data)}")
-        if not self._path(sha256).exists():
-            write_atomically(self._path(sha256), data)
+        self._blocks.put(sha256, data)
 
     def block(self, sha256: str) -> bytes:
         """Return one block. Raises :class:`StorageError` when it is not here."""
-        path = self._path(_check_digest(sha256))
-        with storage_errors(path):
-            return path.read_bytes()
+        return self._blocks.get(_check_digest(sha256))
 
     def post(self, manifest_bytes: bytes, now: float) -> PostedBundle:
         """Take a manifest in, and let the bundle be signed if all its blocks are here. Posting again changes nothing.
@@ -158,7 +155,7 @@ class Bundles:
 
     def _missing(self, manifest: Manifest) -> tuple[str, ...]:
         wanted = dict.fromkeys(block.sha256 for entry in manifest.files for block in entry.blocks)
-        return tuple(sha256 for sha256 in wanted if not self._path(sha256).exists())
+        return self._blocks.absent(wanted)
 
     def _profile(self, manifest: Manifest) -> bytes:
         """Check every file against its hash and return the reference profile."""
@@ -177,9 +174,6 @@ class Bundles:
 
     def _read(self, entry: FileEntry) -> bytes:
         return b"".join(self.block(block.sha256) for block in entry.blocks)
-
-    def _path(self, sha256: str) -> Path:
-        return self._directory / sha256
 
 
 def _state(row: BundleRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""All rows of all tables as bytes, and back: the same for SQLite and PostgreSQL.
+"""All rows of the tables as bytes, and back: the same for SQLite and PostgreSQL.
 
 A table is a sequence of frames: four bytes of length, then MessagePack. The first frame names the columns, each other
 one holds some rows. What is dumped within one :meth:`Database.reading` is of one moment. Example::
@@ -23,12 +23,14 @@ from edgeopt_fleet.store import tables
 __all__ = ["all_tables", "dump_table", "load_table", "number_on"]
 
 _ROWS = 2000  # in one frame
-assert tables.__all__  # importing it is what declares the tables
 
 
 def all_tables() -> list[Table]:
-    """Return the fleet's tables, those that others refer to first."""
-    return SQLModel.metadata.sorted_tables
+    """Return the fleet's tables but the blocks', those that others refer to first.
+
+    Blocks are files beside SQLite, so they are copied as such: :func:`edgeopt_fleet.store.blocks.dump_blocks`.
+    """
+    return [table for table in SQLModel.metadata.sorted_tables if table.name != tables.BlockRow.__tablename__]
 
 
 def dump_table(session: Session, table: Table, file: BinaryIO) -> int:

@@ -9,7 +9,6 @@ seen, what the gate compares with (``served``, ``baseline``) of bundles in use, 
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from sqlmodel import Session, SQLModel, col, delete, or_, select, tuple_
 from edgeopt_contract.codec import decode
 from edgeopt_contract.manifest import Manifest
 from edgeopt_contract.profile import ReferenceProfile
-from edgeopt_contract.storage import storage_errors
 from edgeopt_fleet.narrow import narrow, widen
 from edgeopt_fleet.retention import DAY, HOUR, Keep, Sums, add_up, bucket, may_go, unneeded
 from edgeopt_fleet.store.alerts import watched
 from edgeopt_fleet.store.audit import Change, append
+from edgeopt_fleet.store.blocks import blocks_of
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.statements import upsert
 from edgeopt_fleet.store.tables import (
@@ -66,7 +65,7 @@ class Retention:
 
     def __init__(self, database: Database, blocks: Path, keep: Keep) -> None:
         self._database = database
-        self._blocks = blocks
+        self._blocks = blocks_of(database, blocks)
         self._keep = keep
 
     def steps(self, now: float) -> Iterator[Step]:
@@ -185,19 +184,9 @@ class Retention:
             kept = _blocks(session, now - _UPLOAD_SECONDS)
         if pruned:
             yield Step("bundles", len(pruned))
-        removed = self._remove_blocks(kept, now - _UPLOAD_SECONDS)
+        removed = self._blocks.remove(kept, now - _UPLOAD_SECONDS)
         if removed:
             yield Step("blocks", removed)
-
-    def _remove_blocks(self, kept: frozenset[str], before: float) -> int:
-        removed = 0
-        with storage_errors(self._blocks):
-            for path in self._blocks.iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    if path.name not in kept and path.stat().st_mtime < before:
-                        path.unlink()
-                        removed += 1
-        return removed
 
 
 def _looked_until(session: Session) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlmodel import SQLModel, col, func, select
+from sqlmodel import SQLModel, col, func, select, update
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.messages import DeviceState
@@ -17,6 +17,7 @@ from edgeopt_fleet.store import retention as module
 from edgeopt_fleet.store.retention import Retention
 from edgeopt_fleet.store.tables import (
     AuditRow,
+    BlockRow,
     BundleRow,
     DriftRow,
     EvidenceRow,
@@ -29,7 +30,7 @@ from edgeopt_fleet.store.tables import (
     WindowRow,
 )
 from edgeopt_fleet.totals import Layout
-from tests.fleet.conftest import Kit, reference_profile, window
+from tests.fleet.conftest import Kit, reference_profile, stored_blocks, window
 
 T0 = 20_000 * DAY  # midnight
 KEEP = Keep(window_days=1, hour_days=10, day_days=100, report_days=30, verdict_days=50, bundle_days=60)
@@ -177,8 +178,8 @@ def test_evidence_of_ended_rollouts_goes_after_its_time(kit: Kit, bundle: str) -
 
 
 def blocks(kit: Kit) -> set[str]:
-    """Return the names of the blocks on the disk."""
-    return {path.name for path in (kit.directory / "blocks").iterdir()}
+    """Return the names of the blocks that are here."""
+    return set(stored_blocks(kit.database, kit.directory / "blocks"))
 
 
 def age(kit: Kit, seconds: float) -> None:
@@ -187,6 +188,8 @@ def age(kit: Kit, seconds: float) -> None:
 
     for path in (kit.directory / "blocks").iterdir():
         os.utime(path, (T0 - seconds, T0 - seconds))
+    with kit.database.transaction() as session:
+        session.execute(update(BlockRow).values(stored_at=T0 - seconds))
 
 
 def test_a_bundle_that_nobody_needs_gives_its_blocks_back(kit: Kit, bundle: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Integer, String
 from sqlmodel import AutoString, SQLModel
 
 from edgeopt_fleet.store.tables.devices import CertificateRow, CohortRow, DeviceRow
-from edgeopt_fleet.store.tables.keeping import AnswerRow, ChangeRow, DraftRow, LeaseRow, MetadataRow
+from edgeopt_fleet.store.tables.keeping import AnswerRow, BlockRow, ChangeRow, DraftRow, LeaseRow, MetadataRow
 from edgeopt_fleet.store.tables.people import ApiKeyRow, AuditHeadRow, AuditRow, TokenRow, UserRow
 from edgeopt_fleet.store.tables.rollouts import (
     ArmStartRow,
@@ -41,6 +41,7 @@ __all__ = [
     "AuditHeadRow",
     "AuditRow",
     "BaselineRow",
+    "BlockRow",
     "BundleRow",
     "CertificateRow",
     "ChangeRow",

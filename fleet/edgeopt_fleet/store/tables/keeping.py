@@ -1,11 +1,21 @@
-"""Tables: what the server itself keeps: leases, metadata that devices trust, numbers of changes, given answers."""
+"""Tables: what the server itself keeps: leases, metadata that devices trust, blocks, numbers of changes, answers."""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, LargeBinary
 from sqlmodel import Field, SQLModel
 
-__all__ = ["AnswerRow", "ChangeRow", "DraftRow", "LeaseRow", "MetadataRow"]
+__all__ = ["AnswerRow", "BlockRow", "ChangeRow", "DraftRow", "LeaseRow", "MetadataRow"]
+
+
+class BlockRow(SQLModel, table=True):
+    """A block of bundles, on PostgreSQL; beside SQLite they are files."""
+
+    __tablename__ = "block"
+
+    sha256: str = Field(primary_key=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    stored_at: float  # on the database's clock
 
 
 class LeaseRow(SQLModel, table=True):

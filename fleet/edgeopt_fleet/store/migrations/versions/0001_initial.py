@@ -101,6 +101,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("rollout", "device", "bundle"),
     )
     op.create_table(
+        "block",
+        sa.Column("sha256", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("stored_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("sha256"),
+    )
+    op.create_table(
         "bundle",
         sa.Column("digest", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("name", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
@@ -539,6 +546,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_certificate_bearer_sha256"), table_name="certificate")
     op.drop_table("certificate")
     op.drop_table("bundle")
+    op.drop_table("block")
     op.drop_table("baseline")
     op.drop_table("audit_head")
     op.drop_index(op.f("ix_audit_subject"), table_name="audit")
