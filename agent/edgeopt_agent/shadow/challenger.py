@@ -60,6 +60,7 @@ class Challenger:
         self._seen = 0
         self._passed_over = 0
         self._paused_at: float | None = None
+        self._paused_seconds = 0.0  # not counted yet
         self._work: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -74,6 +75,11 @@ class Challenger:
     def is_paused(self) -> bool:
         """Whether its runner was ended for a while."""
         return self._paused_at is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._timer is None and self._work is None
 
     @property
     def has_begun(self) -> bool:
@@ -119,10 +125,11 @@ class Challenger:
         """Count what was passed over and how long it was paused since the last time."""
         cells = self.counts.layout.cells - 2  # SAMPLING is the last feature
         passed_over, self._passed_over = self._passed_over, 0
-        paused = 0
         if self._paused_at is not None:
-            paused = int(self._clock() - self._paused_at)
-            self._paused_at += paused
+            now = self._clock()
+            self._paused_seconds, self._paused_at = self._paused_seconds + now - self._paused_at, now
+        paused = int(self._paused_seconds)
+        self._paused_seconds -= paused
         try:
             for cell, count in ((PASSED_OVER, passed_over), (PAUSED_SECONDS, paused)):
                 if count:
@@ -149,7 +156,7 @@ class Challenger:
         self._seen += 1
         if not is_sampled(self._seen, self._share) or self._paused_at is not None:
             return
-        if self._timer is not None or self._work is not None or not self._served.is_ready:
+        if not self.is_idle or not self._served.is_ready:
             self._passed_over += 1
             return
         loop = asyncio.get_running_loop()

@@ -77,11 +77,11 @@ def test_killed_runner_of_the_challenger_comes_back(
     first, second = device.runners()
     scores = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (first, second)}
     assert [500, 900] == [scores[first], scores[second]]
-    assert 10 == os.getpriority(os.PRIO_PROCESS, second) - os.getpriority(os.PRIO_PROCESS, first)
+    assert min(19, os.getpriority(os.PRIO_PROCESS, first) + 10) == os.getpriority(os.PRIO_PROCESS, second)
     os.kill(second, signal.SIGKILL)
     client.infer(samples(33, 1)[0])
     wait_until("another runner", lambda: len(device.runners()) == 2 and second not in device.runners())
-    ask_until_compared(fleet, client, samples(34, 2))
+    wait_until("the challenger", lambda: ask_once(fleet, client))
     assert first in device.runners()
     assert "failed" not in fleet.states("shadow-1")
 
@@ -108,7 +108,7 @@ def test_update_that_fails_leaves_the_shadow(
     fleet.publish_bundle(bad)
     fleet.desire(bad, "job-bad")
     fleet.wait_for("failed", "job-bad")
-    ask_until_compared(fleet, client, samples(35, 3))
+    wait_until("the challenger", lambda: ask_once(fleet, client))
     assert device.logged('"event":"shadow_paused"')
     assert ["offered", "downloading", "verifying", "self_test", "shadowing"] == fleet.states("shadow-1")
 
