@@ -194,6 +194,14 @@ class FleetClient:
         """Let the fleet judge a rollout's looks again; ``what_if`` changes the policy, like ``count=3``."""
         return self._http.item("GET", f"rollouts/{_segment(name)}/replay", params={"what_if": list(what_if)})
 
+    def compare_rollout(self, name: str) -> Json:
+        """Return how the two arms of a rollout compare, or how far their observation is."""
+        return self._http.item("GET", f"rollouts/{_segment(name)}/comparison")
+
+    def conclude_rollout(self, name: str, body: Json) -> Json:
+        """Decide between two arms: ``{"keep", "rollout"}``; return ``{"kept", "rollout"}``."""
+        return self._http.create(f"rollouts/{_segment(name)}/conclude", body)
+
     def decide_rollout(self, name: str, decision: str, reason: str) -> Json:
         """``approve`` or ``deny`` a rollout that waits for it; return the rollout."""
         return self._http.item("POST", f"rollouts/{_segment(name)}/{decision}", json={"reason": reason})

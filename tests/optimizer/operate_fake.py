@@ -109,6 +109,8 @@ class FakeFleet:
     manifests: dict[str, bytes] = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
     script: list[Answer] = field(default_factory=list)  # what GET rollouts/v2 answers, one after the other
+    planned: dict[str, Any] = field(default_factory=dict)  # what a dry run answers
+    compared: dict[str, Any] = field(default_factory=dict)  # how two arms compare
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
     page_size: int = 2
     down: int = 0  # how many requests are answered 503 first
@@ -195,6 +197,12 @@ class FakeFleet:
 
     def _rollouts(self, method: str, rest: str, _query: dict[str, str], plain: Any) -> Answer:
         name, _, order = rest.partition("/")
+        if rest == "dry-run":
+            return 200, self.planned
+        if order == "comparison":
+            return 200, self.compared
+        if order == "conclude":
+            return 200, {"kept": plain["keep"], "rollout": None if plain["keep"] == "both" else rollout_view("running")}
         if order:
             return (
                 (200, rollout_view("paused")) if order == "pause" else problem(409, f"cannot {order} a succeeded one")

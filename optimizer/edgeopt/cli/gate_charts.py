@@ -1,5 +1,7 @@
 """How far each metric of a wave moved at each look of the gate, against what was allowed: as text, and as SVG.
 
+Likewise how two arms differ, in margins, so that all metrics stand on one scale.
+
 Numbers in, characters or markup out; nothing is asked for or written here. Example::
 
     charts(looks)[0].splitlines()[1]      # 'look 1        ├────●────┤        ┃     fine'
@@ -16,7 +18,7 @@ from markupsafe import Markup
 
 from edgeopt.reporting.scales import Scale
 
-__all__ = ["FindingView", "LookView", "charts", "svg"]
+__all__ = ["ComparedView", "DifferenceView", "FindingView", "LookView", "arm_charts", "charts", "svg"]
 
 _WIDTH = 48  # characters of a chart's scale
 _TITLES = {
@@ -26,8 +28,13 @@ _TITLES = {
     "class_mix": "class mix",
     "drift": "input drift",
     "divergence": "golden divergence",
+    "latency_p50": "latency (p50)",
 }
-_COLOURS = {"worse": "#b3261e", "fine": "#2e7d32", "unknown": "#6b7280"}
+_MEANINGS = {"a_better": "A better", "b_better": "B better", "alike": "alike", "unknown": "not known"}
+_COLOURS = {
+    "worse": "#b3261e", "fine": "#2e7d32", "unknown": "#6b7280",
+    "A better": "#b3261e", "B better": "#2e7d32", "alike": "#1d4ed8", "not known": "#6b7280",
+}  # fmt: skip
 _LIMIT = Markup('<line x1="{0}" x2="{0}" y1="{1}" y2="{2}" stroke="{3}" stroke-dasharray="3 2"/>')
 _INTERVAL = Markup('<line x1="{}" x2="{}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>')
 _DOT = Markup('<circle cx="{}" cy="{}" r="4" fill="{}"/>')
@@ -62,12 +69,45 @@ class LookView:
     findings: tuple[FindingView, ...]
     same: bool
     code: str
+    arm: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceView:
+    """One metric of one group of two arms, B minus A; see the fleet's API."""
+
+    metric: str
+    group: str
+    side: str
+    estimate: float | None
+    lower: float | None
+    upper: float | None
+    margin: float
+    devices_a: int
+    devices_b: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedView:
+    """One comparison of two arms."""
+
+    at: float
+    number: int
+    result: str
+    reasons: tuple[str, ...]
+    differences: tuple[DifferenceView, ...]
+    same: bool
+    code: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """An interval with its words; ``limits`` are drawn beside zero."""
+
     label: str
-    found: FindingView
+    standing: str
+    amount: str
+    limits: tuple[float, ...]
     estimate: float
     lower: float
     upper: float
@@ -78,9 +118,14 @@ def charts(looks: Sequence[LookView]) -> list[str]:
     return [_chart(title, rows) for title, rows in _panels(looks)]
 
 
-def svg(looks: Sequence[LookView]) -> str:
+def arm_charts(found: Sequence[ComparedView]) -> list[str]:
+    """Return a chart for each comparison and group; ``┃`` are the margins."""
+    return [_chart(title, rows) for title, rows in _arm_panels(found)]
+
+
+def svg(looks: Sequence[LookView], found: Sequence[ComparedView] = ()) -> str:
     """Return the same as one SVG picture."""
-    panels = list(_panels(looks))
+    panels = [*_panels(looks), *_arm_panels(found)]
     height = sum(_HEAD + _ROW * len(rows) + 14 for _, rows in panels) + 10
     parts, top = [], 10
     for title, rows in panels:
@@ -94,21 +139,42 @@ def svg(looks: Sequence[LookView]) -> str:
 
 
 def _panels(looks: Sequence[LookView]) -> Iterator[tuple[str, list[_Row]]]:
-    panels: dict[tuple[int, str, str], list[_Row]] = {}
+    panels: dict[tuple[int, str, str, str], list[_Row]] = {}
+    allowed: dict[str, float] = {}
     for look in looks:
         for found in look.findings:
             if found.estimate is not None and found.lower is not None and found.upper is not None:
-                row = _Row(f"look {look.number}", found, found.estimate, found.lower, found.upper)
-                panels.setdefault((look.wave, found.group, found.metric), []).append(row)
-    for (wave, group, metric), rows in panels.items():
-        where = f", hardware class {group}" if group else ""
-        allowed = _amount(metric, rows[-1].found.allowed)
-        yield f"wave {wave + 1}{where}: {_TITLES.get(metric, metric)}, at most {allowed} allowed", rows
+                amount = _amount(found.metric, found.estimate)
+                interval = (found.estimate, found.lower, found.upper)
+                row = _Row(f"look {look.number}", found.standing, amount, (found.allowed,), *interval)
+                panels.setdefault((look.wave, look.arm, found.group, found.metric), []).append(row)
+                allowed[found.metric] = found.allowed
+    for (wave, arm, group, metric), rows in panels.items():
+        where = (f", arm {arm}" if arm else "") + (f", hardware class {group}" if group else "")
+        most = _amount(metric, allowed[metric])
+        yield f"wave {wave + 1}{where}: {_TITLES.get(metric, metric)}, at most {most} allowed", rows
+
+
+def _arm_panels(found: Sequence[ComparedView]) -> Iterator[tuple[str, list[_Row]]]:
+    for one in found:
+        groups: dict[str, list[_Row]] = {}
+        for difference in one.differences:
+            estimate, lower, upper = difference.estimate, difference.lower, difference.upper
+            if estimate is not None and lower is not None and upper is not None:
+                unit = difference.margin or 1.0
+                label = _TITLES.get(difference.metric, difference.metric)
+                amount = _amount(difference.metric, estimate)
+                meaning = _MEANINGS.get(difference.side, difference.side)
+                row = _Row(label, meaning, amount, (-1.0, 1.0), estimate / unit, lower / unit, upper / unit)
+                groups.setdefault(difference.group, []).append(row)
+        for group, rows in groups.items():
+            where = f", hardware class {group}" if group else ""
+            yield f"comparison {one.number}{where}: B - A, more is worse; the margins are marked", rows
 
 
 def _range(rows: Sequence[_Row]) -> tuple[float, float]:
-    low = min(0.0, *(row.lower for row in rows))
-    high = max(0.0, *(max(row.upper, row.found.allowed) for row in rows))
+    low = min(0.0, *(min(row.lower, *row.limits) for row in rows))
+    high = max(0.0, *(max(row.upper, *row.limits) for row in rows))
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
 
@@ -120,16 +186,16 @@ def _chart(title: str, rows: Sequence[_Row]) -> str:
     def column(value: float) -> int:
         return round(scale(value))
 
-    lines = [title]
+    lines, width = [title], max(9, *(len(row.label) + 1 for row in rows))
     for row in rows:
         cells = [" "] * _WIDTH
         cells[column(0.0)] = "┊"
         cells[column(row.lower) : column(row.upper) + 1] = ["─"] * (column(row.upper) - column(row.lower) + 1)
         cells[column(row.lower)], cells[column(row.upper)] = "├", "┤"
-        cells[column(row.found.allowed)] = "┃"
+        for limit in row.limits:
+            cells[column(limit)] = "┃"
         cells[column(row.estimate)] = "●"
-        words = f"{_amount(row.found.metric, row.estimate)} {row.found.standing}"
-        lines.append(f"  {row.label:<9}{''.join(cells)}  {words}")
+        lines.append(f"  {row.label:<{width}}{''.join(cells)}  {row.amount} {row.standing}")
     return "\n".join(lines)
 
 
@@ -138,20 +204,20 @@ def _panel(title: str, rows: Sequence[_Row], top: int) -> list[Markup]:
     x = Scale(low=low, high=high, start=_LEFT, end=_LEFT + _PLOT)
     bottom = top + _HEAD + _ROW * len(rows)
     parts = [Markup('<text x="10" y="{}" font-weight="bold">{}</text>').format(top + 12, title)]
-    for value, style in ((0.0, "#9ca3af"), (rows[-1].found.allowed, "#111827")):
+    for value, style in ((0.0, "#9ca3af"), *((limit, "#111827") for limit in rows[-1].limits)):
         parts.append(_LIMIT.format(x(value), top + 20, bottom, style))
     for place, row in enumerate(rows):
         y = top + _HEAD + _ROW * place
-        colour = _COLOURS.get(row.found.standing, "#6b7280")
+        colour = _COLOURS.get(row.standing, "#6b7280")
         parts.append(_INTERVAL.format(x(row.lower), x(row.upper), y=y, colour=colour))
         parts.append(_DOT.format(x(row.estimate), y, colour))
         parts.append(Markup('<text x="20" y="{}">{}</text>').format(y + 4, row.label))
-        words = f"{_amount(row.found.metric, row.estimate)} {row.found.standing}"
+        words = f"{row.amount} {row.standing}"
         parts.append(Markup('<text x="{}" y="{}">{}</text>').format(_LEFT + _PLOT + 8, y + 4, words))
     return parts
 
 
 def _amount(metric: str, value: float) -> str:
-    if metric == "latency":
+    if metric.startswith("latency"):
         return f"{math.expm1(value):.1%}"
     return f"{value:.2%}" if metric == "errors" else f"{value:.3f}"

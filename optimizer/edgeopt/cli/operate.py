@@ -15,6 +15,7 @@ from typing import Literal
 import click
 
 from edgeopt.cli.operate_approval import approve, deny
+from edgeopt.cli.operate_arms import compare, conclude
 from edgeopt.cli.operate_gate import explain, replay
 from edgeopt.cli.operate_options import (
     ListByDefault,
@@ -31,6 +32,8 @@ from edgeopt_contract.errors import UsageError
 __all__ = ["alerts", "bundles", "publish", "rollout"]
 
 rollout.add_command(approve)
+rollout.add_command(compare)
+rollout.add_command(conclude)
 rollout.add_command(explain)
 rollout.add_command(replay)
 rollout.add_command(deny)

@@ -35,6 +35,7 @@ _COLOURS = {
     "promote": "green",
     "running": "cyan",
     "paused": "yellow",
+    "observing": "cyan",
     "hold": "yellow",
     "offline": "yellow",
     "failed": "red",

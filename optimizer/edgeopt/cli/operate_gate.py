@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgeopt.cli.operate_arms import tell_comparison
 from edgeopt.cli.operate_options import connect, example, fleet_options, print_json
 from edgeopt_contract.errors import ExitCode, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from edgeopt.cli.gate_charts import LookView
+    from edgeopt.cli.gate_charts import ComparedView, LookView
 
 __all__ = ["explain", "gate_option", "replay", "rules"]
 
@@ -56,21 +57,22 @@ def explain(name: str, looks: int, plot: Path | None, fleet: Path | None, *, as_
     """Show what the gate found at each look of a rollout, and why it decided as it did."""
     with connect(fleet) as client:
         answer = client.explain_rollout(name, looks)
-    found = _read(answer)
+    found, compared = _read(answer), _compared(answer)
     if plot is not None:
         from edgeopt.cli.gate_charts import svg
 
         try:
-            plot.write_text(svg(found), encoding="utf-8")
+            plot.write_text(svg(found, compared), encoding="utf-8")
         except OSError as error:
             raise StorageError(f"{plot} cannot be written: {error}") from error
     if as_json:
         print_json(answer)
         return
-    from edgeopt.cli.gate_charts import charts
+    from edgeopt.cli.gate_charts import arm_charts, charts
 
     _tell(found)
-    for chart in charts(found):
+    tell_comparison(compared)
+    for chart in (*charts(found), *arm_charts(compared)):
         click.echo(f"\n{chart}")
 
 
@@ -87,8 +89,9 @@ def replay(name: str, changes: tuple[str, ...], fleet: Path | None, *, as_json: 
     """
     with connect(fleet) as client:
         answer = client.replay_rollout(name, changes)
-    found = _read(answer)
+    found, compared = _read(answer), _compared(answer)
     different = [look for look in found if not look.same]
+    altered = [one for one in compared if not one.same]
     if as_json:
         print_json(answer)
     elif changes:
@@ -96,8 +99,11 @@ def replay(name: str, changes: tuple[str, ...], fleet: Path | None, *, as_json: 
         click.echo(f"{len(different)} of {len(found)} looks would have been judged otherwise")
     else:
         _tell(different)
+        tell_comparison(altered)
         click.echo(f"{len(found)} looks judged again: {len(different) or 'none'} differ")
-    return int(ExitCode.GATE_FAIL if different and not changes else ExitCode.GOOD)
+        if compared:
+            click.echo(f"arms compared again {len(compared)} times: {len(altered) or 'none'} differ")
+    return int(ExitCode.GATE_FAIL if (different or altered) and not changes else ExitCode.GOOD)
 
 
 def _read(answer: dict[str, Any]) -> list[LookView]:
@@ -107,13 +113,21 @@ def _read(answer: dict[str, Any]) -> list[LookView]:
     return [read(LookView, item) for item in answer.get("items", ())]
 
 
+def _compared(answer: dict[str, Any]) -> list[ComparedView]:
+    from edgeopt.cli.gate_charts import ComparedView
+    from edgeopt.cli.operate_records import read
+
+    return [read(ComparedView, item) for item in answer.get("comparisons", ())]
+
+
 def _tell(looks: Sequence[LookView]) -> None:
     from edgeopt.cli.operate_cells import plain
 
     for look in looks:
         when = datetime.fromtimestamp(look.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
         came_to = "nothing to compare" if look.look is None else f"look {look.number} ({look.look})"
-        click.echo(f"{when}  wave {look.wave + 1}, {came_to}: {look.decision}")
+        whose = f", arm {look.arm}" if look.arm else ""
+        click.echo(f"{when}  wave {look.wave + 1}{whose}, {came_to}: {look.decision}")
         for reason in look.reasons:
             click.echo(f"  - {plain(reason)}")  # devices' own words may be in it
         if not look.same:

@@ -19,6 +19,7 @@ from edgeopt_contract.errors import MessageError
 __all__ = [
     "FINAL_STATES",
     "AlertView",
+    "ArmView",
     "BundleView",
     "CapabilitiesView",
     "CohortView",
@@ -128,6 +129,20 @@ class BundleView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmView:
+    """One of two arms."""
+
+    arm: str
+    bundle: str
+    percent: int
+    members: int
+    confirmed: int
+    failed: int
+    returned: int = 0
+    bundle_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaveView:
     """One wave, in words like ``20%`` or ``tag:ring=canary``: how many devices it has, and how far they came.
 
@@ -141,6 +156,7 @@ class WaveView:
     confirmed: int
     failed: int
     state: str
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +166,7 @@ class MemberView:
     device: str
     wave: int
     state: str
+    arm: str = ""
     result: str | None = None
     detail: str | None = None
     failure: str = ""
@@ -164,6 +181,7 @@ class VerdictView:
     wave: int
     verdict: str
     reasons: tuple[str, ...]
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +197,10 @@ class RolloutView:
     members: tuple[MemberView, ...]
     verdicts: tuple[VerdictView, ...] = ()
     bundle_name: str | None = None
+    arms: tuple[ArmView, ...] = ()
+    fault: str = ""
+    kept: str = ""
+    reason: str = ""
     policy: dict[str, Any] = field(default_factory=dict)
     created_at: float | None = None
 

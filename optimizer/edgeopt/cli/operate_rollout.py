@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeopt.cli.operate_arms import arm_options, arms_of
 from edgeopt.cli.operate_gate import gate_option, rules
 from edgeopt.cli.operate_options import (
     ListByDefault,
@@ -60,10 +61,12 @@ def rollout() -> None:
         "edgeopt rollout create v2 --bundle 3fa94c --cohort oslo --waves 20%,50%,100% \\",
         "    --failure-threshold 10% --bake 60s --minimum-rows 200 --max-confidence-drop 0.1 \\",
         "    --window 02:00-04:00 --window-days sat,sun",
+        "edgeopt rollout create ab --arm 3fa94c=50 --arm 77b1de=50 --observe 24h",
     ),
 )
 @click.argument("name")
-@click.option("--bundle", required=True, metavar="DIGEST", help="What 'edgeopt publish' printed, or its beginning.")
+@click.option("--bundle", metavar="DIGEST", help="What 'edgeopt publish' printed, or its beginning; or two --arm.")
+@arm_options
 @click.option("--cohort", default="all", show_default=True, help="To which devices.")
 @click.option(
     "--waves",
@@ -94,7 +97,7 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     name: str,
     fleet: Path | None,
     *,
-    bundle: str,
+    bundle: str | None,
     cohort: str,
     waves: tuple[int | str, ...],
     window: tuple[str, str] | None,
@@ -113,9 +116,9 @@ def rollout_create(  # noqa: PLR0913  # one parameter an option
     elif window_days is not None:
         raise UsageError("--window-days needs --window, like --window 02:00-04:00")
     execution = execution_of(policy)
-    body = {
+    body: dict[str, Any] = {
         "name": name,
-        "bundle": bundle,
+        **arms_of(bundle, policy),
         "cohort": cohort,
         "waves": list(waves),
         "policy": {key: value for key, value in policy.items() if value is not None} | rules(gate),
@@ -150,6 +153,7 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         paced = f", all offered it after {seconds:.0f} s at the earliest" if seconds else ""
         lines.append(f"  {wave['wave']}: {_devices(wave['members'])}, {away} offline{paced}")
         lines.append(f"    {' '.join(wave['devices'][:8])}{' …' if len(wave['devices']) > 8 else ''}")
+    lines += [f"arm {a['arm']}: {a['bundle_name']}, {_devices(a['members'])}" for a in rollout.get("arms", ())]
     lines += [f"takes {_devices(number)} from {other}" for other, number in plan["superseded"].items()]
     lines += [f"would be refused: {problem}" for problem in plan["problems"]]
     for line in lines:

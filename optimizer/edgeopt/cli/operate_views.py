@@ -234,31 +234,54 @@ def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
 def rollout_page(rollout: RolloutView) -> Group:
     """A rollout with its waves, devices and the gate's last verdict."""
     title = Text.assemble(
-        plain(rollout.name), ": ", plain(rollout.bundle_name or "bundle"), " ", short(rollout.bundle), " to cohort ",
-        plain(rollout.cohort), ", ", coloured(rollout.state),
+        plain(rollout.name), ": ", plain(rollout.bundle_name or "bundle"),
+        Text() if rollout.arms else Text.assemble(" ", short(rollout.bundle)),
+        " to cohort ", plain(rollout.cohort), ", ", coloured(rollout.state), plain(_decided(rollout)),
     )  # fmt: skip  # one sentence
     waves = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for column in ("wave", "state", "", "confirmed", "failed", "devices"):
-        waves.add_column(column, justify="right" if column in ("confirmed", "failed", "devices") else "left")
+    for column in ("wave", "state", "", "confirmed", "failed", "returned", "devices"):
+        waves.add_column(column, justify="left" if column in ("wave", "state", "") else "right")
     for wave in rollout.waves:
         bar = ProgressBar(total=max(wave.members, 1), completed=wave.confirmed, width=24)
-        waves.add_row(
-            plain(wave.wave), coloured(wave.state), bar, str(wave.confirmed), str(wave.failed), str(wave.members)
-        )
-    members = table(("device", "wave", "state", "runs", "detail"), [
+        figures = (wave.confirmed, wave.failed, wave.returned, wave.members)
+        waves.add_row(plain(wave.wave), coloured(wave.state), bar, *map(str, figures))
+    with_arm = ("arm",) if rollout.arms else ()
+    members = table(("device", "wave", *with_arm, "state", "runs", "detail"), [
         (
             member.device,
             str(member.wave + 1),
+            *(member.arm for _ in with_arm),
             coloured(member.state),
             short(member.running),
             member.failure or member.detail or "",
         )
         for member in rollout.members
     ])  # fmt: skip
-    parts: list[Text | Table] = [title, *_times(rollout.policy), Text(), waves, Text(), members]
-    if rollout.verdicts:
-        parts += [Text(), _verdict(rollout.verdicts[-1])]
+    parts: list[Text | Table] = [title, *_times(rollout.policy), *_arms(rollout), Text(), waves, Text(), members]
+    newest = {verdict.arm: verdict for verdict in rollout.verdicts}
+    parts += [part for arm in sorted(newest) for part in (Text(), _verdict(newest[arm]))]
     return Group(*parts)
+
+
+def _decided(rollout: RolloutView) -> str:
+    """Return what became of two arms, to be said after the state."""
+    said = f" ({rollout.reason})" if rollout.arms and rollout.state == "succeeded" and rollout.reason else ""
+    fault = f", at fault: arm {' and '.join(rollout.fault)}" if rollout.fault else ""
+    return said + fault + (f", kept: {rollout.kept}" if rollout.kept else "")
+
+
+def _arms(rollout: RolloutView) -> list[Text | Table]:
+    """Return a line an arm."""
+    if not rollout.arms:
+        return []
+    columns = ("arm", "bundle", "digest", "share", "confirmed", "failed", "returned", "devices")
+    return [Text(), table(columns, [
+        (
+            arm.arm, arm.bundle_name or "bundle", short(arm.bundle), f"{arm.percent}%", str(arm.confirmed),
+            str(arm.failed), str(arm.returned), str(arm.members),
+        )
+        for arm in rollout.arms
+    ])]  # fmt: skip
 
 
 def _times(policy: Mapping[str, Any]) -> list[Text]:
@@ -275,7 +298,8 @@ def _times(policy: Mapping[str, Any]) -> list[Text]:
 
 def _verdict(verdict: VerdictView) -> Text:
     reasons = plain("; ".join(verdict.reasons) or "no reason given")
-    return Text.assemble(f"gate on wave {verdict.wave + 1}: ", coloured(verdict.verdict), ": ", reasons)
+    whose = f", arm {plain(verdict.arm)}" if verdict.arm else ""
+    return Text.assemble(f"gate on wave {verdict.wave + 1}{whose}: ", coloured(verdict.verdict), ": ", reasons)
 
 
 def changes(before: RolloutView | None, after: RolloutView) -> list[str]:

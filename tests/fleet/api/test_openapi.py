@@ -49,6 +49,8 @@ VERBS = {  # each of the operator's commands, and the operation that it calls
     "rollout deny": "denyRollout",
     "rollout explain": "explainRollout",
     "rollout replay": "replayRollout",
+    "rollout compare": "compareRollout",
+    "rollout conclude": "concludeRollout",
     "shadow create": "createShadow",
     "shadow list": "listShadows",
     "shadow show": "getShadowAgreement",
