@@ -1,8 +1,9 @@
 """Many rows in one statement, at the driver's own speed: for what comes thousands of times a second.
 
 SQLAlchemy's compiler looks at no row here: that cost more than the database did (ADR 29). SQLite gets ``executemany``,
-PostgreSQL one statement over one JSON document, which costs Python one call. Values are the driver's: JSON is text
-already. Everything is within somebody's transaction. Example::
+PostgreSQL one statement over one JSON document, which costs Python one call; bytes travel beside it, all of them as one
+binary value, and the document says where each begins. Values are the driver's: JSON is text already. Everything is
+within somebody's transaction. Example::
 
     rows = fetch_rows(session, SpoolRow, ("id", "upto"), where={"device": ["cam-7", "cam-8"]})
     update_rows(session, SpoolRow, ("id",), ("upto",), [(1, 12), (2, 7)])         # key first, then the values
@@ -49,7 +50,8 @@ def insert_rows(session: Session, row_class: type[SQLModel], names: Names, rows:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(_sqlite_insert(row_class, names), [tuple(row) for row in rows])
     else:
-        connection.exec_driver_sql(_postgres_insert(row_class, names), (_document(names, rows),))
+        document, pieces = _document(names, rows)
+        connection.exec_driver_sql(_postgres_insert(row_class, names), {"document": document, "pieces": pieces})
 
 
 def update_rows(
@@ -63,13 +65,28 @@ def update_rows(
         turned = [(*row[len(key) :], *row[: len(key)]) for row in rows]
         connection.exec_driver_sql(_sqlite_update(row_class, key, names), turned)
     else:
-        connection.exec_driver_sql(_postgres_update(row_class, key, names), (_document(key + names, rows),))
+        document, pieces = _document(key + names, rows)
+        connection.exec_driver_sql(_postgres_update(row_class, key, names), {"document": document, "pieces": pieces})
 
 
-def _document(names: Names, rows: Sequence[Sequence[Any]]) -> str:
-    """Return ``rows`` as a JSON list of objects; bytes in base64. PostgreSQL has no NUL in a text: it is U+FFFD."""
+def _document(names: Names, rows: Sequence[Sequence[Any]]) -> tuple[str, bytes]:
+    """Return ``rows`` as a JSON list of objects, and all bytes of them in one piece.
+
+    An object says of bytes where they begin in that piece, from one, and how many they are. PostgreSQL has no NUL in a
+    text: it is U+FFFD.
+    """
+    pieces: list[bytes] = []
+    places = [place for place, value in enumerate(rows[0]) if isinstance(value, bytes)]
+    if places:
+        rows = [list(row) for row in rows]
+        begin = 1
+        for row in rows:
+            for place in places:
+                pieces.append(row[place])
+                row[place] = (begin, len(row[place]))
+                begin += len(pieces[-1])
     objects = [dict(zip(names, row, strict=True)) for row in rows]
-    return msgspec.json.encode(objects).replace(rb"\u0000", rb"\ufffd").decode()
+    return msgspec.json.encode(objects).replace(rb"\u0000", rb"\ufffd").decode(), b"".join(pieces)
 
 
 @cache
@@ -95,7 +112,7 @@ def _postgres_insert(row_class: type[SQLModel], names: Names) -> str:
     chosen = ", ".join(_postgres_value(table, name) for name in names)
     return (
         f'INSERT INTO "{table.name}" ({_listed(names)}) SELECT {chosen} FROM '  # noqa: S608 - see above
-        f"ROWS FROM (json_to_recordset(%s::json) AS ({_record(table, names)})) WITH ORDINALITY "
+        f"ROWS FROM (json_to_recordset(%(document)s::json) AS ({_record(table, names)})) WITH ORDINALITY "
         f"AS v({_listed(names)}, place) ORDER BY v.place"
     )
 
@@ -114,7 +131,7 @@ def _postgres_update(row_class: type[SQLModel], key: Names, names: Names) -> str
     condition = " AND ".join(f't."{name}" = v."{name}"' for name in key)
     return (
         f'UPDATE "{table.name}" AS t SET {changes} '  # noqa: S608 - see above
-        f"FROM json_to_recordset(%s::json) AS v({_record(table, key + names)}) WHERE {condition}"
+        f"FROM json_to_recordset(%(document)s::json) AS v({_record(table, key + names)}) WHERE {condition}"
     )
 
 
@@ -124,14 +141,18 @@ def _record(table: Table, names: Names) -> str:
 
 def _postgres_type(table: Table, name: str) -> str:
     kind = table.c[name].type
-    return "text" if isinstance(kind, JSON | LargeBinary) else kind.compile(dialect=_POSTGRES).split(" COLLATE")[0]
+    if isinstance(kind, LargeBinary):
+        return "int4[]"
+    return "text" if isinstance(kind, JSON) else kind.compile(dialect=_POSTGRES).split(" COLLATE")[0]
 
 
 def _postgres_value(table: Table, name: str) -> str:
     kind = table.c[name].type
     if isinstance(kind, JSON):
         return f'v."{name}"::json'
-    return f"decode(v.\"{name}\", 'base64')" if isinstance(kind, LargeBinary) else f'v."{name}"'
+    if isinstance(kind, LargeBinary):
+        return f'substring(%(pieces)s::bytea from v."{name}"[1] for v."{name}"[2])'
+    return f'v."{name}"'
 
 
 def _listed(names: Names) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import JSON, Column, LargeBinary
 from sqlmodel import Field, SQLModel
 
+from edgeopt_fleet.store.tables.room import WITH_ROOM
+
 __all__ = ["CertificateRow", "CohortRow", "DeviceRow"]
 
 
@@ -14,6 +16,7 @@ class DeviceRow(SQLModel, table=True):
     """A device: what it is, what it should run, and what it said last."""
 
     __tablename__ = "device"
+    __table_args__ = WITH_ROOM
 
     id: str = Field(primary_key=True)
     tags: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import JSON, Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from edgeopt_fleet.store.tables.room import WITH_ROOM
+
 __all__ = ["AlertRow", "DriftRow", "ReportRow", "RollupRow", "ServedRow", "SpoolRow", "WindowRow"]
 
 
@@ -12,7 +14,7 @@ class SpoolRow(SQLModel, table=True):
     """One spool session of one device: which numbers are stored. The row's id orders sessions by arrival."""
 
     __tablename__ = "spool"
-    __table_args__ = (UniqueConstraint("device", "session"),)
+    __table_args__ = (UniqueConstraint("device", "session"), WITH_ROOM)
 
     id: int | None = Field(default=None, primary_key=True)
     device: str
@@ -90,6 +92,7 @@ class ServedRow(SQLModel, table=True):
     """All that one device served on one bundle, so that neither the gate nor a drift look scans windows."""
 
     __tablename__ = "served"
+    __table_args__ = WITH_ROOM
 
     bundle: str = Field(primary_key=True)  # first: a drift look reads a bundle's devices
     device: str = Field(primary_key=True)

@@ -194,6 +194,7 @@ def upgrade() -> None:
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_index(op.f("ix_device_changed"), "device", ["changed"], unique=False)
     op.create_index(op.f("ix_device_desired_pending"), "device", ["desired_pending"], unique=False)
@@ -363,6 +364,7 @@ def upgrade() -> None:
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("counts", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("bundle", "device"),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_table(
         "shadow",
@@ -444,6 +446,7 @@ def upgrade() -> None:
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("device", "session"),
+        postgresql_with={"fillfactor": 50},
     )
     op.create_table(
         "token",
