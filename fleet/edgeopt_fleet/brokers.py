@@ -105,8 +105,9 @@ def node_broker(
     if node is None:
         raise UsageError(f"there is no broker node {name!r}; the setting broker_nodes has {', '.join(nodes) or 'none'}")
     directory = home.broker / name
-    with storage_errors(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for needed in (directory, home.run):  # on a machine that has the fleet's secrets and nothing else
+        with storage_errors(needed):
+            needed.mkdir(mode=0o700, parents=True, exist_ok=True)
     now, names = time.time(), [node.host, *config.names, "localhost", "127.0.0.1"]
     write_pair(directory / "server.pem", authority.make_server(list(dict.fromkeys(names)), now))
     write_pair(directory / "peer.pem", authority.make_peer([node.host], now))

@@ -1,5 +1,7 @@
 """A whole cluster of real processes on the loopback: PostgreSQL, three broker nodes, API processes, workers, devices.
 
+Each process has a directory of its own with what a machine is given that is added to a fleet: settings and secrets.
+They share the database and nothing else.
 A front stands where production has a load balancer or a name with several addresses: devices connect to one port and
 get whichever node answers.
 """
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +39,7 @@ from tests.identity import DeviceKey, tls_of
 COMMAND = str(Path(sys.executable).with_name("edgeopt-fleet"))
 NODES = ("a", "b", "c")
 LEASE_SECONDS = 3.0
+SHARED_FILES = ("fleet.toml", "ca/ca.key", "ca/ca.pem", "keys", "broker/routes.secret")
 
 
 @dataclass
@@ -142,6 +146,7 @@ class Cluster:
     """The processes, and an operator who asks whichever API answers."""
 
     home: Path
+    nodes: dict[str, int]  # the MQTT port of each broker node
     processes: dict[str, Process]
     urls: list[str]
     probes: dict[str, str]
@@ -204,14 +209,18 @@ class Cluster:
 
         await eventually(probe, "the devices to be heard")
 
-    async def enrol(self, name: str) -> None:
-        """Enrol a device and let it live."""
+    async def identity(self, name: str) -> Device:
+        """Enrol a device that does nothing yet."""
         token = (await self.call("POST", "tokens", json={}))["token"]
         key = DeviceKey()
         async with httpx.AsyncClient(timeout=30) as client:
             answer = await client.post(f"{self.urls[0]}/api/v1/devices/enrol", content=enrol_body(token, name, key))
         identity = decode(EnrolResponse, answer.content)
-        device = Device(identity, tls_of(self.home.parent, key, identity))
+        return Device(identity, tls_of(self.home.parent, key, identity))
+
+    async def enrol(self, name: str) -> None:
+        """Enrol a device and let it live."""
+        device = await self.identity(name)
         self.devices.append(device)
         self.tasks.append(asyncio.create_task(device.run()))
 
@@ -236,17 +245,32 @@ class Cluster:
         return result
 
 
+def machine(home: Path, name: str) -> Path:
+    """Return the directory of another machine, with the files that docs/guides/deploy.md says."""
+    directory = home.parent / name.replace(" ", "-")
+    for path in SHARED_FILES:
+        (directory / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (home / path).is_dir():
+            shutil.copytree(home / path, directory / path)
+        else:
+            shutil.copy2(home / path, directory / path)
+    return directory
+
+
 def _processes(home: Path, ports: list[int], probes: list[int]) -> Iterator[Process]:
     shared = {"EDGEOPT_FLEET_LEASE_SECONDS": str(LEASE_SECONDS)}
+
+    def process(name: str, verb: str, *options: str, **settings: object) -> Process:
+        environment = {f"EDGEOPT_FLEET_{setting}": str(value) for setting, value in settings.items()}
+        command = [verb, str(machine(home, name)), *options]
+        return Process(name, command, {**shared, **environment}, home.parent / f"{name.replace(' ', '-')}.log")
+
     for node in NODES:
-        yield Process(f"node {node}", ["broker", str(home), "--node", node], shared, home.parent / f"node-{node}.log")
+        yield process(f"node {node}", "broker", "--node", node)
     for number, port in enumerate(ports):
-        environment = {**shared, "EDGEOPT_FLEET_HTTP_PORT": str(port)}
-        yield Process(f"api {number}", ["api", str(home)], environment, home.parent / f"api-{number}.log")
+        yield process(f"api {number}", "api", HTTP_PORT=port)
     for number, port in enumerate(probes):
-        environment = {**shared, "EDGEOPT_FLEET_WORKER_PORT": str(port)}
-        command = ["worker", str(home), "--verbose", "--log-format", "json"]
-        yield Process(f"worker {number}", command, environment, home.parent / f"worker-{number}.log")
+        yield process(f"worker {number}", "worker", "--verbose", "--log-format", "json", WORKER_PORT=port)
 
 
 @pytest.fixture
@@ -273,7 +297,10 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         assert 0 == made.returncode, made.stderr
         processes = {process.name: process for process in _processes(home, http, probes)}
         urls = [f"http://127.0.0.1:{port}" for port in http]
-        cluster = Cluster(home, processes, urls, {f"worker {n}": f"http://127.0.0.1:{p}" for n, p in enumerate(probes)})
+        listening = dict(zip(NODES, mqtt, strict=True))
+        cluster = Cluster(
+            home, listening, processes, urls, {f"worker {n}": f"http://127.0.0.1:{p}" for n, p in enumerate(probes)}
+        )
         for process in processes.values():
             process.start()
             stack.callback(_kill, process)

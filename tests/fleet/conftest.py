@@ -437,6 +437,7 @@ class FakeDevice:
     boot: int = 0
     jobs: list[str] = field(default_factory=list)
     stopped: bool = False
+    pause_seconds: float = 0.1  # between two windows
 
     async def run(self) -> None:
         """Live until cancelled; connect again when the connection breaks."""
@@ -505,7 +506,7 @@ class FakeDevice:
                 topic = Topics.reported(me) if isinstance(record, Reported) else Topics.telemetry(me)
                 for _ in range(1 + number % 2):
                     await client.publish(topic, encode(record), qos=1)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self.pause_seconds)
 
     def _spool(self, make: Callable[[int], Reported | Telemetry]) -> None:
         self.number += 1

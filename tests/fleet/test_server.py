@@ -13,9 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlmodel import select
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.enrolment import EnrolResponse
+from edgeopt_fleet.config import Home
+from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.tables import SpoolRow
 from tests.fleet.conftest import FakeDevice, enrol_body, eventually, make_bundle, operator_access
 from tests.identity import DeviceKey, tls_of
 
@@ -198,6 +202,54 @@ async def test_sigterm_ends_server_and_broker_with_exit_code_0(fleet: Fleet) -> 
     log = fleet.log.read_text()
     assert "fleet is ready at http://127.0.0.1:" in log
     assert operator_access(fleet.home)["key"] not in log
+
+
+@pytest.mark.scenario
+async def test_sigterm_with_messages_in_flight_loses_and_doubles_nothing(
+    fleet: Fleet, devices: list[FakeDevice], tmp_path: Path
+) -> None:
+    """What was acknowledged is in the database when the server has ended; what was not comes again, and counts once.
+
+    The devices send all the time, and every other message twice; the server is ended in their midst three times.
+    """
+    digest = await fleet.publish(tmp_path / "b1", "1")
+    body = {"name": "v1", "bundle": digest, "waves": [100], "policy": {"minimum_rows": 60, "bake_seconds": 0}}
+    await fleet.call("POST", "api/v1/rollouts", json=body)
+    await fleet.wait_for("v1", "succeeded")
+    for device in devices:
+        device.pause_seconds = 0.001
+    for _ in range(3):
+        await fleet.ready()
+        more = {device.identity.device: device.number + 20 for device in devices}
+        await eventually(lambda more=more: _sent(devices, more), "messages to flow")
+        assert fleet.process is not None
+        fleet.process.terminate()
+        assert 0 == await asyncio.to_thread(fleet.process.wait, 120)
+        stored = spools(fleet.home)
+        for device in devices:
+            acknowledged = min(device.spool, default=device.number + 1) - 1
+            assert acknowledged <= stored[device.identity.device] <= device.number
+        fleet.start()
+    await fleet.ready()
+    for device in devices:
+        device.running = None  # no more windows; what is not acknowledged is sent until it is
+    for device in devices:
+        await eventually(lambda device=device: _counts_agree(fleet, device), "the counts to agree")
+        assert {} == device.spool
+
+
+async def _sent(devices: list[FakeDevice], numbers: dict[str, int]) -> bool:
+    return all(device.number >= numbers[device.identity.device] for device in devices)
+
+
+def spools(home: Path) -> dict[str, int]:
+    """Return of every device up to which number everything is stored; nobody serves the fleet."""
+    database = Database.open(Home(home).database)
+    try:
+        with database.reading() as session:
+            return {spool.device: spool.upto for spool in session.exec(select(SpoolRow))}
+    finally:
+        database.close()
 
 
 @pytest.mark.scenario
