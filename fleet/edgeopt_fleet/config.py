@@ -27,6 +27,7 @@ __all__ = [
     "BrokerNode",
     "FleetConfig",
     "Home",
+    "SettingError",
     "host_and_port",
     "read_config",
     "read_settings",
@@ -59,15 +60,30 @@ _RANGES = {
     "enrolments_per_minute_per_address": (0, 1_000_000),
 }
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_WORDS = {
+    "str": "a text in quotation marks",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list of texts",
+}
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+class SettingError(ValueError):
+    """A setting has a value that it cannot have; the text says what was expected and what came."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetConfig:
     """What ``fleet.toml`` holds."""
 
-    http_port: int
-    mqtt_port: int
+    http_port: int  # where the API answers; init takes a free one unless told otherwise
+    mqtt_port: int  # where the broker listens, and devices connect
     host: str = "127.0.0.1"  # the address that API and broker listen on
     tick_seconds: float = 0.5  # how often rollouts are looked at
     drift_look_seconds: float = 30.0  # how often cohorts are compared with their reference, given enough rows
@@ -115,27 +131,30 @@ class FleetConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"expected {name} from {low} to {high}, got {getattr(self, name)}")
+                raise SettingError(name, f"expected a number from {low} to {high}, got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                raise SettingError(name, f"expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         self._check_brokers()
         if not self.host:
-            raise ValueError("expected a host to listen on, such as 127.0.0.1")
+            raise SettingError("host", "expected an address to listen on, such as 127.0.0.1, got nothing")
         unknown = sorted(set(self.roles) - set(Role))
         if unknown:
-            raise ValueError(f"expected roles out of {', '.join(Role)}, got {unknown[0]!r}")
+            raise SettingError("roles", f"expected roles out of {', '.join(Role)}, got {unknown[0]!r}")
 
     def _check_brokers(self) -> None:
-        """Raise :class:`ValueError` unless the settings of the brokers fit each other."""
+        """Raise :class:`SettingError` unless the settings of the brokers fit each other."""
         if self.plain and self.broker != "embedded":
-            raise ValueError("expected plain with the embedded broker only")
+            raise SettingError("plain", f"expected it with the embedded broker only, got it with {self.broker}")
         if (self.broker == "nats-cluster") != bool(self.broker_nodes):
-            raise ValueError("expected broker_nodes with the broker nats-cluster, and only with it")
-        for text in self.brokers:
-            host_and_port(text)
-        for text in self.broker_nodes:
-            BrokerNode.parse(text)
+            got = f"got the broker {self.broker} with {len(self.broker_nodes)} nodes"
+            raise SettingError("broker_nodes", f"expected some with the broker nats-cluster, and only with it; {got}")
+        for name, read in (("brokers", host_and_port), ("broker_nodes", BrokerNode.parse)):
+            for text in getattr(self, name):
+                try:
+                    read(text)
+                except ValueError as error:
+                    raise SettingError(name, str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,24 +275,30 @@ def read_settings(path: Path, environment: Mapping[str, str]) -> tuple[FleetConf
     if unknown:
         raise UsageError(f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(kinds)}")
     sources = dict.fromkeys(raw, str(path))
+    secret = {setting.name for setting in dataclasses.fields(FleetConfig) if not setting.repr}
     for name, value in raw.items():
-        _check_kind(path, name, kinds[name], value)
+        _check_kind(path, name, kinds[name], value, shown=name not in secret)
     for variable, text in sorted(environment.items()):
         if variable.startswith(ENVIRONMENT):
             name = variable.removeprefix(ENVIRONMENT).lower()
             if name not in kinds or variable != variable.upper():
                 raise UsageError(f"unknown variable {variable}; known are {ENVIRONMENT}<NAME> of {', '.join(kinds)}")
-            raw[name] = _parse(variable, kinds[name], text)
+            raw[name] = _parse(variable, kinds[name], text, shown=name not in secret)
             sources[name] = variable
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    required = [setting.name for setting in dataclasses.fields(FleetConfig) if setting.default is dataclasses.MISSING]
+    if missing := [name for name in required if name not in settings]:
+        raise UsageError(
+            f"{path}: expected the settings {' and '.join(required)}, {' and '.join(missing)} did not come"
+        )
     try:
         return FleetConfig(**settings), sources
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
+    except SettingError as error:
+        raise UsageError(f"{sources.get(error.name, path)}: {error}") from error
 
 
-def _parse(variable: str, kind: str, text: str) -> object:
-    """Return the value that a variable's ``text`` means. Raises :class:`UsageError` without it: it may be a secret."""
+def _parse(variable: str, kind: str, text: str, *, shown: bool) -> object:
+    """Return the value that a variable's ``text`` means. Raises :class:`UsageError`, without the text of a secret."""
     try:
         if kind.startswith("tuple"):
             return [item.strip() for item in text.split(",") if item.strip()]
@@ -281,19 +306,22 @@ def _parse(variable: str, kind: str, text: str) -> object:
             return _TRUTHS[text.strip().lower()]
         return {"int": int, "float": float, "str": str}[kind](text)
     except (KeyError, ValueError) as error:
-        expected = "true or false" if kind == "bool" else f"a value of the kind {kind}"
-        raise UsageError(f"{variable}: expected {expected}") from error
+        raise UsageError(f"{variable}: expected {_WORDS[kind]}, got {_quoted(text, shown=shown)}") from error
 
 
-def _check_kind(path: Path, name: str, kind: str, value: object) -> None:
+def _check_kind(path: Path, name: str, kind: str, value: object, *, shown: bool) -> None:
     """Raise :class:`UsageError` unless ``value`` is of the ``kind`` that stands beside the setting's name above."""
     if kind.startswith("tuple"):
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{path}: {name} = {value!r}: expected a list of str")
-        return
-    kinds = _KINDS[kind]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
-        raise UsageError(f"{path}: {name} = {value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
+        fits, expected = isinstance(value, list) and all(isinstance(item, str) for item in value), _WORDS["tuple"]
+    else:
+        fits, expected = isinstance(value, _KINDS[kind]), _WORDS[kind]
+        fits = fits and not (isinstance(value, bool) and kind != "bool")
+    if not fits:
+        raise UsageError(f"{path}: {name}: expected {expected}, got {_quoted(value, shown=shown)}")
+
+
+def _quoted(value: object, *, shown: bool) -> str:
+    return repr(value)[:80] if shown else "something that is not repeated here: it may hold a password"
 
 
 def write_config(config: FleetConfig) -> str:

@@ -166,6 +166,31 @@ async def test_kill_9_of_one_of_each_during_a_rollout(cluster: Cluster, tmp_path
     report(cluster)
 
 
+async def test_workers_that_are_told_to_end_hand_over_in_the_midst_of_messages(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Each ends with exit code 0; all that was acknowledged is stored by then, and a standby goes on."""
+    await begin(cluster, tmp_path)
+    await until_stored(cluster, 2)
+    for _ in range(2):
+        holder = await cluster.until_held("ingest")
+        assert 0 == await asyncio.to_thread(holder.end)
+        acknowledged = {d.identity.device: min(d.spool, default=d.number + 1) - 1 for d in cluster.devices}
+        stored = await asyncio.to_thread(numbers, cluster)
+        assert all(stored.get(device, (0,))[0] >= number for device, number in acknowledged.items())
+        holder.start()
+        await cluster.timed("a standby heard the devices after", until_stored(cluster, 2))
+    for device in cluster.devices:
+        device.stopped = True
+
+    async def counted() -> bool:
+        found = await asyncio.to_thread(numbers, cluster)
+        return all(settled(device, found) for device in cluster.devices)
+
+    await eventually(counted, "the counts to agree")
+    report(cluster)
+
+
 async def lost_its_roles(cluster: Cluster, process: Any) -> bool:
     """Say whether a worker's own probe says that it holds nothing."""
     name = next(name for name, one in cluster.processes.items() if one is process)
