@@ -71,8 +71,10 @@ def family_recipes(
     dynamic = replace(
         integer, precision=Precision.INT8_DYNAMIC, signed_activations=False, pair_safe=bool(integer.reduced_weights)
     )
-    lstm = replace(dynamic, operators=("LSTM", "Gather"), reduced_weights=recurrent if saturates else ())
-    alone = (lstm,) if recurrent and recurrent != weights else ()
+    lstm = dynamic
+    if recurrent != weights:
+        lstm = replace(dynamic, operators=("LSTM", "Gather"), reduced_weights=recurrent if saturates else ())
+    learned = (replace(lstm, rounding_learned=True), lstm) if recurrent else ()
     stored = Recipe(precision=Precision.INT8_WEIGHTS)
     recipes = {
         # Softmax, layer normalization and GELU have ranges that one scale cannot hold: every operator in static int8
@@ -86,8 +88,9 @@ def family_recipes(
         # An LSTM has an integer kernel for dynamic ranges only, a GRU has none: its weights are stored in int8. A state
         # that is fed back adds up its rounding errors, so that recipe must face the gate, and weights alone follow.
         # A small product behind it is no faster in int8, for its ranges take a pass of their own, and costs accuracy:
-        # so the LSTM alone comes first. Static int8 can serve what stands around it, such as convolutions in front.
-        Family.RECURRENT: (*alone, dynamic, stored, replace(integer, operators=("Conv", *_PRODUCTS))),
+        # so the LSTM alone comes first, with learned rounding before nearest. Static int8 can serve what stands around
+        # it, such as convolutions in front.
+        Family.RECURRENT: (*learned, dynamic, stored, replace(integer, operators=("Conv", *_PRODUCTS))),
         # Convolutions and dense layers hold static int8 well, and run fastest in it; weights alone are the way out for
         # one that is no faster in int8, or too inaccurate: it is never slower than float.
         Family.CNN: (stored,),
@@ -96,7 +99,8 @@ def family_recipes(
         # Nothing is known of it, so only what computes in float is safe to propose.
         Family.OTHER: (stored,),
     }
-    return recipes[family] + tuple(Recipe(precision=precision) for precision in half_precisions(target))
+    halves = (Recipe(precision=precision) for precision in half_precisions(target))
+    return tuple(dict.fromkeys((*recipes[family], *halves)))
 
 
 def half_precisions(target: Target) -> tuple[Precision, ...]:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from edgeopt.samples import Array
 
-__all__ = ["pair_safe"]
+__all__ = ["pair_safe", "unsafe_pairs"]
 
+_PAIR = 128  # of one sign together
 _MOST = 127  # of one integer; and of a pair before rounding, which adds at most one to its sum
 
 
@@ -28,10 +29,21 @@ def pair_safe(weights: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floa
     The scale is never coarser than that of seven bits, max |w| / 63.5, nor finer than that of eight. An output whose
     weights are all zero gets the scale 1.
     """
-    padded = np.pad(weights.astype(np.float64), ((0, 0), (0, weights.shape[1] % 2)))
-    pairs = padded.reshape(len(padded), -1, 2)
-    of_one_sign = np.maximum(np.maximum(pairs, 0).sum(axis=2), np.maximum(-pairs, 0).sum(axis=2))
-    greatest = of_one_sign.max(axis=1, initial=0)  # a single weight is a pair with nothing
+    greatest = _of_one_sign(weights.astype(np.float64)).max(axis=-1, initial=0)  # one alone is a pair with nothing
     scales = np.where(greatest > 0, greatest / _MOST, 1).astype(np.float32)
     integers = np.clip(np.rint(weights / scales[:, None].astype(np.float64)), -_MOST, _MOST)
     return integers.astype(np.int8), scales
+
+
+def unsafe_pairs(integers: Array) -> npt.NDArray[np.bool_]:
+    """Tell of each of ``integers`` (..., inputs) whether its pair can saturate."""
+    unsafe = np.repeat(_of_one_sign(integers) > _PAIR, 2, axis=-1)
+    return np.asarray(unsafe[..., : integers.shape[-1]])
+
+
+def _of_one_sign(weights: Array) -> Array:
+    """Return the greater of the sums of positive and of negative weights of each pair, (..., pairs)."""
+    rest = weights.shape[-1] % 2
+    padded = np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, rest)])
+    pairs = padded.reshape(*weights.shape[:-1], -1, 2)
+    return np.asarray(np.maximum(np.maximum(pairs, 0).sum(axis=-1), np.maximum(-pairs, 0).sum(axis=-1)))

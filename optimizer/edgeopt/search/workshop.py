@@ -24,6 +24,7 @@ from edgeopt.quantization.dynamic import quantize_dynamic
 from edgeopt.quantization.equalization import equalize
 from edgeopt.quantization.float_layers import keep_float
 from edgeopt.quantization.half import to_half
+from edgeopt.quantization.recurrent import learn_recurrent
 from edgeopt.quantization.rounding import learn_rounding
 from edgeopt.quantization.static import quantize_static
 from edgeopt.quantization.weights import compress_weights
@@ -43,6 +44,7 @@ _LITERT = {
     Precision.INT8_WEIGHTS: LiteRtInt8.WEIGHTS,
 }
 _FEW = 64  # samples that bias correction and learned rounding look at: more hardly help, and cost time
+_SEQUENCES = 256  # that learned rounding of an LSTM runs through
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Workshop:
             case Precision.INT8:
                 return self._static(recipe)
             case Precision.INT8_DYNAMIC:
-                return quantize_dynamic(original, recipe)
+                return self._dynamic(original, recipe)
             case Precision.INT8_WEIGHTS:
                 return compress_weights(original, recipe)
             case Precision.FP16:
@@ -84,6 +86,13 @@ class Workshop:
     def source_of(self, recipe: Recipe) -> bytes:
         """Return the float graph that the variant is the int8 form of: the equalized one, if it was equalized."""
         return self._equalized(recipe)
+
+    def _dynamic(self, original: bytes, recipe: Recipe) -> bytes:
+        """Quantize, then let the rounding of LSTMs learn."""
+        quantized = quantize_dynamic(original, recipe)
+        if not recipe.rounding_learned:
+            return quantized
+        return learn_recurrent(original, quantized, self._calibration[:_SEQUENCES], pair_safe=recipe.pair_safe)
 
     def _static(self, recipe: Recipe) -> bytes:
         """Quantize, then let rounding learn, then correct the biases: each works on what the one before it left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,14 +79,16 @@ def test_dynamic_weights_that_give_up_range_do_so_in_pairs(device: str) -> None:
 
 
 def test_an_lstm_alone_comes_before_an_lstm_with_the_products_behind_it() -> None:
-    """Where there are both; a GRU, or an LSTM with nothing behind it, has one dynamic recipe."""
-    both = family_recipes(Family.RECURRENT, target("x86-avx2"), ("w", "r", "classes"), ("w", "r"))
-    alone, whole, *_ = both
-    assert (("LSTM", "Gather"), ("w", "r")) == (alone.operators, alone.reduced_weights)
+    """With learned rounding and without; one with nothing behind it has these two, a GRU none of them."""
+    learned, alone, whole, *_ = family_recipes(Family.RECURRENT, target("x86-avx2"), ("w", "r", "classes"), ("w", "r"))
+    assert (("LSTM", "Gather"), ("w", "r"), False) == (alone.operators, alone.reduced_weights, alone.rounding_learned)
+    assert replace(alone, rounding_learned=True) == learned
     assert ((), ("w", "r", "classes")) == (whole.operators, whole.reduced_weights)
     for recurrent in ((), ("w",)):
-        kinds = [one.precision for one in family_recipes(Family.RECURRENT, target("x86-avx2"), ("w",), recurrent)]
-        assert 1 == kinds.count(Precision.INT8_DYNAMIC)
+        recipes = family_recipes(Family.RECURRENT, target("x86-avx2"), ("w",), recurrent)
+        dynamic = [one for one in recipes if one.precision is Precision.INT8_DYNAMIC]
+        assert 1 + bool(recurrent) == len(dynamic)
+        assert not any(one.operators for one in dynamic)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import torch
 from edgeopt.quantization import rounding
 from edgeopt.quantization.bias_correction import correct_bias
 from edgeopt.quantization.patches import Patches, patches_of, rows_of
+from edgeopt.quantization.quadratic import Grid
+from edgeopt.quantization.quadratic import learned as learned_integers
 from edgeopt.quantization.rounding import learn_rounding
 from edgeopt.quantization.walking import Change, View, walk
 from examples import fashion_mnist
@@ -103,10 +105,10 @@ def test_small_layers_are_solved_about_as_well_as_by_trying_everything() -> None
         inputs = (random.standard_normal((200, 6)) @ mixing).astype(np.float32)
         weights = random.standard_normal((1, 1, 6)) * 0.3
         patches = Patches(inputs[None], (inputs @ weights[0].T.astype(np.float32))[None], np.arange(200))
-        quadratic = rounding._Quadratic.of(patches)
-        grid = rounding._Grid(np.full((1, 1, 6), 0.1), np.zeros((1, 1, 6)), -64, 64)
+        quadratic = rounding._quadratic(patches)
+        grid = Grid(np.full((1, 1, 6), 0.1), np.zeros((1, 1, 6)), -64, 64)
         damped = quadratic.damped(weights, 1e-6)
-        learned = rounding._improved(damped, grid, rounding._rounded(damped, grid))
+        learned = learned_integers(damped, grid)
         near = np.rint(weights / 0.1) + np.array(list(itertools.product((-1, 0, 1), repeat=6)))[:, None]
         best = min(quadratic.errors(grid.values(one[None]))[0, 0] for one in near)
         nearest = quadratic.errors(grid.values(np.rint(weights / 0.1)))[0, 0]
@@ -171,8 +173,8 @@ def test_no_worse_than_adaround(capsys: pytest.CaptureFixture[str]) -> None:
     for view in views(model, quantized, samples):
         patches = patches_of(view, 12_000, seed=0)
         assert patches is not None
-        judge = rounding._Quadratic.of(patches.where(patches.samples % 4 == 3))
-        grid = rounding._Grid.of(view)
+        judge = rounding._quadratic(patches.where(patches.samples % 4 == 3))
+        grid = rounding._grid(view)
         reached.append(float(judge.errors(grid.values(adaround(view))).sum()))
         ours = gains[view.name].after / gains[view.name].before if view.name in gains else 1.0
         nearest = float(judge.errors(grid.values(rows_of(view, view.integers.astype(float)))).sum())
