@@ -348,6 +348,8 @@ async def _subscribe(client: aiomqtt.Client, topics: list[tuple[str, int]], may_
     """
     codes: Any = await client.subscribe(topics, timeout=math.inf)
     values = [getattr(code, "value", code) for code in codes]
+    if len(values) != len(topics):
+        raise UnreachableError(f"expected {len(topics)} return codes of a subscription, the broker gave {len(values)}")
     refused = [topic for (topic, _), value in zip(topics, values, strict=True) if value >= _REFUSED]
     if refused == [may_be_refused]:
         log_event("refused", level=logging.WARNING, topic=may_be_refused)

@@ -84,6 +84,7 @@ class Broker:
     def __init__(self, directory: Path, kind: str, host: str = "127.0.0.1") -> None:
         self.host = host
         self.port = free_port()
+        self.knows_shadows = True
         self._directory = directory
         self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
@@ -108,15 +109,14 @@ class Broker:
 
     def _nats(self) -> list[str]:
         own = f"edgeopt.v1.devices.{DEVICE}"
+        read = [f"{own}.{channel}" for channel in ("desired", "ack", *(["shadow"] if self.knows_shadows else []))]
         device = {
             "user": DEVICE,
             "password": "secret",
             "permissions": {
                 "publish": [f"{own}.{channel}" for channel in ("reported", "telemetry", "status")],
                 "subscribe": [
-                    f"{own}.desired",
-                    f"{own}.shadow",
-                    f"{own}.ack",
+                    *read,
                     "edgeopt.v1.blocks.*",
                     "edgeopt.v1.tuf",
                     "$MQTT.sub.>",

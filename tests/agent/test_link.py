@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -40,9 +41,10 @@ class Heard:
     def __init__(self) -> None:
         self.desired: list[bytes] = []
         self.acks: list[bytes] = []
+        self.shadows: list[bytes] = []
         self.connections = 0
         self.listener = Listener(
-            shadow=lambda _: None,
+            shadow=self.shadows.append,
             desired=self.desired.append,
             ack=self.acks.append,
             connected=self._connected,
@@ -234,7 +236,7 @@ class ScriptedBroker:
                 if packet.kind == CONNECT and self.welcomes:
                     writer.write(CONNACK)
                 elif packet.kind == SUBSCRIBE:
-                    writer.write(b"\x90\x04" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01")
+                    writer.write(b"\x90\x05" + packet.raw[packet.body : packet.body + 2] + b"\x01\x01\x01")
                 elif packet.kind == PUBLISH and self.acknowledges:
                     writer.write((packet.acknowledgement or b"") + self.says)
         writer.transport.abort()  # what is not sent by now has nobody to read it
@@ -312,6 +314,44 @@ async def test_desired_state_is_asked_for_again(fleet: FakeFleet, heard: Heard) 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert {b"wish"} == set(heard.desired)
+
+
+async def test_broker_that_knows_no_shadows_takes_nothing_else_away(
+    tmp_path: Path, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broker with the rights of an older fleet refuses the topic: the device stays, hears the rest, and says so."""
+    broker = Broker(tmp_path / "broker", "nats")
+    broker.knows_shadows = False
+    broker.start()
+    fleet = FakeFleet(broker.port)
+    link = link_to(broker.port, heard)
+    task = asyncio.create_task(link.run())
+    try:
+        await asyncio.to_thread(fleet.connect)
+        async with asyncio.timeout(10):
+            await link.wait_until_connected()
+        await asyncio.to_thread(fleet.publish, Topics.desired(DEVICE), b"wish")
+        await asyncio.to_thread(wait_until, "the wish", lambda: heard.desired)
+        assert 1 == heard.connections
+        assert '"event":"refused"' in caplog.text
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        fleet.close()
+        broker.kill()
+
+
+async def test_shadow_is_heard_and_asked_for_again(fleet: FakeFleet, heard: Heard) -> None:
+    """An order reaches the listener, and comes again with the next refresh, for no broker is trusted to deliver."""
+    link = link_to(fleet.port, heard, timing={"refresh_seconds": 0.3})
+    task = asyncio.create_task(link.run())
+    try:
+        await asyncio.to_thread(fleet.publish, Topics.shadow(DEVICE), b"order")
+        await asyncio.to_thread(wait_until, "two of them", lambda: len(heard.shadows) > 1)
+        assert {b"order"} == set(heard.shadows)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)

@@ -69,6 +69,21 @@ async def test_signed_bundle_is_trusted(fleet: MetadataFleet, tmp_path: Path) ->
     assert 0o600 == (tmp_path / "trust" / "state.json").stat().st_mode & 0o777
 
 
+async def test_older_bundle_may_run_beside_but_not_instead(tmp_path: Path) -> None:
+    """A challenger takes no place, so what runs need not permit going back to it; unsigned it runs nowhere."""
+    fleet = MetadataFleet()
+    fleet.add(BUNDLE, 1234)
+    fleet.add(OTHER, 1234, rollback=[])
+    checker = trust(fleet, tmp_path, Way(fleet.message()), patience=0.2)
+    await checker.check(OTHER, None)
+    with pytest.raises(SignatureError, match="downgrade"):
+        await checker.check(BUNDLE, OTHER)
+    assert BUNDLE == (await checker.check(BUNDLE, OTHER, beside=True)).digest
+    assert Manifest.MAX_BYTES == checker.manifest_limit(BUNDLE), "a shadow changes nothing about an update"
+    with pytest.raises(SignatureError, match="not among the signed targets"):
+        await checker.check("ef" * 32, OTHER, beside=True)
+
+
 async def test_what_one_way_withholds_comes_by_the_other(fleet: MetadataFleet, tmp_path: Path) -> None:
     """A broker that is silent, or plays a recording, does not keep a device from what the server has."""
     silent = Way(None)
