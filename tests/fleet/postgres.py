@@ -106,7 +106,9 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
             port = _free_port()
             leash = ["setpriv", "--pdeathsig", "KILL"]  # it ends with this process, however that ends
             order = [programs / "postgres", "-D", data, *_settings(directory, port, durable=durable)]
-            process = subprocess.Popen([*leash, *order], stdout=log, stderr=log, cwd=directory, **rights)
+            process = subprocess.Popen(  # in a session of its own: signals to pytest's process group are not for it
+                [*leash, *order], stdout=log, stderr=log, cwd=directory, start_new_session=True, **rights
+            )
         server = Postgres(port, process, directory)
         try:
             _wait(server)
