@@ -27,6 +27,7 @@ from edgeopt_fleet.store.alerts import watched
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.blocks import blocks_of
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.shadow_rows import ShadowState
 from edgeopt_fleet.store.statements import upsert
 from edgeopt_fleet.store.tables import (
     BundleRow,
@@ -38,6 +39,9 @@ from edgeopt_fleet.store.tables import (
     RolloutRow,
     RollupRow,
     ServedRow,
+    ShadowLookRow,
+    ShadowRow,
+    ShadowServedRow,
     VerdictRow,
     WindowRow,
 )
@@ -75,6 +79,7 @@ class Retention:
         yield from self._delete_by_id(ReportRow, col(ReportRow.received_at), now - self._keep.report_days * DAY)
         yield from self._days(now - self._keep.day_days * DAY)
         yield from self._verdicts(now - self._keep.verdict_days * DAY)
+        yield from self._shadows(now - self._keep.verdict_days * DAY)
         yield from self._bundles(now)
 
     # --- telemetry ------------------------------------------------------------------------------------------------
@@ -163,6 +168,24 @@ class Retention:
                         break
                     yield Step("verdicts", len(ids))
 
+    def _shadows(self, before: float) -> Iterator[Step]:
+        """Delete what was compared in shadows that ended long ago, and the looks at it; the shadows stay."""
+        ended = (ShadowRow.state == ShadowState.ENDED, col(ShadowRow.updated_at) < before)
+        with self._database.reading() as session:
+            names = session.exec(select(ShadowRow.name).where(*ended)).all()
+        for row_class in (ShadowLookRow, ShadowServedRow):
+            keys = row_class.__table__.primary_key.columns  # type: ignore[union-attr]  # every table has one
+            for name in names:
+                found = select(*keys).where(row_class.shadow == name).limit(_ROWS)
+                while True:
+                    with self._database.transaction(lock=_LOCK) as session:
+                        page = [tuple(row) for row in session.connection().execute(found)]
+                        if page:
+                            session.connection().execute(delete(row_class).where(tuple_(*keys).in_(page)))
+                    if not page:
+                        break
+                    yield Step("shadows", len(page))
+
     # --- bundles --------------------------------------------------------------------------------------------------
 
     def _bundles(self, now: float) -> Iterator[Step]:
@@ -248,10 +271,12 @@ def _needed(session: Session) -> set[str]:
     open_ones = select(RolloutRow.name).where(col(RolloutRow.settled).is_(False))
     members = select(MemberRow.bundle, MemberRow.previous).where(col(MemberRow.rollout).in_(open_ones)).distinct()
     rollouts = select(RolloutRow.bundle).where(col(RolloutRow.settled).is_(False))
+    shadows = select(ShadowRow.bundle).where(ShadowRow.state != ShadowState.ENDED)
     rows: list[Row[Any]] = [
         *session.connection().execute(devices.where(col(DeviceRow.revoked_at).is_(None))),
         *session.connection().execute(members),
         *session.connection().execute(rollouts),
+        *session.connection().execute(shadows),
     ]
     for row in rows:
         found.update(row)
