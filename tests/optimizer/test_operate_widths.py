@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from edgeopt.cli import operate_options
 from tests.optimizer.operate_fake import FakeFleet, Run, device_view, fleet, run  # noqa: F401  # the fixtures
 
 WIDEST = 100
@@ -124,3 +126,61 @@ def test_a_table_fits_and_its_names_are_whole(run: Run, busy: FakeFleet, command
     assert all(mark not in out for mark in ("{", "}", "None", "'", DIGEST))
     for name in LISTS[command]:
         assert any(name in line.split() for line in out.splitlines()), name
+
+
+PAGE = {
+    "digest": DIGEST, "name": "gate-camera-classifier", "version": "2026.11.3", "created_at": 1_795_300_000,
+    "complete": True, "size": 31_234_567, "blocks": 482, "labels": 12,
+    "inputs": [{"name": "image", "dtype": "uint8", "shape": [3, 320, 320]}],
+    "outputs": [{"name": "logits", "dtype": "float32", "shape": [12]}],
+    "variants": [
+        {"name": f"int8-{arch}", "size": 5_242_880, "download": 5_340_000, "runtime": "onnxruntime 1.20",
+         "arch": [arch], "features": ["dotprod", "fp16"],
+         "certified_for": ["raspberry-pi-4", "raspberry-pi-5", "jetson-orin-nano"]}
+        for arch in ("aarch64", "x86_64")
+    ],
+    "profile_rows": 5000,
+    "profile_features": ["image.brightness", "image.contrast", "logits.confidence", "logits.top1"],
+    "evidence": ["report.html", "report.json"], "running_on": 11_204,
+    "signature": {"in_force": True, "signatures": 3, "threshold": 2, "counter": 41, "rollback": [DIGEST[::-1]]},
+    "rollouts": [{"name": "gate-cameras-2026-11-3", "state": "succeeded", "cohort": "rotterdam-maasvlakte-pi-5-8gb"}],
+}  # fmt: skip
+
+FACTS = (
+    "31.2 MB in 482 blocks", "image uint8[3,320,320]", "by 3 of 2 needed keys, as number 41", "11204 devices",
+    "int8-aarch64 5.2 MB 5.3 MB onnxruntime 1.20", "gate-cameras-2026-11-3 succeeded",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_page_of_a_bundle_fits(run: Run, busy: FakeFleet, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Its variants with what they need, the signatures, where it runs; also on a narrow terminal."""
+    monkeypatch.setattr(busy, "_bundles", lambda *_asked: (200, PAGE))
+    monkeypatch.setattr(operate_options, "_PIPED_WIDTH", width)
+    out = run("bundles", "show", "3fa94c")[1]
+    print(f"\n$ edgeopt bundles show 3fa94c\n{out}")
+    assert max(map(len, out.splitlines())) <= width
+    words = " ".join(out.split())
+    for fact in (*FACTS, DIGEST):
+        assert fact in words, fact
+
+
+LAST = {  # what stands at the end of a line, where a table is cut first
+    "devices": "maasvlakte",
+    "audit": "timestamp=310",
+    "token list": "-terminal-2",
+    "alerts --all": "revoked",
+}
+
+
+@pytest.mark.parametrize("command", LAST)
+def test_nothing_is_lost_on_a_narrow_terminal(
+    run: Run, busy: FakeFleet, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """At 80 columns cells are broken, and none is cut."""
+    monkeypatch.setattr(operate_options, "_PIPED_WIDTH", 80)
+    out = run(*command.split())[1]
+    print(f"\n$ edgeopt {command}\n{out}")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert LAST[command] in re.sub(r"\s", "", out)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.manifest import Manifest
 from edgeopt_fleet.api.bodies import binary, read_body
+from edgeopt_fleet.api.bundle_views import BundlePage
 from edgeopt_fleet.api.device_views import Word
 from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
@@ -84,7 +85,10 @@ async def list_bundles(
     summary="Show a bundle",
     responses=problems(NotFoundError, ConflictError),
 )
-async def get_bundle(request: Request, prefix: Prefix) -> BundleDetail:
-    """Show the bundle whose digest begins so; 409 when several do."""
+async def get_bundle(request: Request, prefix: Prefix) -> BundlePage:
+    """Show the bundle whose digest begins so: what it holds for which devices, who signed it, where it runs.
+
+    409 when several begin so.
+    """
     services = services_of(request)
-    return BundleDetail.of(await services.serial.read(services.bundles.find, prefix))
+    return BundlePage.from_facts(await services.serial.read(services.bundles.facts, prefix))

@@ -28,6 +28,7 @@ from edgeopt_contract.values import check_digest, digest_of
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, TooLargeError
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.blocks import blocks_of
+from edgeopt_fleet.store.bundle_facts import BundleFacts, facts_of
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.tables import BundleRow
 from edgeopt_fleet.tuf.repository import Repository
@@ -139,6 +140,11 @@ class Bundles:
         """Return the bundle whose digest begins with ``prefix``; see :func:`find_bundle`."""
         with self._database.reading() as session:
             return find_bundle(session, prefix)
+
+    def facts(self, prefix: str) -> BundleFacts:
+        """Return all that is known about the bundle whose digest begins so; see :func:`find_bundle`."""
+        with self._database.reading() as session:
+            return facts_of(session, find_bundle(session, prefix))
 
     def delivery(self, digest: str) -> Delivery:
         """Return what devices need to fetch a complete bundle; evidence stays here."""

@@ -103,26 +103,31 @@ def bundles_list(
     """List bundles, newest first."""
     with connect(fleet) as client:
         answer = client.bundles(name=name, version=version, complete=complete)
-    _show_bundles(answer, as_json=as_json)
+    if as_json:
+        print_json(answer)
+    elif answer:
+        from edgeopt.cli.operate_records import BundleView, read
+        from edgeopt.cli.operate_views import bundles_table
+
+        show(bundles_table([read(BundleView, item) for item in answer]))
+    else:
+        click.echo("no bundles; publish one: edgeopt publish DIR")
 
 
 @bundles.command("show", epilog=example("edgeopt bundles show 3fa94c"))
 @click.argument("digest")
 @fleet_options
 def bundles_show(digest: str, fleet: Path | None, *, as_json: bool) -> None:
-    """Show the bundle whose digest begins with DIGEST."""
+    """Show the bundle whose digest begins with DIGEST: its variants, who signed it, where it runs."""
     with connect(fleet) as client:
-        _show_bundles([client.bundle(digest)], as_json=as_json, one=True)
-
-
-def _show_bundles(answer: list[dict[str, object]], *, as_json: bool, one: bool = False) -> None:
+        answer = client.bundle(digest)
     if as_json:
-        print_json(answer[0] if one else answer)
+        print_json(answer)
         return
-    from edgeopt.cli.operate_records import BundleView, read
-    from edgeopt.cli.operate_views import bundles_table
+    from edgeopt.cli.operate_bundle_page import bundle_page
+    from edgeopt.cli.operate_records import BundlePageView, read
 
-    show(bundles_table([read(BundleView, item) for item in answer]))
+    show(bundle_page(read(BundlePageView, answer)))
 
 
 @click.group(cls=ListByDefault, epilog=example("edgeopt alerts --all", "edgeopt alerts close 7"))

@@ -13,20 +13,54 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["age", "coloured", "count", "detail", "entry", "facts", "moment", "plain", "short", "size", "table", "tags"]
+__all__ = [
+    "Fitted",
+    "age",
+    "coloured",
+    "count",
+    "detail",
+    "entry",
+    "facts",
+    "moment",
+    "plain",
+    "short",
+    "size",
+    "table",
+    "tags",
+]
 
 _YEAR_3000 = 32_503_680_000
 _SHORT = 12
-_LONGEST_WHOLE = 48  # longer names are broken
 _SHORTEST_FREE = 12
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NUMBERS = {"rows", "errors", "served", "devices", "executed", "confirmed", "failed", "PSI", "number", "size", "on"}
-_FREE = {"tags", "detail", "what happened", "keys", "and", "hardware"}  # may be broken between words
+_NUMBERS = {
+    "rows",
+    "errors",
+    "served",
+    "devices",
+    "executed",
+    "confirmed",
+    "failed",
+    "PSI",
+    "number",
+    "size",
+    "to fetch",
+}
+_FREE = {
+    "tags",
+    "detail",
+    "what happened",
+    "keys",
+    "and",
+    "hardware",
+    "for",
+    "certified for",
+}  # may be broken between words
 _COLOURS = {
     "ok": "green",
     "succeeded": "green",
@@ -132,22 +166,40 @@ def _word(key: str, value: object) -> str:
     return _DIGEST.sub(lambda match: match[0][:_SHORT], str(value))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> Fitted:
     """Return a table, one line a row where it fits; the first column is what people copy."""
-    cells = [[cell if isinstance(cell, Text) else plain(cell) for cell in row] for row in rows]
-    made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for index, column in enumerate(columns):
-        widest = max((row[index].cell_len for row in cells), default=0)
-        made.add_column(
-            column,
-            overflow="fold",
-            no_wrap=column not in _FREE and widest <= _LONGEST_WHOLE,
-            min_width=min(widest, _SHORTEST_FREE) if column in _FREE else None,
-            justify="right" if column in _NUMBERS else "left",
-        )
-    for row in cells:
-        made.add_row(*row)
-    return made
+    return Fitted(columns, [[cell if isinstance(cell, Text) else plain(cell) for cell in row] for row in rows])
+
+
+class Fitted:
+    """A table that loses nothing: where the width is not enough, free columns are broken, then the first one."""
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the table for the width that there is."""
+        made = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+        for column, width in zip(self._columns, self._widths(options.max_width), strict=True):
+            made.add_column(column, overflow="fold", width=width, justify="right" if column in _NUMBERS else "left")
+        for row in self._rows:
+            made.add_row(*row)
+        yield made
+
+    def _widths(self, room: int) -> list[int]:
+        widths = [
+            max(len(column), *(row[index].cell_len for row in self._rows)) if self._rows else len(column)
+            for index, column in enumerate(self._columns)
+        ]
+        over = sum(widths) + len(widths) - 1 - room
+        free = [index for index, column in enumerate(self._columns) if column in _FREE]
+        for index in [*sorted(free, key=lambda index: -widths[index]), 0]:
+            least = min(widths[index], _SHORTEST_FREE)
+            cut = max(0, min(over, widths[index] - least))
+            widths[index] -= cut
+            over -= cut
+        return widths
 
 
 def entry(head: Sequence[str], widths: Sequence[int], below: str, room: int) -> Group:

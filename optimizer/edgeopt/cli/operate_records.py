@@ -20,6 +20,7 @@ __all__ = [
     "FINAL_STATES",
     "AlertView",
     "ArmView",
+    "BundlePageView",
     "BundleView",
     "CapabilitiesView",
     "CohortView",
@@ -28,7 +29,11 @@ __all__ = [
     "MemberView",
     "ReportView",
     "RolloutView",
+    "SignatureView",
+    "TensorView",
     "UpdateView",
+    "UseView",
+    "VariantView",
     "VerdictView",
     "WaveView",
     "read",
@@ -140,6 +145,66 @@ class ArmView:
     failed: int
     returned: int = 0
     bundle_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantView:
+    """One form of a model, and what a device must have to run it."""
+
+    name: str
+    size: int
+    download: int
+    runtime: str
+    arch: tuple[str, ...]
+    features: tuple[str, ...]
+    certified_for: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureView:
+    """What the targets keys say of a bundle."""
+
+    in_force: bool
+    signatures: int
+    threshold: int
+    counter: int | None
+    rollback: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorView:
+    """One input or output of a model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseView:
+    """A rollout of a bundle."""
+
+    name: str
+    state: str
+    cohort: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePageView(BundleView):
+    """All that the fleet knows about one bundle."""
+
+    size: int
+    blocks: int
+    inputs: tuple[TensorView, ...]
+    outputs: tuple[TensorView, ...]
+    variants: tuple[VariantView, ...]
+    profile_rows: int | None
+    profile_features: tuple[str, ...]
+    evidence: tuple[str, ...]
+    signature: SignatureView
+    running_on: int
+    rollouts: tuple[UseView, ...]
+    labels: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

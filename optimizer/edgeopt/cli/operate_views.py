@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edgeopt.cli.operate_cells import age, coloured, detail, entry, facts, moment, plain, short, table, tags
+from edgeopt.cli.operate_cells import Fitted, age, coloured, detail, entry, facts, moment, plain, short, table, tags
 from edgeopt.cli.operate_records import (
     AlertView,
     BundleView,
@@ -45,7 +45,7 @@ __all__ = [
 _LOG_WIDTH = 100
 
 
-def devices_table(devices: Sequence[DeviceView], now: float) -> Table:
+def devices_table(devices: Sequence[DeviceView], now: float) -> Fitted:
     """One line a device; ``now`` is the time on this machine."""
     columns = ("device", "health", "running", "update", "last seen", "tags")
     return table(columns, [
@@ -109,7 +109,7 @@ def _report(report: ReportView) -> Text:
     return Text.assemble(moment(report.at, exact=True), " ", plain(f"{report.job} {said}"))
 
 
-def cohorts_table(cohorts: Sequence[CohortView]) -> Table:
+def cohorts_table(cohorts: Sequence[CohortView]) -> Fitted:
     """One line a cohort."""
     return table(("cohort", "tags", "hardware", "and"), [
         (cohort.name, tags(cohort.tags), " ".join(cohort.hardware) or "-", tags(_conditions(cohort)))
@@ -145,7 +145,7 @@ def _told(one: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     return (str(one["number"]), moment(one["at"] / 1000).plain, who, one["operation"], which), detail(one["detail"])
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
+def rows_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Fitted:
     """One line a row, with these members of it."""
     return table(columns, [[_member(column, row.get(column)) for column in columns] for row in rows])
 
@@ -165,7 +165,7 @@ def device_line(device: DeviceView) -> str:
     return plain(f"{device.id} {there}, runs {(device.running or 'nothing')[:12]}{update}").plain
 
 
-def bundles_table(bundles: Sequence[BundleView]) -> Table:
+def bundles_table(bundles: Sequence[BundleView]) -> Fitted:
     """One line a bundle."""
     return table(("bundle", "name", "version", "complete", "published"), [
         (
@@ -179,7 +179,7 @@ def bundles_table(bundles: Sequence[BundleView]) -> Table:
     ])  # fmt: skip
 
 
-def alerts_table(alerts: Sequence[AlertView]) -> Table:
+def alerts_table(alerts: Sequence[AlertView]) -> Fitted:
     """One line an alert, with the fleet's own sentence."""
     return table(("number", "alert", "state", "since", "what happened"), [
         (
@@ -212,7 +212,7 @@ def alert_page(alert: AlertView) -> Table:
     ])  # fmt: skip
 
 
-def rollouts_table(rollouts: Sequence[RolloutView]) -> Table:
+def rollouts_table(rollouts: Sequence[RolloutView]) -> Fitted:
     """One line a rollout."""
     columns = ("rollout", "bundle", "cohort", "state", "wave", "confirmed", "failed", "devices", "created")
     return table(columns, [
@@ -257,7 +257,15 @@ def rollout_page(rollout: RolloutView) -> Group:
         )
         for member in rollout.members
     ])  # fmt: skip
-    parts: list[Text | Table] = [title, *_times(rollout.policy), *_arms(rollout), Text(), waves, Text(), members]
+    parts: list[Text | Table | Fitted] = [
+        title,
+        *_times(rollout.policy),
+        *_arms(rollout),
+        Text(),
+        waves,
+        Text(),
+        members,
+    ]
     newest = {verdict.arm: verdict for verdict in rollout.verdicts}
     parts += [part for arm in sorted(newest) for part in (Text(), _verdict(newest[arm]))]
     return Group(*parts)
@@ -270,7 +278,7 @@ def _decided(rollout: RolloutView) -> str:
     return said + fault + (f", kept: {rollout.kept}" if rollout.kept else "")
 
 
-def _arms(rollout: RolloutView) -> list[Text | Table]:
+def _arms(rollout: RolloutView) -> list[Text | Table | Fitted]:
     """Return a line an arm."""
     if not rollout.arms:
         return []

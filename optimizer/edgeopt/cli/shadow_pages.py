@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
-from edgeopt.cli.operate_cells import moment, plain, short, table
+from edgeopt.cli.operate_cells import Fitted, moment, plain, short, table
 
 __all__ = ["ShadowVerdict", "ShadowView", "shadow_lines", "shadows_table", "state_line"]
 
@@ -49,7 +47,7 @@ class ShadowView:
     verdict: ShadowVerdict | None = None
 
 
-def shadows_table(shadows: Sequence[ShadowView]) -> Table:
+def shadows_table(shadows: Sequence[ShadowView]) -> Fitted:
     """One line a shadow."""
     rows = [
         (

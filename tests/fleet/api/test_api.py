@@ -251,3 +251,22 @@ async def test_unknown_paths_and_methods_are_problems(api: Api) -> None:
     """Also what the framework refuses by itself."""
     await api.call("GET", "nothing", 404)
     await api.call("DELETE", "devices", 405)
+
+
+async def test_a_bundle_s_page_says_what_it_is_and_where_it_runs(api: Api) -> None:
+    """Variants with what they need and weigh, who signed it, the devices that run it, the rollouts that bring it."""
+    first, second = api.kit.publish("1"), api.kit.publish("2")
+    api.kit.enrol("a", "b")
+    api.kit.status("a", running=second, boot=2)
+    await api.call("POST", "rollouts", 201, json={"name": "v2", "bundle": second, "start": False, "no_recall": True})
+    page = await api.call("GET", f"bundles/{second[:12]}", 200)
+    (variant,) = page["variants"]
+    assert ("int8", 200_000, "onnxruntime 1.20", []) == tuple(
+        variant[key] for key in ("name", "size", "runtime", "arch")
+    )
+    assert 200_000 + 100 < variant["download"] < page["size"], "golden inputs and profile, and no evidence"
+    assert (500, ["brightness", "confidence"]) == (page["profile_rows"], page["profile_features"])
+    assert {"in_force": True, "signatures": 1, "threshold": 1, "counter": 2, "rollback": [first]} == page["signature"]
+    assert (1, ["report.html"]) == (page["running_on"], page["evidence"])
+    assert [{"name": "v2", "state": "draft", "cohort": "all"}] == page["rollouts"]
+    assert 0 == (await api.call("GET", f"bundles/{first[:12]}", 200))["running_on"]
