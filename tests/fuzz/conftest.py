@@ -84,8 +84,11 @@ def serve(app: FastAPI) -> Iterator[str]:
         listener.setblocking(False)
 
         async def run() -> None:
-            await app.state.operations.watch.look()
+            watch = app.state.operations.watch
+            await watch.look()
+            looking = asyncio.create_task(watch.run())  # who has not looked for ten seconds is not ready
             await server.serve(sockets=[listener])  # what connects before it is up waits in the socket's line
+            looking.cancel()
 
         thread = threading.Thread(target=lambda: asyncio.run(run()), name="served")
         thread.start()
