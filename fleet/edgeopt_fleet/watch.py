@@ -26,7 +26,7 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.leases import Lease, Role
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.serial import Serial
-from edgeopt_fleet.store.census import Census, count
+from edgeopt_fleet.store.census import Census, Expiries, count, expiries
 from edgeopt_fleet.store.database import Database
 
 __all__ = ["CONNECTED", "Check", "Part", "Readiness", "Watch"]
@@ -35,6 +35,7 @@ CONNECTED = "connected"  # what the holder of the ingest role notes in its lease
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
+_EXPIRIES_SECONDS = 60.0
 _STALE_SECONDS = 10.0  # a look that takes longer means that the database hangs
 
 
@@ -93,6 +94,8 @@ class Watch(Collector):
         self._looked = -_STALE_SECONDS
         self._failure = "it was not asked yet"
         self.census: Census | None = None
+        self.expiries: Expiries | None = None
+        self._expiries_at = -_EXPIRIES_SECONDS
         metrics.registry.register(self)
 
     async def run(self) -> None:
@@ -105,6 +108,9 @@ class Watch(Collector):
         """Look once; a database that fails is noted."""
         try:
             self.census = await self._serial.read(count, self._database)
+            if self._clock() - self._expiries_at >= _EXPIRIES_SECONDS:
+                self.expiries = await self._serial.read(expiries, self._database)
+                self._expiries_at = self._clock()
         except StorageError as error:
             if not self._failure:
                 _LOG.warning("the database does not answer: %s", error, extra={"event": "database.lost"})
@@ -170,6 +176,17 @@ class Watch(Collector):
         for verdict, number in sorted(census.verdicts.items()):
             verdicts.add_metric([verdict], number)
         yield verdicts
+        yield GaugeMetricFamily(
+            name("rollout_wave_age_seconds"), "How long the slowest running rollout has been in its wave.",
+            value=census.slowest_wave_seconds,
+        )  # fmt: skip
+        if self.expiries is not None:
+            yield GaugeMetricFamily(
+                name("certificates_expiring"), "Devices that should have renewed their certificate and have not.",
+                value=self.expiries.certificates,
+            )  # fmt: skip
+            yield _gauges(name("metadata_expiry_timestamp_seconds"), "When what devices trust expires.", "role",
+                          self.expiries.metadata)  # fmt: skip
 
     def _is_fresh(self) -> bool:
         return self._clock() - self._looked < _STALE_SECONDS
@@ -180,7 +197,7 @@ def _told(own: bool, connected: bool) -> str:  # noqa: FBT001 - two facts, none 
     return f"{where} hears the devices" if connected else f"{where} does not hear the devices"
 
 
-def _gauges(name: str, text: str, label: str, values: Mapping[Any, int]) -> Metric:
+def _gauges(name: str, text: str, label: str, values: Mapping[Any, float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=[label])
     for value, number in sorted(values.items()):
         family.add_metric([value], number)
