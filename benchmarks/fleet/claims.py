@@ -26,10 +26,12 @@ class Claim:
     text: str
 
     def holds(self, figures: Figures) -> bool | None:
-        """Say whether it is kept; None when the scenario was not run."""
+        """Say whether it is kept; None when it was not measured."""
         if self.scenario not in figures:
             return None
-        value = figures[self.scenario][self.figure]
+        value = figures[self.scenario].get(self.figure)
+        if value is None:
+            return None
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
@@ -42,6 +44,14 @@ CLAIMS = (
     Claim("telemetry", "server_peak_bytes", None, 250 * _MIB, "the server needs at most 250 MiB"),
     Claim("reads", "p99_ms", None, 15, "99 of 100 reads of devices take at most 15 ms, with telemetry flowing"),
     Claim("reads", "bad", 0, 0, "every read is answered with 200"),
+    Claim("reads", "kept_up", 0.99, None, "as many reads are answered as are asked for"),
+    Claim("scale", "lost", 0, 0, "nothing is lost at any size of the fleet"),
+    Claim(
+        "scale", "cpu_growth", None, 1.5, "a message costs the server as much in the largest fleet as in the smallest"
+    ),
+    Claim("scale", "bytes_growth", None, 1.5, "a message takes as many bytes of the database"),
+    Claim("scale", "peak_bytes", None, 250 * _MIB, "the server needs at most 250 MiB at any size"),
+    Claim("scale", "p99_ms", None, 150, "99 of 100 messages are acknowledged within 150 ms at any size"),
     Claim("rollout", "succeeded", 1, None, "the rollout succeeds, the broker killed in its midst"),
     Claim("rollout", "seconds", None, 90, "a megabyte in four waves is confirmed everywhere within 90 s"),
     Claim("rollout", "bad_blocks", 0, 0, "every block is what its topic says"),

@@ -29,6 +29,7 @@ import httpx
 import msgspec
 import numpy as np
 import psutil  # type: ignore[import-untyped]  # it publishes no types
+import psycopg
 from sqlmodel import col, func, select
 
 from benchmarks.fleet.devices import CAPABILITIES, SESSION, device_name
@@ -47,6 +48,7 @@ from edgeopt_contract.features import (
 from edgeopt_contract.manifest import Role, TensorSpec, Variant
 from edgeopt_contract.messages import Telemetry
 from edgeopt_contract.profile import count_values
+from edgeopt_contract.values import digest_of
 from edgeopt_fleet.config import FleetConfig, Home
 from edgeopt_fleet.founding import create_fleet
 from edgeopt_fleet.store.bulk import insert_rows
@@ -56,7 +58,7 @@ from edgeopt_fleet.store.tables import CertificateRow, DeviceRow, WindowRow
 from edgeopt_fleet.tuf.repository import Repository
 from edgeopt_fleet.web import free_port
 
-__all__ = ["Rig", "bearer_of", "raise_file_limit", "window_of"]
+__all__ = ["Rig", "bearer_of", "enrol", "raise_file_limit", "window_of"]
 
 _READY_SECONDS = 60.0
 _MODEL_BYTES = 1_000_000
@@ -64,6 +66,11 @@ _DEVICE = (
     "id", "tags", "capabilities", "machine", "hardware", "gauges", "enrolled_at", "running", "malformed", "changed",
     "password_hash", "online", "boot", "agent_version", "desired_bake_seconds", "desired_pending", "report_spool",
     "report_number", "detail", "gauges_spool", "gauges_number", "windows", "rows", "errors",
+)  # fmt: skip
+
+
+_CERTIFICATE = (
+    "serial", "device", "public_key", "public_key_sha256", "pem", "valid_from", "valid_until", "bearer_sha256",
 )  # fmt: skip
 
 
@@ -172,6 +179,10 @@ class Rig:
         finally:
             rig.stop_server()
             rig._stop(rig._broker, signal.SIGKILL)
+            if database:  # it was empty before
+                with psycopg.connect(database, autocommit=True) as connection:
+                    connection.execute("DROP SCHEMA public CASCADE")
+                    connection.execute("CREATE SCHEMA public")
 
     @property
     def url(self) -> str:
@@ -242,6 +253,15 @@ class Rig:
             database.close()
         return int(rows), int(told)
 
+    def database_bytes(self) -> int:
+        """Return how large the database is, with what is being written to it."""
+        if self.config.database:
+            with psycopg.connect(self.config.database) as connection:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+                assert row is not None  # a function's result
+                return int(row[0])
+        return sum(path.stat().st_size for path in (self.directory / "fleet").glob("fleet.db"))
+
     def online(self) -> int:
         """Return how many devices the fleet takes for online."""
         database = Database.open(Home(self.directory / "fleet").address(self.config))
@@ -278,7 +298,7 @@ def _seed(home: Home, config: FleetConfig, directory: Path, devices: int) -> tup
     try:
         bundles = Bundles(database, home.blocks, Repository(database, home.keys))
         digests = tuple(_publish(bundles, directory / f"bundle-{version}", version) for version in ("1", "2", "3"))
-        _enrol(database, devices, digests[0])
+        enrol(database, devices, digests[0])
     finally:
         database.close()
     return digests
@@ -320,7 +340,8 @@ def _publish(bundles: Bundles, directory: Path, version: str) -> str:
     return bundles.post((bundle.directory / "manifest.json").read_bytes(), time.time()).digest
 
 
-def _enrol(database: Database, devices: int, running: str) -> None:
+def enrol(database: Database, devices: int, running: str) -> None:
+    """Write ``devices`` that run one bundle into the database, each with a certificate."""
     now = int(time.time())
     can = json.dumps(msgspec.to_builtins(CAPABILITIES))
     names = [device_name(number) for number in range(devices)]
@@ -329,20 +350,10 @@ def _enrol(database: Database, devices: int, running: str) -> None:
          0, 0, "", 0, 0, 0, 0, 0)
         for name in names
     ]  # fmt: skip
+    certificates = [
+        (name, name, name.encode(), digest_of(name.encode()), "", now, now + 10**7, digest_of(bearer_of(name).encode()))
+        for name in names
+    ]
     with database.transaction() as session:
         insert_rows(session, DeviceRow, _DEVICE, rows)
-        for name in names:
-            session.add(
-                CertificateRow(
-                    serial=name,
-                    device=name,
-                    public_key=name.encode(),
-                    public_key_sha256=hashlib.sha256(name.encode()).hexdigest(),
-                    pem="",
-                    valid_from=now,
-                    valid_until=now + 10**7,
-                    bearer_sha256=hashlib.sha256(bearer_of(name).encode()).hexdigest(),
-                    token_sha256=None,
-                    replaces=None,
-                )
-            )
+        insert_rows(session, CertificateRow, _CERTIFICATE, certificates)

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]  # it publishes no types
+
 from benchmarks.fleet.devices import Swarm
 from benchmarks.fleet.rig import Rig
 from edgeopt_contract.codec import decode
@@ -62,6 +64,7 @@ async def telemetry(bench: Bench, per_second: float, seconds: float) -> Figures:
     swarm.tally.latencies.clear()
     resent, before = swarm.tally.resent, rig.usage()
     stored, _ = await asyncio.to_thread(rig.stored)
+    size = await asyncio.to_thread(rig.database_bytes)
     began, cpu = time.monotonic(), time.process_time()
     sent = swarm.tally.sent
     peak = asyncio.create_task(_peak(rig))
@@ -77,6 +80,8 @@ async def telemetry(bench: Bench, per_second: float, seconds: float) -> Figures:
         "seconds": took,
         "sent": sent,
         "per_second": len(swarm.tally.latencies) / took,
+        "server_cpu_us_a_message": (after.server_cpu_seconds - before.server_cpu_seconds) / max(sent, 1) * 1e6,
+        "database_bytes_a_message": (await asyncio.to_thread(rig.database_bytes) - size) / max(sent, 1),
         "unacknowledged": unacknowledged,
         "lost": sent - (rows - stored),
         "miscounted": rows - told,
@@ -101,32 +106,46 @@ async def raw_broker(bench: Bench, per_second: float, seconds: float) -> Figures
         assert process.stdout is not None  # a pipe
         await asyncio.wait_for(process.stdout.readline(), _SETTLE_SECONDS)
         swarm.tally.latencies.clear()
+        began = sum(psutil.Process(process.pid).cpu_times()[:2])
         await swarm.send_telemetry(per_second, seconds)
         left = await swarm.settle(_SETTLE_SECONDS)
+        spent = sum(psutil.Process(process.pid).cpu_times()[:2]) - began
     finally:
         process.kill()
         await process.wait()
         await asyncio.to_thread(bench.rig.start_server)
     return {
-        "per_second": len(swarm.tally.latencies) / seconds, "unacknowledged": left, **quantiles(swarm.tally.latencies)
-    }  # fmt: skip
+        "per_second": len(swarm.tally.latencies) / seconds,
+        "unacknowledged": left,
+        **quantiles(swarm.tally.latencies),
+        "echo_cores": spent / seconds,
+    }
 
 
 async def reads(bench: Bench, per_second: float, seconds: float, beside: float) -> Figures:
     """Device-facing reads over HTTP at a steady rate, with ``beside`` telemetry messages a second flowing."""
-    rig = bench.rig
+    rig, tally = bench.rig, bench.swarm.tally
     digest = rig.bundles[0]
     manifest = decode(Manifest, (rig.directory / "bundle-1" / "manifest.json").read_bytes())
     blocks = [block.sha256 for entry in manifest.files for block in entry.blocks][:8]
     command = [rig.url, digest, ",".join(blocks), str(per_second), str(seconds), str(len(bench.swarm.devices))]
+    tally.latencies.clear()
+    before, began = rig.usage(), time.monotonic()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.fleet.readers", *command, stdout=subprocess.PIPE
     )
-    bench.swarm.tally.latencies.clear()
     await bench.swarm.send_telemetry(beside, seconds + 2)
     output, _ = await process.communicate()
+    after, took = rig.usage(), time.monotonic() - began
     figures: Figures = json.loads(output)
-    return {**figures, "telemetry_per_second": len(bench.swarm.tally.latencies) / (seconds + 2)}
+    return {
+        **figures,
+        "kept_up": figures["answered_in_time"] / (per_second * seconds),
+        "telemetry_per_second": len(tally.latencies) / (seconds + 2),
+        "telemetry_p99_ms": quantiles(tally.latencies)["p99_ms"],
+        "server_cores": (after.server_cpu_seconds - before.server_cpu_seconds) / took,
+        "server_bytes": after.server_bytes,
+    }
 
 
 async def rollout(bench: Bench, beside: float, *, kill: bool) -> Figures:

@@ -32,6 +32,7 @@ def test_every_scenario_runs_and_loses_nothing(tmp_path: Path) -> None:
     """Forty devices: telemetry, reads, a rollout with the broker killed, a recall and a storm, in one run."""
     output = tmp_path / "fleet.json"
     command = [sys.executable, "-m", "benchmarks.fleet", "--devices", "40", "--rate", "80", "--seconds", "1"]
+    command += ["--size", "20", "--size", "60", "--scale-seconds", "1"]
     command += ["--reads", "20", "--window", "0.5", "--directory", str(tmp_path / "fleet"), "--output", str(output)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert 0 == done.returncode, done.stderr[-2000:]
@@ -40,6 +41,12 @@ def test_every_scenario_runs_and_loses_nothing(tmp_path: Path) -> None:
     assert len(ALWAYS) == len({claim.figure for claim in checked})
     assert [] == [claim.text for claim in checked if not claim.holds(figures)]
     assert 8 == figures["recall"]["exposed"]
+    assert (2, 60) == (figures["scale"]["sizes"], figures["scale"]["largest"])
+    assert figures["scale"]["cpu_seconds_a_device_hour_20"] > 0 < figures["scale"]["server_peak_bytes_60"]
+    assert figures["telemetry"]["p99_times_raw"] > 0 < figures["telemetry"]["cores_times_raw"]
+    claimed = done.stdout.split("\nclaims\n")[1].split("\n\n")[0].splitlines()
+    assert len(CLAIMS) == len(claimed)
+    assert {"PASS", "FALLS"} >= {line.split()[0] for line in claimed}
     assert 40 == figures["rollout"]["devices"] == figures["storm"]["devices"]
 
 

@@ -25,6 +25,7 @@ __all__ = ["postgres_engines", "postgres_url", "sqlite_engines"]
 _WAIT_MILLISECONDS = 30_000  # for another writer; longer means that something hangs
 _IDLE_MILLISECONDS = 10_000  # a process that was stopped in the middle of a transaction keeps its locks no longer
 _CACHE_KIBIBYTES = 24_576  # a batch of ingest changes 6 MB of pages; with SQLite's 2 MB they are written and read twice
+_READING_CACHE_KIBIBYTES = 4_096  # each of several threads has one, and the system's own cache is behind it
 _OPTIONS: dict[str, Any] = {
     # several times as fast as the standard library's
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
@@ -35,6 +36,7 @@ _POSTGRES_SETTINGS = {
     "lock_timeout": str(_WAIT_MILLISECONDS),
     "idle_in_transaction_session_timeout": str(_IDLE_MILLISECONDS),
     "synchronous_commit": "on",  # a device deletes what was acknowledged, whatever the server's default is
+    "random_page_cost": "1.1",  # what is asked for lies in memory or on flash; else whole tables are read for a batch
     "timezone": "UTC",
 }
 _POSTGRES_CONNECT = {
@@ -70,7 +72,7 @@ def _sqlite_engine(path: Path, *, begin: str, query_only: str = "OFF") -> Engine
             f"busy_timeout={_WAIT_MILLISECONDS}",
             "journal_mode=WAL",
             "synchronous=FULL",
-            f"cache_size=-{_CACHE_KIBIBYTES}",
+            f"cache_size=-{_READING_CACHE_KIBIBYTES if query_only == 'ON' else _CACHE_KIBIBYTES}",
             "foreign_keys=ON",
             "wal_autocheckpoint=0",  # store.checkpoints does that
             f"query_only={query_only}",

@@ -1,7 +1,7 @@
 """Room beside rows that change with every message.
 
-PostgreSQL writes a changed row anew; where its page has room, no index has to learn of that (a heap-only update) and the
-old one goes with the next change of the page. SQLite changes rows in place.
+PostgreSQL writes a changed row anew; where its page has room, no index has to learn of that (a heap-only update), and
+the old one goes with the next change of the page. SQLite changes rows in place.
 """
 
 from __future__ import annotations
