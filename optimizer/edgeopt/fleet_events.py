@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from edgeopt_contract.errors import MessageError, UsageError
+from edgeopt.fleet_problems import refusal
+from edgeopt_contract.errors import MessageError
 
 __all__ = ["Event", "Stream"]
 
@@ -72,7 +73,7 @@ class Stream:
                 raise httpx.ReadError(f"HTTP {answer.status_code}")
             if answer.status_code != httpx.codes.OK:
                 answer.read()
-                raise UsageError(f"the fleet refuses: HTTP {answer.status_code} {answer.text[:200]}")
+                raise refusal(answer)
             lines: dict[str, str] = {}
             for line in answer.iter_lines():
                 if line.startswith(":"):

@@ -20,7 +20,8 @@ import msgspec
 
 from edgeopt.fleet_access import FleetAccess
 from edgeopt.fleet_events import Event, Stream
-from edgeopt_contract.errors import EdgeoptError, MessageError, UnreachableError, UsageError
+from edgeopt.fleet_problems import detail, refusal
+from edgeopt_contract.errors import EdgeoptError, MessageError, UnreachableError
 
 __all__ = ["FleetHttp", "Json"]
 
@@ -108,12 +109,12 @@ class FleetHttp:
             return response
         if response.status_code in (502, 503, 504):
             raise UnreachableError(
-                f"the fleet at {self._access.url} is not ready ({_detail(response)}); try again in a moment"
+                f"the fleet at {self._access.url} is not ready ({detail(response)}); try again in a moment"
             )
         if response.is_server_error:
-            raise EdgeoptError(f"the fleet at {self._access.url} failed ({_detail(response)}); its log says more")
+            raise EdgeoptError(f"the fleet at {self._access.url} failed ({detail(response)}); its log says more")
         if response.is_client_error:
-            raise UsageError(f"the fleet refuses: {_detail(response)}{_advice(response.status_code)}")
+            raise refusal(response)
         raise self._not_a_fleet(f"{path}: HTTP {response.status_code}")
 
     def events(self, topic: str, seconds: int | None) -> Iterator[Event | None]:
@@ -135,26 +136,6 @@ class FleetHttp:
             f"what answers at {self._access.url} is not a fleet of this version ({what}); check the address, "
             "or update the older program"
         )
-
-
-def _detail(response: httpx.Response) -> str:
-    """Return a problem's own words (RFC 9457), or the status when it has none."""
-    try:
-        problem = msgspec.json.decode(response.content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        problem = None
-    if isinstance(problem, dict):
-        for member in ("detail", "title"):
-            if isinstance(problem.get(member), str) and problem[member]:
-                return str(problem[member])
-    return f"HTTP {response.status_code} {response.reason_phrase}".strip()
-
-
-def _advice(status: int) -> str:
-    """Return what to do about a refusal whose words may not say it."""
-    if status == httpx.codes.UNAUTHORIZED:
-        return "; use the operator.json that 'edgeopt-fleet init' wrote for this fleet"
-    return ""
 
 
 def _seconds_to_wait(response: httpx.Response) -> float:

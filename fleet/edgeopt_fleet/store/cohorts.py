@@ -25,6 +25,7 @@ from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.filtering import conditions
+from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import CohortRow, DeviceRow, RolloutRow, TokenRow
 
 __all__ = ["Cohort", "Cohorts", "SavedFilter", "all_cohorts", "find_cohort", "find_filter", "members"]
@@ -119,9 +120,9 @@ def find_filter(session: Session, name: str) -> SavedFilter:
         return SavedFilter(name, DeviceFilter())
     row = session.get(CohortRow, name)
     if row is None:
-        raise NotFoundError(
-            f"there is no cohort {name!r}; create it first: edgeopt cohorts create {name} --tag key=value"
-        )
+        meant = did_you_mean(session, col(CohortRow.name), name)
+        create = f"; create it first: edgeopt cohorts create {name} --tag key=value"
+        raise NotFoundError(f"there is no cohort {name!r}{meant or create}")
     return _saved(row)
 
 

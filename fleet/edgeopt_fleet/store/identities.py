@@ -28,6 +28,7 @@ from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.changes import Counter, newest_change, newest_changes, next_change
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
 from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
 
@@ -173,7 +174,8 @@ class Identities:
         with self._changing() as session:
             row = session.get(DeviceRow, device)
             if row is None:
-                raise NotFoundError(f"there is no device {device!r}")
+                meant = did_you_mean(session, col(DeviceRow.id), device)
+                raise NotFoundError(f"there is no device {device!r}{meant}")
             before = _state(session, device)
             row.revoked_at = row.revoked_at or now
             row.online = False

@@ -24,6 +24,7 @@ from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.cohorts import find_filter, members
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.filtering import conditions
+from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import DeviceRow, ReportRow, SpoolRow, WindowRow
 
 __all__ = ["Registry"]
@@ -116,5 +117,5 @@ def _reports_of(device: str) -> SelectOfScalar[ReportRow]:
 def _row(session: Session, device: str) -> DeviceRow:
     row = session.get(DeviceRow, device)
     if row is None:
-        raise NotFoundError(f"there is no device {device!r}")
+        raise NotFoundError(f"there is no device {device!r}{did_you_mean(session, col(DeviceRow.id), device)}")
     return row

@@ -36,6 +36,7 @@ from edgeopt_fleet.rollout import (
     is_settled,
     wanted,
 )
+from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, MemberRow, RolloutRow
 
 __all__ = [
@@ -64,7 +65,7 @@ def load_rollout(session: Session, name: str) -> tuple[Rollout, RolloutRow]:
     """Return a rollout and its row. Raises :class:`NotFoundError`."""
     row = session.get(RolloutRow, name)
     if row is None:
-        raise NotFoundError(f"there is no rollout {name!r}")
+        raise NotFoundError(f"there is no rollout {name!r}{did_you_mean(session, col(RolloutRow.name), name)}")
     return rollout_of(row), row
 
 

@@ -25,6 +25,7 @@ from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError
 from edgeopt_fleet.rights import Role
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import ApiKeyRow, UserRow
 
 __all__ = ["KEY_PREFIX", "KeyHolder", "NewKey", "User", "Users"]
@@ -186,7 +187,8 @@ def _keys(session: Session, name: str) -> Sequence[ApiKeyRow]:
 def _find(session: Session, name: str) -> UserRow:
     row = session.get(UserRow, name)
     if row is None:
-        raise NotFoundError(f"there is no user {name!r}; see: edgeopt users")
+        meant = did_you_mean(session, col(UserRow.name), name)
+        raise NotFoundError(f"there is no user {name[:80]!r}{meant or '; see: edgeopt users'}")
     return row
 
 
