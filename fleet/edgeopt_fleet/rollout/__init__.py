@@ -32,7 +32,6 @@ from edgeopt_fleet.rollout.pace import Pace, Pacing, allowance
 from edgeopt_fleet.rollout.record import (
     Execution,
     Rollout,
-    Tally,
     allowed_offers,
     arms_of,
     at_fault,
@@ -53,6 +52,7 @@ from edgeopt_fleet.rollout.record import (
     wanted,
 )
 from edgeopt_fleet.rollout.states import ACTIVE, TRANSITIONS, Command, Event, IllegalTransitionError, State
+from edgeopt_fleet.rollout.tally import Tally
 from edgeopt_fleet.rollout.thresholds import Failure, Threshold, too_many
 from edgeopt_fleet.rollout.waves import Candidate, Place, Wave, WaveKind, assign, check_waves, rank
 

@@ -92,10 +92,9 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
     if not devices:
         raise InvalidError(f"the cohort {plan.cohort!r} has no device: there is nobody to roll out to")
     places, arms = _places(plan, devices)
+    given = dict.fromkeys(places, bundle.digest) if trial is None else {n: trial.bundle_of(arms[n]) for n in places}
     members = tuple(
-        _member(name, place, devices[name], bundle.digest)
-        if trial is None
-        else replace(_member(name, place, devices[name], trial.bundle_of(arms[name])), arm=arms[name])
+        replace(_member(name, place, devices[name], given[name]), arm=arms.get(name, ""))
         for name, place in places.items()
     )
     record = Rollout(
@@ -112,16 +111,8 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
         updated_at=now,
         tally=Tally().moved([(None, member) for member in members]),
     )
-    problems: list[ProblemError] = []
-    if session.get(RolloutRow, plan.name) is not None:
-        problems.append(ConflictError(f"there is a rollout {plan.name!r} already; names are never used twice"))
     bundles = [bundle] if trial is None else [find_bundle(session, arm.bundle) for arm in trial.arms]
-    for needed in bundles:
-        short = needed.digest[:12]
-        if not needed.complete:
-            problems.append(ConflictError(f"bundle {short} is incomplete; publish it again: edgeopt publish DIR"))
-        elif needed.counter is None:
-            problems.append(ConflictError(f"bundle {short} is not signed; devices would refuse it: edgeopt sign DIR"))
+    problems = _unfit(session, plan.name, bundles)
     superseded, busy = _held(session, record, members)
     signed = all(needed.counter is not None for needed in bundles)
     one_way = None if plan.allow_no_recall or not signed else _one_way(session, members, trial)
@@ -133,6 +124,20 @@ def plan_rollout(session: Session, plan: Plan, now: float, by: str = "") -> Plan
         superseded=superseded,
         problems=tuple(problem for problem in (*problems, busy, one_way) if problem is not None),
     )
+
+
+def _unfit(session: Session, name: str, bundles: Sequence[BundleRow]) -> list[ProblemError]:
+    """Return why there can be no rollout of that name, or of these bundles."""
+    problems: list[ProblemError] = []
+    if session.get(RolloutRow, name) is not None:
+        problems.append(ConflictError(f"there is a rollout {name!r} already; names are never used twice"))
+    for bundle in bundles:
+        short = bundle.digest[:12]
+        if not bundle.complete:
+            problems.append(ConflictError(f"bundle {short} is incomplete; publish it again: edgeopt publish DIR"))
+        elif bundle.counter is None:
+            problems.append(ConflictError(f"bundle {short} is not signed; devices would refuse it: edgeopt sign DIR"))
+    return problems
 
 
 def runs_elsewhere(session: Session, cohort: str, bundle: str) -> bool:

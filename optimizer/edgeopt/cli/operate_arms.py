@@ -22,7 +22,7 @@ from edgeopt_contract.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from edgeopt.cli.gate_charts import ComparedView
 
-__all__ = ["arm", "arm_options", "arms_of", "compare", "conclude", "tell_comparison"]
+__all__ = ["arm", "arm_options", "arms_of", "compare", "conclude", "margin", "tell_comparison"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARGINS = ("errors", "latency", "confidence_points", "class_mix", "drift", "divergence")
