@@ -22,11 +22,17 @@ from edgeopt_fleet.store.tables import ShadowMemberRow
 
 __all__ = [
     "AgreementView",
+    "ClassAgreementView",
+    "DeviceAgreementView",
+    "FiguresView",
+    "IntervalView",
     "ShadowList",
     "ShadowLookList",
     "ShadowLookView",
+    "ShadowMemberView",
     "ShadowPolicyModel",
     "ShadowRequest",
+    "ShadowVerdictView",
     "ShadowView",
 ]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from edgeopt_fleet.api.etags import NOT_MODIFIED, IfMatch, Match, tagged
+from edgeopt_fleet.api.etags import NOT_MODIFIED, IfMatch, tagged
 from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
@@ -24,7 +24,6 @@ from edgeopt_fleet.api.shadow_views import (
 from edgeopt_fleet.api.views import Name
 from edgeopt_fleet.problems import ConflictError, InvalidError, NotFoundError, PreconditionFailedError
 from edgeopt_fleet.store.shadow_rows import ShadowState
-from edgeopt_fleet.store.shadows import Check
 
 __all__ = ["router"]
 
@@ -32,7 +31,6 @@ router = APIRouter(tags=["shadows"], route_class=IdempotentRoute)
 
 ShadowName = Annotated[Name, Path(examples=["digits-3-beside"])]
 Change = Annotated[str, Field(pattern=r"^[a-z_]{1,40}=[0-9.e+-]{1,40}$")]
-_ORDERED = problems(NotFoundError, ConflictError, PreconditionFailedError)
 
 
 async def _act(request: Request, act: Callable[[Services], set[str]], name: str) -> Response:
@@ -102,28 +100,30 @@ async def get_shadow(request: Request, name: ShadowName) -> Response:
     return tagged(request, ShadowView.of(await services.serial.read(services.shadows.report, name)))
 
 
-@router.post(
-    "/shadows/{name}/start",
-    operation_id="startShadow",
-    summary="Start a draft",
-    response_model=ShadowView,
-    responses=_ORDERED,
-)
-async def start_shadow(request: Request, name: ShadowName, match: IfMatch) -> Response:
-    """Start a shadow that was created without starting; 409 for any other."""
-    return await _act(request, lambda s: s.shadows.start(name, s.clock(), _check(match)), name)
+def _add_order(order: str, summary: str, description: str) -> None:
+    """Add the route by which people start or end a shadow."""
+
+    async def give(request: Request, name: ShadowName, match: IfMatch) -> Response:
+        def act(services: Services) -> set[str]:
+            orders = {"start": services.shadows.start, "end": services.shadows.end}
+            return orders[order](name, services.clock(), lambda report: match.check(ShadowView.of(report)))
+
+        return await _act(request, act, name)
+
+    router.add_api_route(
+        f"/shadows/{{name}}/{order}",
+        give,
+        methods=["POST"],
+        operation_id=f"{order}Shadow",
+        summary=summary,
+        response_model=ShadowView,
+        description=description,
+        responses=problems(NotFoundError, ConflictError, PreconditionFailedError),
+    )
 
 
-@router.post(
-    "/shadows/{name}/end",
-    operation_id="endShadow",
-    summary="End a shadow",
-    response_model=ShadowView,
-    responses=_ORDERED,
-)
-async def end_shadow(request: Request, name: ShadowName, match: IfMatch) -> Response:
-    """End a shadow before its time; what was compared stays. 409 when it has ended."""
-    return await _act(request, lambda s: s.shadows.end(name, s.clock(), _check(match)), name)
+_add_order("start", "Start a draft", "Start a shadow that was created without starting; 409 for any other.")
+_add_order("end", "End a shadow", "End a shadow before its time; what was compared stays. 409 when it has ended.")
 
 
 @router.get(
@@ -158,7 +158,3 @@ async def replay_shadow(
     found = await services.serial.read(services.shadow_looks.explain, name, most, changes)
     items = [ShadowLookView.of(one) for one in found]
     return ShadowLookList(same=all(item.same for item in items), what_if=changes, items=items)
-
-
-def _check(match: Match) -> Check:
-    return lambda report: match.check(ShadowView.of(report))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["effective", "lower_bound", "upper_bound", "values_needed"]
+__all__ = ["divergence", "effective", "lower_bound", "upper_bound", "values_needed"]
 
 _STEPS = 60  # halvings: further than float64 can tell apart
 

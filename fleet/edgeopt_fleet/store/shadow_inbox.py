@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, select
 
 from edgeopt_contract.messages import Reported, Telemetry
 from edgeopt_fleet.decoding import Window
 from edgeopt_fleet.shadowing import Compared
 from edgeopt_fleet.store.bulk import fetch_rows, insert_rows, update_rows
-from edgeopt_fleet.store.shadow_rows import FINAL
+from edgeopt_fleet.store.shadow_rows import FINAL, SERVES_IT
 from edgeopt_fleet.store.tables import ShadowMemberRow, ShadowRow, ShadowServedRow
 
 __all__ = ["ShadowBook", "is_shadow", "remind"]
@@ -84,12 +84,13 @@ def remind(session: Session, devices: Sequence[str]) -> None:
     A retained message that was cleared is not there for a device that was away meanwhile.
     """
     member = ShadowMemberRow
-    session.execute(
-        update(member)
+    query = (
+        select(member.shadow, member.device)
         .where(col(member.device).in_(devices), col(member.offered).is_(True), col(member.open).is_(False))
-        .where(col(member.state).is_(None) | col(member.state).not_in(FINAL))
-        .values(pending=True)
+        .where(col(member.state).is_(None) | col(member.state).not_in((*FINAL, SERVES_IT)))
     )
+    found = sorted(session.exec(query).all())
+    update_rows(session, member, _KEY, ("pending",), [(shadow, device, True) for shadow, device in found])
 
 
 def _members(session: Session, keys: Sequence[Key]) -> dict[Key, tuple[str, tuple[int, int]]]:

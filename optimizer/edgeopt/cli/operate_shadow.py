@@ -119,22 +119,20 @@ def shadow_show(name: str, fleet: Path | None, *, as_json: bool) -> None:
         _show(client.shadow(name), client.shadow_agreement(name), as_json=as_json)
 
 
-@shadow.command("start", epilog=example("edgeopt shadow start next"))
-@click.argument("name")
-@fleet_options
-def shadow_start(name: str, fleet: Path | None, *, as_json: bool) -> None:
-    """Start a draft."""
-    with connect(fleet) as client:
-        _show(client.order_shadow(name, "start"), None, as_json=as_json)
+def _order_command(order: str, summary: str) -> click.Command:
+    """Return the command that gives the fleet one order."""
+
+    @click.argument("name")
+    @fleet_options
+    def give(name: str, fleet: Path | None, *, as_json: bool) -> None:
+        with connect(fleet) as client:
+            _show(client.order_shadow(name, order), None, as_json=as_json)
+
+    return click.command(order, help=summary, epilog=example(f"edgeopt shadow {order} next"))(give)
 
 
-@shadow.command("end", epilog=example("edgeopt shadow end next"))
-@click.argument("name")
-@fleet_options
-def shadow_end(name: str, fleet: Path | None, *, as_json: bool) -> None:
-    """End a shadow before its time; what was compared stays."""
-    with connect(fleet) as client:
-        _show(client.order_shadow(name, "end"), None, as_json=as_json)
+shadow.add_command(_order_command("start", "Start a draft."))
+shadow.add_command(_order_command("end", "End a shadow before its time; what was compared stays."))
 
 
 @shadow.command("watch", epilog=example("edgeopt shadow watch next && edgeopt shadow promote next"))
