@@ -33,13 +33,17 @@ parameters, bodies, answers and examples. What the fields of bodies mean is said
   removed meanwhile neither hides nor repeats anything. Filters are query parameters and must all hold. One that an
   operation does not have is refused (422, with those that it has): a misspelt filter would list everything.
 - **ETags**: what can be changed (a cohort, a device's tags, a user, a rollout, a shadow) has a strong ETag.
-  `If-None-Match` answers 304 without a body. A change with `If-Match` is made only if nobody changed the thing since it was read,
-  else 412; the comparison and the change are one transaction.
+  `If-None-Match` answers 304 without a body. A change with `If-Match` is made only if nobody changed the thing since
+  it was read, else 412; the comparison and the change are one transaction.
 - **Idempotency-Key**: any name that is used once, such as a UUID, with a POST of a user. The same request with the
   same key is carried out once; repeated within 24 hours it gets the same answer (`Idempotent-Replayed: true`), also
-  after a restart and from another API process. With another request the key is refused (422), while the first one
+  from another API process, and after the server was killed at whatever moment: the change, its entry in the audit log
+  and the answer are one transaction. With another request the key is refused (422), while the first one
   is being worked on, too (409). Answers are kept encrypted under the key and the bearer, which the database does
   not have. The commands of `edgeopt` that make a token, a user, a key, a rollout or a shadow send a random one each.
+- **How often**: who asks too often gets 429 with `Retry-After` (seconds), `RateLimit-Policy` (`"user";q=1000;w=2`: so
+  many requests in so many seconds; `user`, `address` or `enrolments`) and `RateLimit` (`"user";r=0;t=1`). What the
+  limits are is a setting of the fleet. Each API process counts for itself. The commands of `edgeopt` wait.
 - **Events**: `GET /api/v1/events?topic=rollouts` is a stream of server-sent events for live views. The first event
   is `ready`; its id is the present, so what is read after it misses nothing. Then each device, rollout or alert
   that changes is sent as the lists show it: states, not history, so what changes often is told as it is when the

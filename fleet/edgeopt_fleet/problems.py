@@ -22,6 +22,7 @@ Each kind has a type URI, ``urn:edgeopt:problem:<kind>``, by which programs tell
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from edgeopt_contract.errors import UsageError
@@ -130,15 +131,15 @@ class KeyReusedError(InvalidError):
 
 
 class RateLimitedError(ProblemError):
-    """Too many requests with a key or from an address."""
+    """Too many requests with a key or from an address; ``headers`` say which limit it is and when to come again."""
 
     kind = "rate-limited"
     status = 429
     title = "Too many requests"
 
-    def __init__(self, message: str, retry_after_seconds: int) -> None:
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
         super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
+        self.headers = headers
 
 
 class BusyError(ProblemError):

@@ -40,7 +40,7 @@ class Limiter:
     """One bucket for each name that asked lately."""
 
     def __init__(self, rate: Rate) -> None:
-        self._rate = rate
+        self.rate = rate
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, name: str, now: float) -> float:
@@ -48,7 +48,7 @@ class Limiter:
 
         ``now`` is in seconds on a clock that never goes back.
         """
-        rate = self._rate
+        rate = self.rate
         if rate.per_second == 0:
             return 0.0
         bucket = self._buckets.get(name)
@@ -68,7 +68,7 @@ class Limiter:
         """Undo a :meth:`take` that let somebody go on."""
         bucket = self._buckets.get(name)
         if bucket is not None:
-            bucket.left = min(self._rate.burst, bucket.left + 1)
+            bucket.left = min(self.rate.burst, bucket.left + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

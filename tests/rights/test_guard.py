@@ -27,7 +27,12 @@ async def asked_until_refused(people: People, who: str, method: str, path: str, 
         answer = await people.ask(who, method, path, b"{}", **options)
         if answer.status == 429:
             assert "application/problem+json" == answer.headers["content-type"]
-            assert int(answer.headers["retry-after"]) >= 1
+            wait = int(answer.headers["retry-after"])
+            assert wait >= 1
+            policy, quota, window = answer.headers["ratelimit-policy"].split(";")
+            assert f"{policy};r=0;t={wait}" == answer.headers["ratelimit"]
+            assert f"q={passed}" == quota, "as many as it says"
+            assert int(window.removeprefix("w=")) >= 1
             assert "wait" in json.loads(answer.body)["detail"]
             return passed
     raise AssertionError

@@ -19,6 +19,7 @@ from edgeopt_fleet.api.reads import DeviceReads
 from edgeopt_fleet.api.responses import answer_problem
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.problems import ForbiddenError, ProblemError, RateLimitedError, UnauthorizedError
+from edgeopt_fleet.rates import Limiter
 from edgeopt_fleet.rights import Caller, Role, least_of, operation_for
 
 __all__ = ["Guard", "device_actor"]
@@ -61,9 +62,9 @@ class Guard:
         least = least_of(operation)
         address = scope["client"][0] if scope.get("client") else ""
         if least is Caller.ANYONE and path in _ENROLLING:
-            _wait_if_told(limits.enrolments.take(address, limits.clock()), "enrolments from this address")
+            _take(limits.enrolments, address, limits.clock(), ("enrolments", "enrolments from this address"))
             return NOBODY
-        _wait_if_told(limits.addresses.take(address, limits.clock()), "requests from this address")
+        _take(limits.addresses, address, limits.clock(), ("address", "requests from this address"))
         if least is Caller.ANYONE:
             return NOBODY
         bearer = _bearer(scope)
@@ -71,7 +72,7 @@ class Guard:
             return await self._device(bearer)
         actor = await self._user(bearer)
         limits.addresses.give_back(address)  # whoever has a key counts by the key
-        _wait_if_told(limits.keys.take(actor.name, limits.clock()), "requests with keys of this user")
+        _take(limits.keys, actor.name, limits.clock(), ("user", "requests with keys of this user"))
         assert isinstance(least, Role) and actor.role is not None  # noqa: PT018 - users have a role
         if not actor.role.covers(least):
             raise ForbiddenError(
@@ -117,13 +118,21 @@ def _bearer(scope: Scope) -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-def _wait_if_told(seconds: float, what: str) -> None:
+def _take(limiter: Limiter, who: str, now: float, policy: tuple[str, str]) -> None:
+    """Count a request of ``who``. Raises :class:`RateLimitedError`; ``policy`` is its name and what is limited."""
+    seconds = limiter.take(who, now)
     if seconds > 0:
-        wait = max(1, math.ceil(seconds))
-        raise RateLimitedError(f"too many {what}; wait {wait} s", wait)
+        wait, (name, what) = max(1, math.ceil(seconds)), policy
+        quota, window = math.floor(limiter.rate.burst), math.ceil(limiter.rate.burst / limiter.rate.per_second)
+        headers = {
+            "Retry-After": str(wait),
+            "RateLimit-Policy": f'"{name}";q={quota};w={window}',
+            "RateLimit": f'"{name}";r=0;t={wait}',
+        }
+        raise RateLimitedError(f"too many {what}; wait {wait} s", headers)
 
 
 def _headers(error: ProblemError) -> dict[str, str] | None:
     if isinstance(error, RateLimitedError):
-        return {"Retry-After": str(error.retry_after_seconds)}
+        return dict(error.headers)
     return _CHALLENGE if isinstance(error, UnauthorizedError) else None

@@ -37,6 +37,21 @@ PROBLEM_JSON = "application/problem+json"
 TYPE_PREFIX = "urn:edgeopt:problem:"
 _STORAGE = (507, "Storage failed", "storage-failed")
 _UNEXPECTED = (500, "Unexpected", "unexpected")
+_WHEN = {  # draft-ietf-httpapi-ratelimit-headers
+    "Retry-After": {
+        "description": "come again after so many seconds", "schema": {"type": "integer", "minimum": 1}, "example": 1
+    },
+    "RateLimit-Policy": {
+        "description": "which limit: user, address or enrolments; so many requests (q) in so many seconds (w)",
+        "schema": {"type": "string"},
+        "example": '"user";q=1000;w=2',
+    },
+    "RateLimit": {
+        "description": "what is left of it (r), and when there is more (t, seconds)",
+        "schema": {"type": "string"},
+        "example": '"user";r=0;t=1',
+    },
+}  # fmt: skip
 _DETAILS = {  # an example for each kind
     "bad-request": "the body is not what its Content-Type says",
     "unauthorized": "expected 'Authorization: Bearer <key>'; it is missing or wrong",
@@ -69,7 +84,7 @@ def problems_of_all() -> Responses:
     """Return what any operation may answer."""
     return {
         **problems(UnauthorizedError, ForbiddenError, InvalidError),
-        429: _declared(429, [("rate-limited", "Too many requests")]),
+        429: _declared(429, [("rate-limited", "Too many requests")]) | {"headers": _WHEN},
         500: _declared(500, [(_UNEXPECTED[2], _UNEXPECTED[1])]),
         503: _declared(503, [("unavailable", "Unavailable")]),
         507: _declared(507, [(_STORAGE[2], _STORAGE[1])]),
