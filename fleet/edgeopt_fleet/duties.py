@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from edgeopt_fleet.worker import Worker
 __all__ = ["Duties", "Site"]
 
 _LOG = logging.getLogger(__name__)
+_SWITCH_SECONDS = 0.001  # the thread that stores keeps the one that hears and answers waiting no longer than this
 _PUBLISH_SECONDS = 0.5  # how late an order of another process is published when its signal is lost
 _TIDY_SECONDS = 3600.0
 _RENEW_SECONDS = 1.0  # also how soon a change by 'edgeopt-fleet keys' is published
@@ -96,6 +98,7 @@ class Duties:
 
     async def _ingest(self, database: Database) -> None:
         """Hold the connection to the broker: take in, acknowledge, publish; at the end finish what was taken in."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         site = self._site
         bundles = Bundles(database, site.home.blocks, Repository(database, site.home.keys))
         outbox = Outbox(database, bundles, Repository(database, site.home.keys))

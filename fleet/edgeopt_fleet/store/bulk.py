@@ -39,7 +39,7 @@ def fetch_rows(
         msgspec.json.encode(list(value)).decode() if sqlite and name in several else value
         for name, value in ((name, value if isinstance(value, str) else list(value)) for name, value in where.items())
     )
-    return connection.exec_driver_sql(statement, values).fetchall()
+    return connection.exec_driver_sql(statement, values, execution_options={"binary": True}).fetchall()
 
 
 def insert_rows(session: Session, row_class: type[SQLModel], names: Names, rows: Sequence[Sequence[Any]]) -> None:

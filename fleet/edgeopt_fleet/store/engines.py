@@ -94,6 +94,7 @@ def postgres_engines(address: str, connections: int) -> tuple[Engine, Engine]:
     url = postgres_url(address)
     engine = create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, **_OPTIONS)
     event.listen(engine, "connect", _take_any_text)
+    event.listen(engine, "before_cursor_execute", _fetch_as_asked)
     return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
@@ -111,6 +112,14 @@ def postgres_url(address: str) -> URL:
         raise MissingExtraError("psycopg", "fleet")
     given = {name: value for name, value in url.query.items() if name in _POSTGRES_CONNECT}
     return url.set(drivername="postgresql+psycopg").update_query_dict({**_POSTGRES_CONNECT, **given})
+
+
+def _fetch_as_asked(
+    _connection: Connection, cursor: Any, _statement: str, _parameters: object, context: Any, _many: object
+) -> None:
+    """Let PostgreSQL send what it finds in binary where the statement has the option ``binary``: bytes as they are."""
+    if context.execution_options.get("binary"):
+        cursor.format = 1  # psycopg.pq.Format.BINARY
 
 
 def _take_any_text(connection: Any, _record: object) -> None:
