@@ -39,7 +39,7 @@ class CommandError(Exception):
     """A command ended with another exit code than expected; the text holds what it printed."""
 
 
-def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 60.0, every: float = 0.1) -> T:
+def wait_until(what: str, probe: Callable[[], T | None], seconds: float = 120.0, every: float = 0.1) -> T:
     """Return the first truthy value of ``probe``. Raises :class:`TimeoutError`, which names ``what``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -156,7 +156,7 @@ class System:
             executable = Path(sys.executable).parent / "edgeopt-fleet"
             self.server = Program([str(executable), "serve", str(home)], self.directory / "fleet.log", {})
         self.server.start()
-        wait_until("the fleet server", self._fleet_is_ready, 30)
+        wait_until("the fleet server", self._fleet_is_ready)
 
     def broker_pid(self) -> int:
         """The process id of the embedded broker."""
