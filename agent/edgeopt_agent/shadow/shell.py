@@ -44,7 +44,7 @@ _LOOK_SECONDS = 1.0
 _DISK_RETRY_SECONDS = 2.0
 _STEADY_SECONDS = 60.0
 _TRIED_AGAIN = (Command.EXAMINE, Command.FETCH)
-_READS_BLOCKS = (State.DOWNLOADING, State.VERIFYING)  # an update, out of the challenger's files
+_READS_BLOCKS = (State.OFFERED, State.DOWNLOADING, State.VERIFYING)  # an update, out of the challenger's files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
