@@ -16,6 +16,8 @@ import click
 
 __all__ = ["config"]
 
+_WIDTH = 100
+
 
 @click.group()
 def config() -> None:
@@ -46,4 +48,6 @@ def show(directory: Path, *, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['setting']} = {json.dumps(row['value'])}  # {row['from']}; {row['variable']}")
+        setting, where = f"{row['setting']} = {json.dumps(row['value'])}", f"# {row['from']}; {row['variable']}"
+        line = f"{setting}  {where}"
+        click.echo(line if len(line) <= _WIDTH else f"{where}\n{setting}")
