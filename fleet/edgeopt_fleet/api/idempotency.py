@@ -125,5 +125,6 @@ async def _once(request: Request, key: str, handle: Callable[[Request], Coroutin
 
 async def _digest_of_request(request: Request) -> str:
     url = request.url
-    asked = [request.method, url.path, url.query, digest_of(await request.body())]
+    condition = request.headers.get("if-match", "")  # asked under another condition it is another request
+    asked = [request.method, url.path, url.query, condition, digest_of(await request.body())]
     return digest_of(canonical_json(asked))

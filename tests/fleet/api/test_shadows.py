@@ -52,6 +52,15 @@ async def test_the_same_request_is_carried_out_once(api: Api, world: World) -> N
     await api.call("POST", "shadows", 409, json=wanted, headers={"Idempotency-Key": "other"})
 
 
+async def test_under_another_condition_it_is_another_request(api: Api, world: World) -> None:
+    """A key that came with one If-Match is refused with another: nobody is told that a stale order was carried out."""
+    await api.call("POST", "shadows", 201, json=body(world))
+    once = {"Idempotency-Key": "once"}
+    ended = await api.call("POST", "shadows/next/end", 200, headers=once)
+    assert ended == await api.call("POST", "shadows/next/end", 200, headers=once)
+    await api.call("POST", "shadows/next/end", 422, headers=once | {"If-Match": '"stale"'})
+
+
 async def test_of_two_who_read_the_same_one_ends_it(api: Api, world: World) -> None:
     """What was read is named by its tag; read again, it is not sent again."""
     await api.call("POST", "shadows", 201, json=body(world))
