@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -171,3 +172,46 @@ def test_a_wrong_key_is_refused(run: Run, access: Path, tmp_path: Path) -> None:
     code, _, err = run("devices", "list", "--fleet", str(other))
     assert 2 == code
     assert "operator.json" in err
+
+
+def test_two_arms_from_their_making_to_their_conclusion(
+    run: Run,
+    access: Path,
+    tmp_path: Path,
+    contents: BundleContents,  # noqa: F811  # the fixture
+    pi: Capabilities,  # noqa: F811  # the fixture
+) -> None:
+    """Created, shown with who is in which arm, not compared before their time, and concluded after the end."""
+    token = run("token", "create", "--uses", "4", "--tag", "site=bergen")[1].strip()
+    for number in range(4):
+        assert 201 == enrol(access, token, f"door-{number}", pi).status_code
+    run("cohorts", "create", "doors", "--tag", "site=bergen")
+    bundles = [write_bundle(tmp_path / version, replace(contents, version=version)) for version in ("7", "8")]
+    for one in bundles:
+        assert 0 == run("publish", str(one.directory))[0]
+    arms = [part for one in bundles for part in ("--arm", f"{one.digest[:10]}=50")]
+    create = ("rollout", "create", "ab", *arms, "--observe", "1h", "--cohort", "doors", "--waves", "100%")
+    code, out, err = run(*create, "--dry-run")
+    assert (0, "") == (code, err)
+    assert "arm A: digits 7, 2 devices" in out
+    code, out, err = run(*create, "--draft", "--json")
+    assert (0, "") == (code, err)
+    view = json.loads(out)
+    assert [(one.digest, 2) for one in bundles] == [(arm["bundle"], arm["members"]) for arm in view["arms"]]
+    assert 3600.0 == view["observation"]["seconds"]
+    code, out, _ = run("rollout", "show", "ab")
+    assert 0 == code
+    assert ["A", "A", "B", "B"] == sorted(line.split()[2] for line in out.splitlines() if line.startswith("door-"))
+    code, out, _ = run("rollout", "compare", "ab")
+    assert (4, True) == (code, "observed for 0.0 of 1.0 h" in out)
+    assert 2 == run("rollout", "conclude", "ab", "--keep", "B")[0]
+    assert 0 == run("rollout", "cancel", "ab")[0]
+    code, out, err = run("rollout", "conclude", "ab", "--keep", "B", "--waves", "100%", "--draft")
+    assert (0, "") == (code, err)
+    assert "ab: kept B" in out
+    rest = json.loads(run("rollout", "show", "ab-rest", "--json")[1])
+    assert ("draft", bundles[1].digest, 4) == (rest["state"], rest["bundle"], len(rest["members"]))
+    code, out, _ = run("rollout", "explain", "ab")
+    assert 0 == code
+    code, out, _ = run("rollout", "replay", "ab")
+    assert (0, True) == (code, out.startswith("0 looks judged again"))
