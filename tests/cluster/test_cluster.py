@@ -173,6 +173,7 @@ async def test_workers_that_are_told_to_end_hand_over_in_the_midst_of_messages(
     await begin(cluster, tmp_path)
     await until_stored(cluster, 2)
     for _ in range(2):
+        await eventually(lambda: workers_are_ready(cluster), "both workers to be ready, one as a standby")
         holder = await cluster.until_held("ingest")
         assert 0 == await asyncio.to_thread(holder.end)
         acknowledged = {d.identity.device: min(d.spool, default=d.number + 1) - 1 for d in cluster.devices}
@@ -189,6 +190,11 @@ async def test_workers_that_are_told_to_end_hand_over_in_the_midst_of_messages(
 
     await eventually(counted, "the counts to agree")
     report(cluster)
+
+
+async def workers_are_ready(cluster: Cluster) -> bool:
+    """Say whether each worker says of itself that it is."""
+    return all([(await cluster.readiness(url)).get("ready") for url in cluster.probes.values()])
 
 
 async def lost_its_roles(cluster: Cluster, process: Any) -> bool:
