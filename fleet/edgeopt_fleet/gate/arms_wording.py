@@ -76,7 +76,7 @@ def _joined(found: Sequence[Difference], place: int) -> str:
 
 def _sentence(one: Difference) -> str:
     where = f" in hardware class {one.group}" if one.group else ""
-    title = f"{TITLES[one.metric]}{where}"
+    title = f"{'fall of confidence' if one.metric is Metric.CONFIDENCE else TITLES[one.metric]}{where}"
     if one.side == "unmeasured":
         return f"{title}: not measured on both arms"
     low, high = (amount(one.metric, bound, signed=True) for bound in (one.lower, one.upper))
