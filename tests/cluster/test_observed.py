@@ -77,9 +77,14 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def is_at_work(served: Served) -> bool:
-    """Say whether the server has all that it needs, and knows of a holder of each role: it may be ready before."""
+    """Say whether the server is ready; the first time that it says so it holds all roles and hears the devices."""
     answer = await served.get("readyz")
-    return answer.status_code == 200 and all(check["ok"] for check in answer.json()["checks"])
+    if answer.status_code != httpx.codes.OK:
+        assert not answer.json()["ready"]
+        return False
+    assert [] == [check for check in answer.json()["checks"] if not check["ok"]]
+    assert "connected" == (await served.get("healthz")).json()["broker"]
+    return True
 
 
 def configured(directory: Path, target: str) -> Path:
