@@ -266,7 +266,8 @@ def tell(session: Session, before: Rollout | None, after: Rollout, verb: str, no
     """Write into the audit log what happened to a rollout."""
 
     def state(record: Rollout) -> dict[str, str | int]:
-        return {"state": str(record.state), "wave": record.wave}
+        kept = {"kept": record.kept} if record.kept else {}
+        return {"state": str(record.state), "wave": record.wave, **kept}
 
     append(
         session,
@@ -277,7 +278,7 @@ def tell(session: Session, before: Rollout | None, after: Rollout, verb: str, no
             after=state(after),
             detail=state(after)
             | ({"bundle": after.bundle} if after.trial is None else {"bundles": [a.bundle for a in after.trial.arms]})
-            | {name: value for name in ("reason", "fault", "kept") if (value := getattr(after, name))},
+            | {name: value for name in ("reason", "fault") if (value := getattr(after, name))},
         ),
         now,
     )

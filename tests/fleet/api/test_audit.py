@@ -30,6 +30,7 @@ from edgeopt_fleet.store.tables import AuditRow
 from edgeopt_fleet.store.tokens import TokenGrant, token_id
 from edgeopt_fleet.tuf.keys import create_key, read_public
 from edgeopt_fleet.tuf.metadata import Change, render
+from tests.fleet.api.test_arms import observed, with_arms
 from tests.fleet.api.test_identities import enrol, renewal
 from tests.fleet.conftest import Api, enrol_body, make_bundle
 from tests.fleet.shadow_world import World
@@ -149,6 +150,12 @@ def _rollout(*orders: str, approval: bool = False, body: dict[str, Any] | None =
     return ask
 
 
+async def _compared(api: Api, _directory: Path) -> dict[str, Any]:
+    await with_arms(api)
+    await observed(api, worse=None)
+    return {"path": {"name": "ab"}, "json": {"keep": "both", "rollout": "rest"}}
+
+
 def _signed(role: str) -> Any:
     """Return what signs a draft of ``role`` with a key that is not the server's."""
 
@@ -218,6 +225,7 @@ CASES = {
     "createShadow": Case(_new_shadow, "shadow.create", "shadow/next", {"json": {"name": "next"}}, before=False),
     "startShadow": Case(_shadow(started=False), "shadow.start", "shadow/next", GONE),
     "endShadow": Case(_shadow(started=True), "shadow.end", "shadow/next", GONE),
+    "concludeRollout": Case(_compared, "rollout.conclude", "rollout/ab", {"json": {"keep": "A", "rollout": "rest"}}),
     "closeAlert": Case(_alarm, "alert.close", "alert/1", {"path": {"number": 99}}),
     "createUser": Case(
         _new_cohort, "user.create", "user/carol", {"json": {"name": "nobody", "role": "admin"}}, before=False
