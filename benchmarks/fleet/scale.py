@@ -9,6 +9,8 @@ with the fleet shows as one that grows with the message. What a device costs is 
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -42,6 +44,7 @@ async def scale(
             "p99_times_raw": found["p99_ms"] / raw["p99_ms"],
             **{name: found[name] for name in _KEPT},
         }
+        print(size, json.dumps(own), file=sys.stderr, flush=True)
         figures |= {f"{name}_{size}": value for name, value in own.items()}
     small, large = min(sizes), max(sizes)
     return {
