@@ -34,7 +34,7 @@ CHAMPION_CELL, CHALLENGER_CELL = 20, 22  # a quarter of a decade apart: 1.78 tim
 def shadow_window(  # one argument a count
     bundle: str,
     number: int,
-    job: str,
+    job: Any,
     *,
     agreed: int = 50,
     disagreed: int = 0,
@@ -84,7 +84,7 @@ class World:
     def create(self, name: str = "next", *, start: bool = True, policy: ShadowPolicy | None = None, **plan: Any) -> str:
         """Publish a challenger, shadow it, and return its digest."""
         bundle = self.kit.publish(plan.pop("version", "challenger"))
-        wanted = {"cohort": "all", "share": 0.5, "until": int(self.kit.now) + 3600} | plan
+        wanted: dict[str, Any] = {"cohort": "all", "share": 0.5, "until": int(self.kit.now) + 3600} | plan
         self.shadows.create(
             ShadowPlan(name=name, bundle=bundle, policy=policy or ShadowPolicy(), **wanted), self.kit.now
         )
@@ -108,8 +108,8 @@ class World:
         self.store(device, said)
         return said
 
-    def compare(self, device: str, bundle: str, job: str = "next", **counts: Any) -> Telemetry:
-        """Store one window of a challenger."""
+    def compare(self, device: str, bundle: str, job: Any = "next", **counts: Any) -> Telemetry:
+        """Store one window of a challenger; a device may name its ``job`` by anything."""
         made = shadow_window(bundle, self.kit.next_number(device), job, **counts)
         self.store(device, made)
         return made

@@ -20,7 +20,7 @@ def classes(recipe: Recipe, rows: np.ndarray) -> np.ndarray:
 
 def _rows(*, alike: bool) -> np.ndarray:
     rows = samples(5, 400)
-    return rows[(classes(CHAMPION, rows) == classes(OTHER, rows)) == alike]
+    return np.asarray(rows[(classes(CHAMPION, rows) == classes(OTHER, rows)) == alike])
 
 
 def agreeing() -> Iterator[np.ndarray]:
