@@ -76,16 +76,14 @@ def _document(names: Names, rows: Sequence[Sequence[Any]]) -> tuple[str, bytes]:
     text: it is U+FFFD.
     """
     pieces: list[bytes] = []
-    places = [place for place, value in enumerate(rows[0]) if isinstance(value, bytes)]
-    if places:
-        rows = [list(row) for row in rows]
-        begin = 1
-        for row in rows:
-            for place in places:
-                pieces.append(row[place])
-                row[place] = (begin, len(row[place]))
-                begin += len(pieces[-1])
+    bytes_in = [name for name, value in zip(names, rows[0], strict=True) if isinstance(value, bytes)]
     objects = [dict(zip(names, row, strict=True)) for row in rows]
+    begin = 1
+    for each in objects:
+        for name in bytes_in:
+            pieces.append(each[name])
+            each[name] = (begin, len(pieces[-1]))
+            begin += len(pieces[-1])
     return msgspec.json.encode(objects).replace(rb"\u0000", rb"\ufffd").decode(), b"".join(pieces)
 
 
