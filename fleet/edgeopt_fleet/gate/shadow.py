@@ -187,7 +187,8 @@ def _missing(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreemen
     if seen.share <= limit:
         return "as it stands that is not enough, but not surely so: more rows, or more devices, will tell"
     alpha = policy.false_recommendation * look_share(evidence.number + 1) / 2
-    middle = (seen.share + limit) / 2  # half of the distance is for the windows, half for the devices
+    # Half of the distance is for the windows, half for the devices; less for the windows when there are many already.
+    middle = max((seen.share + limit) / 2, lower_bound(seen.share, agreement.windows, alpha))
     devices = min(int(values_needed(middle, limit, alpha)), math.ceil(evidence.members * limit / middle))
     everybody = agreement.devices >= evidence.members
     wanted = values_needed(seen.share, limit if everybody else middle, alpha)
