@@ -139,7 +139,7 @@ class World:
             self.create(draw_plan(draw, f"r{len(self.runs)}"))
             return
         run = draw.choice(open_runs)
-        actions: list[Callable[[], None]] = [lambda: self.turn(run), lambda: self.turn(run)]
+        actions: list[Callable[[], object]] = [lambda: self.turn(run), lambda: self.turn(run)]
         actions += [self._report] * 3
         if "order" in self.allowed or run.record.state in (State.DRAFT, State.AWAITING_APPROVAL):
             actions.append(lambda: self.order(run, self._some_order(run)))

@@ -66,13 +66,14 @@ def carried_out(kit: Kit, name: str, values: dict[str, dict[str, Any]] | None = 
         kit.now += 10
         kit.rollouts.advance(name, kit.now)
         kit.rollouts.advance(name, kit.now)
-    return kit.rollouts.report(name).rollout.state
+    state: State = kit.rollouts.report(name).rollout.state
+    return state
 
 
 def old_version(kit: Kit) -> str:
     """Enrol all devices, bring a first version to them, and let it serve."""
     kit.enrol(*DEVICES)
-    old = kit.publish("1")
+    old: str = kit.publish("1")
     kit.rollouts.create(plan("v1", old, waves=("100%",)), kit.now)
     assert State.SUCCEEDED == carried_out(kit, "v1")
     return old

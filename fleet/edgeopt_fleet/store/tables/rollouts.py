@@ -28,8 +28,8 @@ class BundleRow(SQLModel, table=True):
 class RolloutRow(SQLModel, table=True):
     """A rollout without its members; ``settled`` when nothing more can come of it.
 
-    ``execution``, ``trial``, ``pacing`` and ``tally`` are records of :mod:`edgeopt_fleet.rollout`. Reports with a change
-    number up to ``seen`` have been looked at.
+    ``execution``, ``trial``, ``pacing`` and ``tally`` are records of :mod:`edgeopt_fleet.rollout`. Reports with a
+    change number up to ``seen`` have been looked at.
     """
 
     __tablename__ = "rollout"
