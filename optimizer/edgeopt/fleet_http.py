@@ -29,6 +29,7 @@ Json = dict[str, Any]
 _TIMEOUT_SECONDS = 30.0  # a server that commits to a slow disk may take a while; one that is gone refuses at once
 _MOST_WAITS = 10
 _LONGEST_WAIT_SECONDS = 60.0
+_LARGEST_PAGE = ("limit", "1000")  # fifteen requests for 15,000 devices, not a hundred and fifty
 
 
 class FleetHttp:
@@ -82,7 +83,7 @@ class FleetHttp:
         items: list[Json] = []
         cursor: list[tuple[str, str]] = []
         while True:
-            page = self.item("GET", path, params=[*(query or []), *cursor])
+            page = self.item("GET", path, params=[*(query or []), _LARGEST_PAGE, *cursor])
             found = page.get("items")
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
                 raise self._not_a_fleet(f"{path}: no list of items")

@@ -32,7 +32,7 @@ class TestAnswers:
         """The filter is the server's work: it travels in the query of every page."""
         fleet = FakeFleet(devices=[device_view("a", site="oslo"), device_view("b", site="bergen")], page_size=1)
         assert ["a"] == [device["id"] for device in client(fleet).devices({"site": "oslo"})]
-        assert "devices?tag=site%3Doslo" == fleet.requests[0][1]
+        assert "devices?tag=site%3Doslo&limit=1000" == fleet.requests[0][1]
 
     def test_several_tags_must_all_match(self) -> None:
         """The fleet looks at one of them; nobody is shown who lacks another."""

@@ -104,7 +104,7 @@ class TestDevices:
     def test_other_filters_are_the_fleets(self, run: Run, fleet: FakeFleet) -> None:
         """They go into the query; what is not given does not."""
         run("devices", "--health", "failing", "--online", "--hardware", "a", "--hardware", "b", "--cohort", "oslo")
-        query = ["cohort=oslo", "hardware=a", "hardware=b", "health=failing", "online=true"]
+        query = ["cohort=oslo", "hardware=a", "hardware=b", "health=failing", "limit=1000", "online=true"]
         assert query == sorted(fleet.requests[0][1].removeprefix("devices?").split("&"))
 
     @pytest.mark.parametrize("part", ["reports", "windows", "messages"])
