@@ -13,7 +13,7 @@ from demo.system import System, wait_until
 from tests.scenarios.conftest import Fleet
 from tests.scenarios.shadow_fields import OTHER
 
-pytestmark = [pytest.mark.scenario, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(600)]
 
 ALIKE, UNLIKE = ("cam-1", "cam-2"), ("cam-3",)  # what they see is answered alike, or not
 CAMS = (*ALIKE, *UNLIKE)
