@@ -23,7 +23,7 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.api.app import create_app
 from edgeopt_fleet.rights import Role
-from edgeopt_fleet.store import audit, rollouts
+from edgeopt_fleet.store import audit, rollout_turns
 from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import AuditFilter
 from edgeopt_fleet.store.tables import AuditRow
@@ -353,7 +353,7 @@ async def test_what_starts_at_once_is_created_and_started_in_one(
         append(session, change, now)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rollouts, "append", second_fails)
+        patched.setattr(rollout_turns, "append", second_fails)
         await api.call("POST", "rollouts", 507, json=body)
     assert before == _everything(api)
     known = len(_entries(api))
