@@ -18,7 +18,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from edgeopt_agent.refusals import Refusal
+from edgeopt_agent.mqtt.refusals import Refusal
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_fleet.broker import FLEET_USER, BrokerSettings, BrokerTls, EmbeddedBroker
 from edgeopt_fleet.ca import DeviceAuthority

@@ -1,6 +1,6 @@
 """Write docs/states.md from the three transition tables, so that the drawing cannot differ from the rules.
 
-It reads the ``TRANSITIONS`` of ``edgeopt_agent.transitions``, ``edgeopt_agent.shadow.transitions`` and
+It reads the ``TRANSITIONS`` of ``edgeopt_agent.update.transitions``, ``edgeopt_agent.shadow.transitions`` and
 ``edgeopt_fleet.rollout``, each a dict of (state, event) to the next state.
 Edges between the same two states share one arrow. Example::
 
@@ -30,7 +30,7 @@ its state does not list; the fleet refuses it (HTTP 409).
 
 ## An update on a device
 
-`edgeopt_agent.transitions` is the table, `edgeopt_agent.lifecycle` the frozen record, the rules and one
+`edgeopt_agent.update.transitions` is the table, `edgeopt_agent.update.lifecycle` the frozen record, the rules and one
 `step(record, event, now) -> (record, commands)`. The agent saves the record and then acts; after a restart it enters
 the saved state again. A command may be carried out twice.
 
@@ -80,8 +80,8 @@ def _unchanged(transitions: Transitions) -> str:
 
 def page() -> str:
     """Return docs/states.md as it should be."""
-    from edgeopt_agent import transitions
     from edgeopt_agent.shadow import transitions as shadow
+    from edgeopt_agent.update import transitions
     from edgeopt_fleet import rollout
 
     parts = {

@@ -20,36 +20,36 @@ from functools import partial
 from random import Random
 
 from edgeopt_agent import AGENT_VERSION
-from edgeopt_agent.books import Books
-from edgeopt_agent.clerk import Clerk
 from edgeopt_agent.config import AgentConfig
-from edgeopt_agent.delivery import Carrier, Delivery, DeliveryOptions
-from edgeopt_agent.delivery_flow import Budget
-from edgeopt_agent.delivery_http import HttpCarrier
-from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
-from edgeopt_agent.health import HealthLimits
-from edgeopt_agent.http_download import HttpAccess
-from edgeopt_agent.identity import Identity, Wallet, load_identity
-from edgeopt_agent.journal import Journal
-from edgeopt_agent.link import Link, LinkOptions, Listener
-from edgeopt_agent.lock import only_agent_of
+from edgeopt_agent.credentials.identity import Identity, Wallet, load_identity
+from edgeopt_agent.credentials.renewal import Renewal
+from edgeopt_agent.delivery.fetching import Carrier, Delivery, DeliveryOptions
+from edgeopt_agent.delivery.flow import Budget
+from edgeopt_agent.delivery.http_download import HttpAccess
+from edgeopt_agent.delivery.over_http import HttpCarrier
+from edgeopt_agent.delivery.over_mqtt import MqttCarrier, MqttOptions
+from edgeopt_agent.device.lock import only_agent_of
+from edgeopt_agent.device.machine import read_capabilities_apart, read_facts
+from edgeopt_agent.device.notify import Notifier
+from edgeopt_agent.inference.health import HealthLimits
+from edgeopt_agent.inference.served import ServedOptions
+from edgeopt_agent.inference.serving import Serving, ServingOptions
+from edgeopt_agent.inference.sources import Source, make_sources
+from edgeopt_agent.inference.supervisor import RunnerOptions
 from edgeopt_agent.log import log_event
-from edgeopt_agent.machine import read_capabilities_apart, read_facts
-from edgeopt_agent.notify import Notifier
-from edgeopt_agent.orders import SIGNAL as ORDER_SIGNAL
-from edgeopt_agent.outbox import Outbox
-from edgeopt_agent.renewal import Renewal
-from edgeopt_agent.served import ServedOptions
-from edgeopt_agent.serving import Serving, ServingOptions
+from edgeopt_agent.mqtt.link import Link, LinkOptions, Listener
+from edgeopt_agent.reports.books import Books
+from edgeopt_agent.reports.clerk import Clerk
+from edgeopt_agent.reports.outbox import Outbox
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.shadow.late import META, LateShadow, ShadowPart
-from edgeopt_agent.slots import Slots
-from edgeopt_agent.sources import Source, make_sources
-from edgeopt_agent.spool import Spool
-from edgeopt_agent.supervisor import RunnerOptions
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust.checker import Trust, TrustOptions
 from edgeopt_agent.trust.sources import HttpMetadata, MetadataSource, MqttMetadata
-from edgeopt_agent.updater import Parts, Updater
+from edgeopt_agent.update.journal import Journal
+from edgeopt_agent.update.orders import SIGNAL as ORDER_SIGNAL
+from edgeopt_agent.update.slots import Slots
+from edgeopt_agent.update.updater import Parts, Updater
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import StorageError
 from edgeopt_contract.messages import Status

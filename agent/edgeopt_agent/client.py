@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt_agent.arrays import fit_inputs
-from edgeopt_agent.open_inference import DATATYPES
+from edgeopt_agent.http.open_inference import DATATYPES
 from edgeopt_contract.errors import DataError, UnreachableError, UsageError, WorldError
 from edgeopt_contract.manifest import TensorSpec
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt_agent.counts import FEATURES, Counts, Layout, map_cells
+from edgeopt_agent.reports.counts import FEATURES, Counts, Layout, map_cells
 from edgeopt_agent.runner.arrays import Array, Batch
 from edgeopt_agent.runner.tally import Tally
 from edgeopt_contract.counting import ProfileCounter

@@ -32,7 +32,7 @@ _LONGEST_RECONNECT_WINDOW_SECONDS = 3600.0
 
 
 class DeviceState(StrEnum):
-    """Where one update is on one device (``edgeopt_agent.transitions``), or one shadow (``edgeopt_agent.shadow``)."""
+    """How far an update has come on a device (``edgeopt_agent.update.transitions``), or a shadow."""
 
     IDLE = "idle"
     OFFERED = "offered"

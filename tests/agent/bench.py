@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeopt_agent.books import Books
-from edgeopt_agent.clerk import Clerk
-from edgeopt_agent.health import HealthLimits
+from edgeopt_agent.inference.health import HealthLimits
+from edgeopt_agent.inference.served import ServedOptions
+from edgeopt_agent.inference.serving import Serving, ServingOptions
+from edgeopt_agent.inference.supervisor import RunnerOptions
+from edgeopt_agent.reports.books import Books
+from edgeopt_agent.reports.clerk import Clerk
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import Tensor
-from edgeopt_agent.served import ServedOptions
-from edgeopt_agent.serving import Serving, ServingOptions
-from edgeopt_agent.slots import Installed, Slots
-from edgeopt_agent.spool import Spool
-from edgeopt_agent.supervisor import RunnerOptions
+from edgeopt_agent.update.slots import Installed, Slots
 from edgeopt_contract.blocks import Block
 from edgeopt_contract.codec import decode
 from edgeopt_contract.manifest import Capabilities

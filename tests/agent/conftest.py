@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import paho.mqtt.client as mqtt
 import pytest
 
-from edgeopt_agent.identity import Identity
+from edgeopt_agent.credentials.identity import Identity
 from edgeopt_contract.bundle import MANIFEST_NAME, Bundle
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolResponse, MqttAccess

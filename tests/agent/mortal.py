@@ -33,7 +33,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
 
 # Forked from a server without threads: the process of all tests has many, of torch and JAX, and may not be forked.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["edgeopt_agent.enrolment"])
+_PROCESSES.set_forkserver_preload(["edgeopt_agent.credentials.enrolment"])
 
 
 def dies(work: Callable[[], object], at: int) -> bool:

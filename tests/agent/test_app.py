@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import encode
 from edgeopt_contract.topics import Topics

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.backoff import full_jitter, reconnect_delay, restart_delay
+from edgeopt_agent.mqtt.backoff import full_jitter, reconnect_delay, restart_delay
 
 
 @given(st.integers(0, 10_000), st.integers(0, 2**32))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt_agent.batch import BatchJob, Done, run_batch
-from edgeopt_agent.readers import read_inputs
-from edgeopt_agent.slots import Installed
-from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions
+from edgeopt_agent.inference.batch import BatchJob, Done, run_batch
+from edgeopt_agent.inference.readers import read_inputs
+from edgeopt_agent.inference.supervisor import RunnerCrashError, RunnerOptions
+from edgeopt_agent.update.slots import Installed
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import DataError, UsageError
 from edgeopt_contract.manifest import TensorSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
 from tests.agent.conftest import Signer, free_port, write_identity
 
 TOKEN = f"eo1.{'s' * 43}.{'A' * 43}"

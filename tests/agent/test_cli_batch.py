@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeopt_agent.cli import cli
-from edgeopt_agent.slots import Slots
+from edgeopt_agent.update.slots import Slots
 from edgeopt_contract.errors import DataError, UsageError
 from edgeopt_contract.manifest import Capabilities
 from tests.agent.conftest import blocks_of

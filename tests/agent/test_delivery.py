@@ -11,13 +11,13 @@ from random import Random
 
 import pytest
 
-from edgeopt_agent.delivery import Carrier, Delivery, DeliveryCounts, DeliveryOptions
-from edgeopt_agent.delivery_errand import Errand
-from edgeopt_agent.delivery_flow import Budget
-from edgeopt_agent.delivery_mqtt import MqttCarrier, MqttOptions
-from edgeopt_agent.delivery_store import Incoming
-from edgeopt_agent.link import Arrival
-from edgeopt_agent.slots import Slots
+from edgeopt_agent.delivery.errand import Errand
+from edgeopt_agent.delivery.fetching import Carrier, Delivery, DeliveryCounts, DeliveryOptions
+from edgeopt_agent.delivery.flow import Budget
+from edgeopt_agent.delivery.over_mqtt import MqttCarrier, MqttOptions
+from edgeopt_agent.delivery.store import Incoming
+from edgeopt_agent.mqtt.link import Arrival
+from edgeopt_agent.update.slots import Slots
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import BundleError, MessageError, StorageError, UnreachableError

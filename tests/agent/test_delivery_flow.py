@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.delivery_flow import LARGEST_WINDOW, Budget, Flow, Passage
+from edgeopt_agent.delivery.flow import LARGEST_WINDOW, Budget, Flow, Passage
 from edgeopt_contract.blocks import MAX_BLOCK_BYTES
 
 KIB = 1024

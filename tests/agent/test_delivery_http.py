@@ -10,13 +10,13 @@ from random import Random
 
 import pytest
 
-from edgeopt_agent.delivery import Delivery, DeliveryOptions
-from edgeopt_agent.delivery_errand import DeliveryCounts, Errand, Wanted
-from edgeopt_agent.delivery_flow import Budget
-from edgeopt_agent.delivery_http import HttpCarrier, gaps_of
-from edgeopt_agent.delivery_store import Incoming
-from edgeopt_agent.http_download import HttpAccess
-from edgeopt_agent.slots import Slots
+from edgeopt_agent.delivery.errand import DeliveryCounts, Errand, Wanted
+from edgeopt_agent.delivery.fetching import Delivery, DeliveryOptions
+from edgeopt_agent.delivery.flow import Budget
+from edgeopt_agent.delivery.http_download import HttpAccess
+from edgeopt_agent.delivery.over_http import HttpCarrier, gaps_of
+from edgeopt_agent.delivery.store import Incoming
+from edgeopt_agent.update.slots import Slots
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.manifest import Capabilities, Role

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from edgeopt_agent import doctor
-from edgeopt_agent.checkup import Verdict, describe, fail, good, warn, worst
-from edgeopt_agent.doctor import examine
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.device import doctor
+from edgeopt_agent.device.checkup import Verdict, describe, fail, good, warn, worst
+from edgeopt_agent.device.doctor import examine
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.trust.floor import Floor
 from edgeopt_agent.trust.state import State, save_state
 from edgeopt_contract.values import digest_of

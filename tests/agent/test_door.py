@@ -11,12 +11,12 @@ from typing import cast
 
 import pytest
 
-from edgeopt_agent import lifecycle
-from edgeopt_agent.door import Door
-from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import Update
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.trust.checker import Trust
+from edgeopt_agent.update import lifecycle
+from edgeopt_agent.update.door import Door
+from edgeopt_agent.update.journal import Journal
+from edgeopt_agent.update.lifecycle import Update
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import SignatureError, StorageError
 from edgeopt_contract.messages import Desired, Reported

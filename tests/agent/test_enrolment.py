@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.enrolment import Order, enrol, renew
-from edgeopt_agent.fleet_http import FleetHttp
-from edgeopt_agent.identity import load_identity, load_renewal
+from edgeopt_agent.credentials.enrolment import Order, enrol, renew
+from edgeopt_agent.credentials.fleet_http import FleetHttp
+from edgeopt_agent.credentials.identity import load_identity, load_renewal
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, EnrolToken, MqttAccess, RenewRequest
 from edgeopt_contract.errors import EdgeoptError, StorageError, UnreachableError, UsageError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.gauges import read_gauges
+from edgeopt_agent.device.gauges import read_gauges
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

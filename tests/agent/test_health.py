@@ -6,7 +6,7 @@ from bisect import bisect_right
 
 import pytest
 
-from edgeopt_agent.health import Health, HealthLimits, latency_fault
+from edgeopt_agent.inference.health import Health, HealthLimits, latency_fault
 from edgeopt_contract.features import LATENCY_EDGES_US
 
 LIMITS = HealthLimits(crashes=2, failures=3, least_rows=10, nonfinite=0.1, latency_us=1000.0)

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from edgeopt_agent.client import BusyError, Client, InferenceFailedError
-from edgeopt_agent.http_api import InferenceApi
-from edgeopt_agent.http_messages import HttpLimits
-from edgeopt_agent.http_server import HttpServer
-from edgeopt_agent.open_inference import DATATYPES
+from edgeopt_agent.http.api import InferenceApi
+from edgeopt_agent.http.messages import HttpLimits
+from edgeopt_agent.http.open_inference import DATATYPES
+from edgeopt_agent.http.server import HttpServer
+from edgeopt_agent.inference.served import RestartingError
+from edgeopt_agent.inference.serving import Inference
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import Tensor
-from edgeopt_agent.served import RestartingError
-from edgeopt_agent.serving import Inference
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.errors import DataError, ModelError, UnreachableError, UsageError
 from edgeopt_contract.manifest import TensorSpec

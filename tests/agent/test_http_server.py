@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from edgeopt_agent.http_messages import HttpError, HttpLimits, Request, Response, is_local_name, segments_of
-from edgeopt_agent.http_server import HttpServer
+from edgeopt_agent.http.messages import HttpError, HttpLimits, Request, Response, is_local_name, segments_of
+from edgeopt_agent.http.server import HttpServer
 from edgeopt_contract.errors import UsageError
 
 LIMITS = HttpLimits(

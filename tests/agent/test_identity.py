@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.identity import (
+from edgeopt_agent.credentials.identity import (
     Identity,
     Wallet,
     alone,
@@ -182,7 +182,7 @@ def test_the_agent_imports_no_cryptography() -> None:
 
     code = (
         "import sys; from edgeopt_agent.lean import keep_lean; keep_lean();"  # as 'edgeopt-agent run' begins
-        "import edgeopt_agent.identity, edgeopt_agent.renewal, edgeopt_agent.refusals;"
+        "import edgeopt_agent.credentials.identity, edgeopt_agent.credentials.renewal, edgeopt_agent.mqtt.refusals;"
         "heavy = {'cryptography', 'http.client', 'numpy'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

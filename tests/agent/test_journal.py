@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import Update
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
+from edgeopt_agent.update.journal import Journal
+from edgeopt_agent.update.lifecycle import Update
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import StorageError
 from edgeopt_contract.messages import DeviceState, Reported, Result

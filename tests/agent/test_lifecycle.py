@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeopt_agent.lifecycle import (
+from edgeopt_agent.update.lifecycle import (
     FAILURE_LIMIT,
     FINAL,
     IGNORED,
@@ -33,7 +33,7 @@ from edgeopt_agent.lifecycle import (
     switch_wait_seconds,
     why_not_back,
 )
-from edgeopt_agent.transitions import STATES
+from edgeopt_agent.update.transitions import STATES
 from edgeopt_contract.messages import Desired, Result
 from edgeopt_contract.windows import Window
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from edgeopt_agent.lifecycle import (
+from edgeopt_agent.update.lifecycle import (
     FINAL,
     ON_ENTER,
     SLOTS,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgeopt_agent.identity import Credentials
-from edgeopt_agent.link import Link, LinkOptions, Listener
-from edgeopt_agent.packets import LONGEST_PACKET_BYTES
+from edgeopt_agent.credentials.identity import Credentials
+from edgeopt_agent.mqtt.link import Link, LinkOptions, Listener
+from edgeopt_agent.mqtt.packets import LONGEST_PACKET_BYTES
 from edgeopt_contract.codec import encode
 from edgeopt_contract.enrolment import MqttAccess
 from edgeopt_contract.errors import UnreachableError

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.lock import agent_of, only_agent_of
+from edgeopt_agent.device.lock import agent_of, only_agent_of
 from edgeopt_contract.errors import UsageError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from edgeopt_agent.lock import only_agent_of
+from edgeopt_agent.device.lock import only_agent_of
 with only_agent_of(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

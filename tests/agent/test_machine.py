@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from edgeopt_agent.machine import read_capabilities, read_facts
+from edgeopt_agent.device.machine import read_capabilities, read_facts
 
 CPUINFO = "processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n"
 MEMINFO = "MemTotal:        1024 kB\nMemAvailable:     512 kB\nHugePages_Total:       0\n"

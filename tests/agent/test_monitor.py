@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.counts import ERRORS, FEATURES, LATENCY, ROWS, RUNS, Layout
-from edgeopt_agent.monitor import Mark, Window, read_marks, write_marks
+from edgeopt_agent.reports.counts import ERRORS, FEATURES, LATENCY, ROWS, RUNS, Layout
+from edgeopt_agent.reports.monitor import Mark, Window, read_marks, write_marks
 from edgeopt_contract.errors import MessageError
 
 LAYOUT = Layout(bundle="ab" * 32, variant="int8", features=(("brightness", 3), ("class", 2)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.notify import Notifier
+from edgeopt_agent.device.notify import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt_agent import open_inference
-from edgeopt_agent.numbers import BYTES_PER_NUMBER, bytes_of, numbers_of
-from edgeopt_agent.open_inference import DATATYPES, describe_model, read_question, write_answer
+from edgeopt_agent.http import open_inference
+from edgeopt_agent.http.numbers import BYTES_PER_NUMBER, bytes_of, numbers_of
+from edgeopt_agent.http.open_inference import DATATYPES, describe_model, read_question, write_answer
 from edgeopt_agent.runner.frames import Tensor
 from edgeopt_contract.errors import DataError
 from edgeopt_contract.manifest import Manifest, TensorSpec

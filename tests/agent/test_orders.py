@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.journal import Journal
-from edgeopt_agent.lifecycle import State, Update
-from edgeopt_agent.orders import order_back
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
+from edgeopt_agent.update.journal import Journal
+from edgeopt_agent.update.lifecycle import State, Update
+from edgeopt_agent.update.orders import order_back
 from edgeopt_contract.errors import UsageError
 from tests.agent.conftest import Signer, write_identity
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.clerk import Clerk
-from edgeopt_agent.outbox import Outbox
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.clerk import Clerk
+from edgeopt_agent.reports.outbox import Outbox
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.messages import Ack, Telemetry

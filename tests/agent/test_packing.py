@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.packing import merge, pack, unpack
+from edgeopt_agent.reports.packing import merge, pack, unpack
 from edgeopt_contract.codec import encode
 from edgeopt_contract.errors import MessageError
 from edgeopt_contract.messages import Telemetry

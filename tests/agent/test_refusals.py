@@ -7,7 +7,7 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edgeopt_agent.refusals import Refusal
+from edgeopt_agent.mqtt.refusals import Refusal
 from edgeopt_contract.errors import UnreachableError
 
 

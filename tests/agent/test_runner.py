@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt_agent.counts import FEATURES, ROWS, Counts, Layout
+from edgeopt_agent.inference.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
+from edgeopt_agent.reports.counts import FEATURES, ROWS, Counts, Layout
 from edgeopt_agent.runner.__main__ import serve
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import (
@@ -43,7 +44,6 @@ from edgeopt_agent.runner.frames import (
     payload_bytes,
 )
 from edgeopt_agent.runner.worker import Worker
-from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, DataError, ModelError
@@ -266,7 +266,7 @@ async def test_runner_that_leaves_the_machine_no_memory_is_ended(load: Load, mon
     try:
         await runner.load(load)
         left = 8 << 20
-        monkeypatch.setattr("edgeopt_agent.supervisor.available_memory", lambda: left)
+        monkeypatch.setattr("edgeopt_agent.inference.supervisor.available_memory", lambda: left)
         asking = asyncio.create_task(runner.infer(tensors(np.full((1, 4), POISON, np.float32))))
         await asyncio.wait({asking}, timeout=0.3)
         assert not asking.done()

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt_agent.counts import FEATURES, ROWS, Counts, Layout
-from edgeopt_agent.monitor import Mark, Window
+from edgeopt_agent.reports.counts import FEATURES, ROWS, Counts, Layout
+from edgeopt_agent.reports.monitor import Mark, Window
 from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.features import CONFIDENCE_EDGES, FeatureSpec, ReferenceFeature, Source, Summary
 

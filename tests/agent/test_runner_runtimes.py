@@ -13,7 +13,7 @@ from edgeopt.runtimes.litert_convert import convert, quantize_litert
 from edgeopt.runtimes.port import open_session
 from edgeopt.samples import Sample
 from edgeopt.silence import silenced_natively
-from edgeopt_agent.machine import read_capabilities
+from edgeopt_agent.device.machine import read_capabilities
 from edgeopt_agent.runner.port import Order, open_model
 from edgeopt_contract.errors import DataError, ModelError
 from tests.tiny import Recipe, onnx_model, samples

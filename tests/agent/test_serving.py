@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt_agent.counts import boot_id
-from edgeopt_agent.served import NotServingError, RestartingError
-from edgeopt_agent.serving import Inference
-from edgeopt_agent.spool import Spool
-from edgeopt_agent.supervisor import RunnerCrashError, RunnerOptions
+from edgeopt_agent.inference.served import NotServingError, RestartingError
+from edgeopt_agent.inference.serving import Inference
+from edgeopt_agent.inference.supervisor import RunnerCrashError, RunnerOptions
+from edgeopt_agent.reports.counts import boot_id
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_contract.errors import BundleError, DataError
 from edgeopt_contract.manifest import Capabilities

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt_agent.counts import FEATURES, Counts
-from edgeopt_agent.shared import SharedMemory, view_of
-from edgeopt_agent.supervisor import RunnerOptions, RunnerProcess
+from edgeopt_agent.inference.shared import SharedMemory, view_of
+from edgeopt_agent.inference.supervisor import RunnerOptions, RunnerProcess
+from edgeopt_agent.reports.counts import FEATURES, Counts
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.codec import decode
 from edgeopt_contract.counting import ProfileCounter
@@ -107,7 +107,7 @@ async def test_large_requests_one_after_the_other_are_answered_and_counted_right
 ) -> None:
     """A request is counted while the next one is written, and is not mistaken for it; with and without sharing."""
     if not is_shared:
-        monkeypatch.setattr("edgeopt_agent.shared.SharedMemory.make", lambda: None)
+        monkeypatch.setattr("edgeopt_agent.inference.shared.SharedMemory.make", lambda: None)
     runner = RunnerProcess(RunnerOptions())
     load = load_of(bundle, tmp_path / "counts")
     features = decode(ReferenceProfile, (bundle.directory / "profile.json").read_bytes()).features

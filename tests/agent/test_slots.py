@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.slots import Slots
+from edgeopt_agent.update.slots import Slots
 from edgeopt_contract.blocks import Block
 from edgeopt_contract.bundle import Bundle
 from edgeopt_contract.errors import BundleError

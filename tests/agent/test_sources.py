@@ -21,16 +21,16 @@ import pytest
 
 from edgeopt_agent.client import Client
 from edgeopt_agent.config import AgentConfig
-from edgeopt_agent.feeding import ask_each
-from edgeopt_agent.folder import watch_folder
-from edgeopt_agent.http_api import InferenceApi
-from edgeopt_agent.http_messages import HttpLimits
-from edgeopt_agent.http_server import HttpServer
+from edgeopt_agent.http.api import InferenceApi
+from edgeopt_agent.http.messages import HttpLimits
+from edgeopt_agent.http.server import HttpServer
+from edgeopt_agent.inference.feeding import ask_each
+from edgeopt_agent.inference.folder import watch_folder
+from edgeopt_agent.inference.served import NotServingError
+from edgeopt_agent.inference.serving import Inference
+from edgeopt_agent.inference.sources import FeedSource, HttpSource, UnixSource, make_sources
 from edgeopt_agent.runner.arrays import array_of, tensor_of
 from edgeopt_agent.runner.frames import Tensor
-from edgeopt_agent.served import NotServingError
-from edgeopt_agent.serving import Inference
-from edgeopt_agent.sources import FeedSource, HttpSource, UnixSource, make_sources
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.errors import ModelError, UnreachableError, UsageError
 from edgeopt_contract.manifest import TensorSpec
@@ -213,7 +213,14 @@ def test_process_that_nobody_listens_to_ends_without_a_word() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "edgeopt_agent.feeding", "--socket", str(theirs.fileno()), "tests.tiny:field"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeopt_agent.inference.feeding",
+        "--socket",
+        str(theirs.fileno()),
+        "tests.tiny:field",
+    ]
     with ours, theirs:
         ended = subprocess.run(
             command, stdout=write_end, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], check=False, timeout=60
@@ -282,6 +289,6 @@ async def test_address_that_is_taken_is_logged(
 def test_agents_side_imports_no_numpy() -> None:
     """What the agent imports to serve brings neither NumPy nor a client of its own."""
     heavy = {"numpy", "http.client", "urllib.request"}
-    script = f"import edgeopt_agent.sources, sys; print(sorted({heavy} & set(sys.modules)))"
+    script = f"import edgeopt_agent.inference.sources, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout

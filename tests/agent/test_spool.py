@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.spool import AHEAD, Spool, SpoolTotals
+from edgeopt_agent.reports.spool import AHEAD, Spool, SpoolTotals
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import MessageError, StorageError
 from edgeopt_contract.messages import Ack, DeviceState, Reported, Telemetry

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from edgeopt_agent.http_download import HttpAccess
+from edgeopt_agent.delivery.http_download import HttpAccess
 from edgeopt_agent.trust.checker import Trust, TrustOptions, read_clocks
 from edgeopt_agent.trust.question import MAX_QUESTION_BYTES, WORK, Answer, Outcome, decode_answer, encode_answer
 from edgeopt_agent.trust.sources import HttpMetadata, MqttMetadata

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.validity import Validity
+from edgeopt_agent.credentials.validity import Validity
 
 DAY = 86400
 

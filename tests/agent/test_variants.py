@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt_agent.variants import Variants
+from edgeopt_agent.update.variants import Variants
 from edgeopt_contract.errors import BundleError
 from edgeopt_contract.manifest import Capabilities, Manifest
 from tests.tiny import Recipe, tiny_bundle

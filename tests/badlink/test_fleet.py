@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from demo.system import System
-from edgeopt_agent.identity import Identity, load_identity
+from edgeopt_agent.credentials.identity import Identity, load_identity
 from edgeopt_contract.blocks import MIN_BLOCK_BYTES
 from edgeopt_contract.bundle import Bundle, open_bundle
 from edgeopt_contract.codec import encode

@@ -6,8 +6,8 @@ import pytest
 
 from devices.emulator.board_files import sensor_files, still_files
 from devices.emulator.board_profile import BOARDS, BoardProfile, board_names, read_board
-from edgeopt_agent.gauges import read_gauges
-from edgeopt_agent.machine import read_capabilities
+from edgeopt_agent.device.gauges import read_gauges
+from edgeopt_agent.device.machine import read_capabilities
 from edgeopt_contract.errors import UsageError
 
 _ZONE = "sys/class/thermal/thermal_zone0/temp"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from edgeopt.inference_api import DATATYPES, MAX_ROWS, inference_api
-from edgeopt_agent import open_inference
-from edgeopt_agent.http_api import InferenceApi
-from edgeopt_agent.http_messages import HttpError, Request, segments_of
+from edgeopt_agent.http import open_inference
+from edgeopt_agent.http.api import InferenceApi
+from edgeopt_agent.http.messages import HttpError, Request, segments_of
+from edgeopt_agent.inference.serving import Inference
 from edgeopt_agent.runner.frames import Tensor
-from edgeopt_agent.serving import Inference
 from edgeopt_contract.bundle import read_manifest
 from edgeopt_contract.values import digest_of
 from tests.optimizer.runs import tiny_contents

@@ -22,9 +22,9 @@ import pytest
 from demo.system import System, wait_until
 from edgeopt.fleet_access import FleetAccess
 from edgeopt.fleet_client import FleetClient
-from edgeopt_agent.enrolment import Order, enrol, renew
-from edgeopt_agent.identity import Wallet, load_identity
-from edgeopt_agent.refusals import Refusal
+from edgeopt_agent.credentials.enrolment import Order, enrol, renew
+from edgeopt_agent.credentials.identity import Wallet, load_identity
+from edgeopt_agent.mqtt.refusals import Refusal
 from edgeopt_contract.enrolment import EnrolToken
 from edgeopt_contract.errors import UnreachableError, UsageError
 from edgeopt_contract.manifest import Capabilities

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sqlmodel import select
 
-from edgeopt_agent.spool import AHEAD, Spool
+from edgeopt_agent.reports.spool import AHEAD, Spool
 from edgeopt_contract.codec import decode
 from edgeopt_contract.features import LATENCY_EDGES_US
 from edgeopt_contract.messages import Ack, DeviceState, Reported, Telemetry
@@ -187,7 +187,7 @@ def test_fleet_that_comes_and_goes_gets_every_count_once(months: Months, fleet: 
 
 APPEND = """
 import sys, pathlib
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_contract.messages import Telemetry
 from edgeopt_contract.topics import Channel
 spool = Spool.open(pathlib.Path(sys.argv[1]), now_ms=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.system import System, wait_until
-from edgeopt_agent.identity import key_file, load_identity
+from edgeopt_agent.credentials.identity import key_file, load_identity
 from edgeopt_contract.enrolment import EnrolToken
 from tests.tiny import Recipe, tiny_bundle
 

@@ -26,13 +26,14 @@ from typing import Any
 
 from paho.mqtt.publish import single
 
-from edgeopt_agent import app, lifecycle, updater
+from edgeopt_agent import app
 from edgeopt_agent.config import AgentConfig
-from edgeopt_agent.journal import Journal
+from edgeopt_agent.inference.serving import Serving
 from edgeopt_agent.log import configure_logging, log_event
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.runner.frames import Tensor
-from edgeopt_agent.serving import Serving
-from edgeopt_agent.spool import Spool
+from edgeopt_agent.update import lifecycle, updater
+from edgeopt_agent.update.journal import Journal
 from edgeopt_contract.codec import encode
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.messages import Ack

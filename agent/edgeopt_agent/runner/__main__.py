@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+from edgeopt_agent.inference.shared import view_of
 from edgeopt_agent.runner.frames import (
     HEADER_BYTES,
     Compare,
@@ -34,7 +35,6 @@ from edgeopt_agent.runner.frames import (
     payload_bytes,
 )
 from edgeopt_agent.runner.worker import Worker
-from edgeopt_agent.shared import view_of
 
 __all__ = ["main", "serve"]
 

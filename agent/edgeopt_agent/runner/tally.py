@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt_agent.counts import LATENCY, NONFINITE, ROWS, RUNS
+from edgeopt_agent.reports.counts import LATENCY, NONFINITE, ROWS, RUNS
 from edgeopt_agent.runner.arrays import Array, Batch
 from edgeopt_contract.counting import ProfileCounter
 from edgeopt_contract.features import LATENCY_EDGES_US

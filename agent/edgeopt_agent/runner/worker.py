@@ -19,7 +19,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt_agent.counts import FEATURES, map_cells
+from edgeopt_agent.reports.counts import FEATURES, map_cells
 from edgeopt_agent.runner.arrays import Array, Batch, array_of, fit_inputs, tensor_of
 from edgeopt_agent.runner.frames import (
     Answer,

@@ -17,15 +17,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from edgeopt_agent.counts import Counts
+from edgeopt_agent.device.machine import resident_memory
+from edgeopt_agent.inference.served import NotServingError, Served, ServedOptions
 from edgeopt_agent.log import log_event
-from edgeopt_agent.machine import resident_memory
+from edgeopt_agent.reports.counts import Counts
 from edgeopt_agent.runner.frames import Champion, Tensor
-from edgeopt_agent.served import NotServingError, Served, ServedOptions
 from edgeopt_agent.shadow.lifecycle import Happened
 from edgeopt_agent.shadow.room import is_sampled
 from edgeopt_agent.shadow.transitions import Event
-from edgeopt_agent.slots import Installed
+from edgeopt_agent.update.slots import Installed
 from edgeopt_contract.agreement import PASSED_OVER, PAUSED_SECONDS
 from edgeopt_contract.errors import EdgeoptError, StorageError
 from edgeopt_contract.manifest import Role
@@ -145,7 +145,7 @@ class Challenger:
         if not self.ended.done():
             self.ended.set_result(happened)
 
-    # --- what serving tells (edgeopt_agent.serving.Beside) ----------------------------------------------------------
+    # --- what serving tells (edgeopt_agent.inference.serving.Beside) --------------------------------------------------
 
     def begin(self, share: float) -> None:
         """Compare this share of what is answered from now on."""

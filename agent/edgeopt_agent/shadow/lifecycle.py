@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edgeopt_agent.lifecycle import MAX_STARTS, TRIES
 from edgeopt_agent.shadow.transitions import FINAL, ON_ENTER, TRANSITIONS, UNDER_WAY, Command, Event, State
+from edgeopt_agent.update.lifecycle import MAX_STARTS, TRIES
 from edgeopt_contract.messages import Shadow
 
 __all__ = ["Happened", "Trial", "step"]

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import msgspec
 
+from edgeopt_agent.reports.spool import Spool
 from edgeopt_agent.shadow.late import META
 from edgeopt_agent.shadow.lifecycle import Trial
 from edgeopt_agent.shadow.transitions import FINAL
-from edgeopt_agent.spool import Spool
 from edgeopt_contract.errors import StorageError
 from edgeopt_contract.messages import Reported, Result
 from edgeopt_contract.topics import Channel

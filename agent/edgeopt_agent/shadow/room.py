@@ -20,8 +20,8 @@ _LEAST_MEMORY = 32 << 20  # twice what the whole machine must have left while a 
 def why_wait(strain: Mapping[str, float], *, runs: bool, needs_bytes: int) -> str:
     """Say why a challenger has to wait on a machine under ``strain``; empty when it need not.
 
-    ``strain`` is what :func:`edgeopt_agent.gauges.read_strain` gives; ``runs`` says whether it has a runner now, and
-    ``needs_bytes`` what it will take if not.
+    ``strain`` is what :func:`edgeopt_agent.device.gauges.read_strain` gives; ``runs`` says whether it has a runner now,
+    and ``needs_bytes`` what it will take if not.
     """
     if strain.get("throttled"):
         return "the CPU is held back"

@@ -17,22 +17,22 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from edgeopt_agent.books import Books
-from edgeopt_agent.clerk import Clerk
-from edgeopt_agent.delivery import Delivery
-from edgeopt_agent.gauges import read_strain
-from edgeopt_agent.lifecycle import retry_pause_seconds
+from edgeopt_agent.delivery.fetching import Delivery
+from edgeopt_agent.device.gauges import read_strain
+from edgeopt_agent.inference.served import ServedOptions
+from edgeopt_agent.inference.serving import Serving
 from edgeopt_agent.log import log_event
-from edgeopt_agent.served import ServedOptions
-from edgeopt_agent.serving import Serving
+from edgeopt_agent.reports.books import Books
+from edgeopt_agent.reports.clerk import Clerk
 from edgeopt_agent.shadow.challenger import Challenger
 from edgeopt_agent.shadow.lifecycle import Happened, Trial, step
 from edgeopt_agent.shadow.record import Records
 from edgeopt_agent.shadow.room import why_wait
 from edgeopt_agent.shadow.transitions import TRANSITIONS, UNDER_WAY, Command, Event, State
-from edgeopt_agent.slots import SHADOW, Installed, Slots
 from edgeopt_agent.tasks import end_tasks
 from edgeopt_agent.trust.checker import Trust
+from edgeopt_agent.update.lifecycle import retry_pause_seconds
+from edgeopt_agent.update.slots import SHADOW, Installed, Slots
 from edgeopt_contract.codec import decode
 from edgeopt_contract.errors import BundleError, ContractError, EdgeoptError, MessageError, StorageError
 from edgeopt_contract.messages import Shadow

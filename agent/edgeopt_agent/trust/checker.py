@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from edgeopt_agent.backoff import full_jitter
 from edgeopt_agent.log import log_event
+from edgeopt_agent.mqtt.backoff import full_jitter
 from edgeopt_agent.trust.floor import Reading
 from edgeopt_agent.trust.question import WORK, Answer, Outcome, Question, decode_answer, encode_question
 from edgeopt_agent.trust.sources import MetadataSource

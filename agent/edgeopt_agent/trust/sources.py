@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from edgeopt_agent.http_download import HttpAccess, HttpDownload
-from edgeopt_agent.link import Arrival
+from edgeopt_agent.delivery.http_download import HttpAccess, HttpDownload
+from edgeopt_agent.mqtt.link import Arrival
 from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.topics import Topics
 from edgeopt_contract.tuf import TufMetadata
@@ -33,7 +33,7 @@ class MetadataSource(Protocol):
 
 
 class RetainedMessages(Protocol):
-    """What gives retained messages; :class:`edgeopt_agent.link.Link` does."""
+    """What gives retained messages; :class:`edgeopt_agent.mqtt.link.Link` does."""
 
     async def wait_until_connected(self) -> None:
         """Return when there is a connection."""

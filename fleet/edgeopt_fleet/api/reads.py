@@ -24,7 +24,7 @@ from edgeopt_contract.values import digest_of
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.store.changes import Counter
 from edgeopt_fleet.store.identities import Bearer
-from edgeopt_fleet.tuf.repository import Message
+from edgeopt_fleet.tuf.views import Message
 
 __all__ = ["DeviceReads", "reads_of"]
 

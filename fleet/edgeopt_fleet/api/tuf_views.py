@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from edgeopt_fleet.tuf.repository import Unsigned
+from edgeopt_fleet.tuf.views import Unsigned
 from edgeopt_fleet.tuf.rows import Standing
 
 __all__ = ["StandingView", "UnsignedView"]

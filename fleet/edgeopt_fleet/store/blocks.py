@@ -44,7 +44,10 @@ class Blocks(Protocol):
         """Return those of ``names`` that are not here, in their order. Raises :class:`StorageError`."""
 
     def remove(self, kept: Collection[str], before: float) -> int:
-        """Let go of what is older than ``before`` and not in ``kept``; return how many. Raises :class:`StorageError`."""
+        """Let go of what is older than ``before`` and not in ``kept``; return how many.
+
+        Raises :class:`StorageError`.
+        """
 
 
 def blocks_of(database: Database, directory: Path) -> Blocks:

@@ -13,7 +13,6 @@ and timestamp once root and targets were moved to keys elsewhere. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,8 +46,9 @@ from edgeopt_fleet.tuf.metadata import (
 )
 from edgeopt_fleet.tuf.rows import Standing, draft_of, message_of, newest, parse_role, put, row_of, standing_of
 from edgeopt_fleet.tuf.telling import told
+from edgeopt_fleet.tuf.views import Message, RoleView, Unsigned
 
-__all__ = ["Message", "Repository", "RoleView", "Unsigned"]
+__all__ = ["Repository"]
 
 T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
 
@@ -56,35 +56,6 @@ _RENEW_SHARE = 0.5  # of a root's, targets' or snapshot's validity that is left 
 _TIMESTAMP_AGE_SECONDS = 86400.0  # the timestamp tells devices the time, so it is never much older
 _KEPT_TARGETS = 200
 _LEAP = 1000  # more versions than a fleet makes between a back-up and its restoration
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsigned:
-    """What people sign: the metadata in force, and the drafts that wait for signatures, as texts."""
-
-    root: str
-    targets: str
-    root_draft: str | None
-    targets_draft: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleView:
-    """One role: its keys (id to whether the private half is on this server) and the metadata in force."""
-
-    role: str
-    keys: Mapping[str, bool]
-    threshold: int
-    version: int
-    expires: float
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """All metadata as one message, and the number of the change that it is up to."""
-
-    change: int
-    payload: bytes = field(repr=False)
 
 
 class Repository:

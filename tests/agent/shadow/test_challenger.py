@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt_agent.books import Books
-from edgeopt_agent.health import HealthLimits
+from edgeopt_agent.inference.health import HealthLimits
+from edgeopt_agent.inference.served import ServedOptions
+from edgeopt_agent.inference.supervisor import RunnerOptions
+from edgeopt_agent.reports.books import Books
 from edgeopt_agent.runner.arrays import tensor_of
-from edgeopt_agent.served import ServedOptions
 from edgeopt_agent.shadow.challenger import Challenger
 from edgeopt_agent.shadow.transitions import Event
-from edgeopt_agent.slots import SHADOW
-from edgeopt_agent.supervisor import RunnerOptions
+from edgeopt_agent.update.slots import SHADOW
 from edgeopt_contract.agreement import AGREED, AGREEMENT, CHAMPION_LATENCY, DISAGREED, INCOMPARABLE, SAMPLING
 from edgeopt_contract.manifest import Capabilities
 from tests.agent.bench import Bench

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt_agent.lifecycle import MAX_STARTS, TRIES
 from edgeopt_agent.shadow.lifecycle import Happened, Trial, step
 from edgeopt_agent.shadow.transitions import (
     FINAL,
@@ -21,6 +20,7 @@ from edgeopt_agent.shadow.transitions import (
     Event,
     State,
 )
+from edgeopt_agent.update.lifecycle import MAX_STARTS, TRIES
 from edgeopt_contract.messages import Shadow
 
 NOW = 1_795_300_000.0

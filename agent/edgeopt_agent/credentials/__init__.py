@@ -1,0 +1,1 @@
+"""Who this device is: keys made here, certificates from the fleet, and their renewal."""

@@ -1,0 +1,1 @@
+"""The one MQTT connection of a device."""
