@@ -12,8 +12,8 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from edgeopt_fleet.tuf.views import Unsigned
 from edgeopt_fleet.tuf.rows import Standing
+from edgeopt_fleet.tuf.views import Unsigned
 
 __all__ = ["StandingView", "UnsignedView"]
 
