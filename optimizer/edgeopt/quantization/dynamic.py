@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeopt.graph import stripped
-from edgeopt.nodes import name_nodes, parsed
+from edgeopt.nodes import all_nodes, attributes, name_nodes, parsed
 from edgeopt.quantization.pairs import pair_safe
 from edgeopt.quantization.weights import compress_weights, compressible_weights
 from edgeopt.recipe import Precision, Recipe
@@ -54,6 +55,7 @@ def quantize_dynamic(model: bytes, recipe: Recipe) -> bytes:
             "weights alone (int8-weights) may still make the file smaller"
         )
     reduced = bool(recipe.reduced_weights)
+    _turn(graph, chosen)
     quantized = _by_onnxruntime(graph, chosen, reduce_range=reduced and not recipe.pair_safe)
     if reduced and recipe.pair_safe:
         quantized = _pair_safe(quantized, graph, [name for node in chosen for name in _weights(node)])
@@ -73,7 +75,7 @@ def _chosen(graph: Any, recipe: Recipe) -> list[Any]:
     operators = set(recipe.operators or _COMPUTED) & set(_COMPUTED)
     nodes = []
     for node in graph.node:
-        if node.op_type not in operators or node.name in recipe.float_nodes:
+        if node.op_type not in operators or node.name in recipe.float_nodes or not _is_plain(node):
             continue
         if constants.issuperset(_weights(node)):
             nodes.append(node)
@@ -83,6 +85,39 @@ def _chosen(graph: Any, recipe: Recipe) -> list[Any]:
                 "model first (edgeopt.graph.prepare folds them)"
             )
     return nodes
+
+
+def _is_plain(node: Any) -> bool:
+    """Say whether a node is no more than a product and a sum, as ONNX Runtime's quantizer wants a Gemm."""
+    if node.op_type != "Gemm":
+        return True
+    settings = attributes(node)
+    return (settings.get("alpha", 1.0), settings.get("beta", 1.0), settings.get("transA", 0)) == (1.0, 1.0, 0)
+
+
+def _turn(graph: Any, chosen: Sequence[Any]) -> None:
+    """Store transposed weights of Gemm nodes the other way round, in place.
+
+    ONNX Runtime's quantizer does so itself, but under names that differ between its versions, and before 1.32 also for
+    other nodes that read the same weights. Those keep them here.
+    """
+    stored = {item.name: item for item in graph.graph.initializer}
+    turned: dict[str, str] = {}
+    for node in chosen:
+        flag = next((one for one in node.attribute if one.name == "transB" and one.i), None)
+        if node.op_type != "Gemm" or flag is None:
+            continue
+        name = node.input[1]
+        if name not in turned:
+            weights = np.ascontiguousarray(numpy_helper.to_array(stored[name]).T)
+            turned[name] = next(new for number in count() if (new := f"{name}_turned{number or ''}") not in stored)
+            graph.graph.initializer.append(numpy_helper.from_array(weights, turned[name]))
+        node.input[1] = turned[name]
+        node.attribute.remove(flag)
+    read = {name for node in all_nodes(graph.graph) for name in node.input} | {one.name for one in graph.graph.output}
+    for name in turned:
+        if name not in read:
+            graph.graph.initializer.remove(stored[name])
 
 
 def _weights(node: Any) -> list[str]:

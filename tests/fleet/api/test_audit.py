@@ -26,7 +26,7 @@ from edgeopt_fleet.rights import Role
 from edgeopt_fleet.store import audit, rollout_turns
 from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import AuditFilter
-from edgeopt_fleet.store.tables import AuditRow
+from edgeopt_fleet.store.tables import AuditRow, BlockRow
 from edgeopt_fleet.store.tokens import TokenGrant, token_id
 from edgeopt_fleet.tuf.keys import create_key, read_public
 from edgeopt_fleet.tuf.metadata import Change, render
@@ -264,11 +264,12 @@ def _entries(api: Api) -> list[AuditRow]:
 
 
 def _everything(api: Api) -> dict[str, list[str]]:
-    """Return all rows of all tables, but the book of answers, in which a request that failed leaves nothing either."""
+    """Return all rows of all tables that somebody tells of; blocks are content, and beside SQLite files."""
     with api.kit.database.reading() as session:
         return {
             table.name: sorted(str(tuple(row)) for row in session.execute(table.select()))
             for table in SQLModel.metadata.sorted_tables
+            if table.name != BlockRow.__tablename__
         }
 
 
