@@ -112,8 +112,8 @@ def test_watching_ends_after_its_time() -> None:
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 429])
 def test_a_refusal_is_not_tried_again(status: int) -> None:
     """In the fleet's words."""
-    fleet = Fleet([httpx.Response(status, text="no such topic")])
-    with pytest.raises(UsageError, match=f"HTTP {status} no such topic"):
+    fleet = Fleet([httpx.Response(status, json={"detail": "no such topic"})])
+    with pytest.raises(UsageError, match="no such topic"):
         next(fleet.events(None))
     assert 1 == len(fleet.asked)
 
