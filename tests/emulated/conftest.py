@@ -114,7 +114,7 @@ def _quantize(directory: Path) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # this thread is in their network meanwhile, where nothing else of the tests is
 def boards(tmp_path_factory: pytest.TempPathFactory, figure: Callable[[str], None]) -> Iterator[Boards]:
     """Start three boards that are online and confirmed on an int8 bundle of edgeopt's, or skip with the reason."""
     reason = missing() or no_boards()
