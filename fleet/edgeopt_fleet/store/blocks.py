@@ -12,6 +12,7 @@ block is named never changes, so writing one again is nothing. Example::
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from typing import Protocol
 from sqlmodel import Session, col, delete, insert, select
 
 from edgeopt_contract.errors import StorageError
-from edgeopt_contract.storage import storage_errors, write_atomically
+from edgeopt_contract.storage import storage_errors, sync_directory, write_durably
 from edgeopt_fleet.store.clock import database_time
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.statements import insert_new
@@ -64,8 +65,17 @@ class BlockFiles:
     def put(self, sha256: str, data: bytes) -> None:
         """See :class:`Blocks`."""
         path = self._directory / sha256
-        if not path.exists():
-            write_atomically(path, data)
+        if path.exists():
+            return
+        temporary = self._directory / f".{sha256}.{secrets.token_hex(8)}"  # of its own: two may put the same block
+        with storage_errors(path):
+            try:
+                write_durably(temporary, data)
+                temporary.replace(path)
+                sync_directory(self._directory)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def get(self, sha256: str) -> bytes:
         """See :class:`Blocks`."""
