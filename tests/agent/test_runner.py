@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgeopt_agent.inference.channel import Channel
 from edgeopt_agent.inference.supervisor import RunnerCrashError, RunnerOptions, RunnerProcess
 from edgeopt_agent.reports.counts import FEATURES, ROWS, Counts, Layout
 from edgeopt_agent.runner.__main__ import serve
@@ -244,6 +245,30 @@ async def test_hanging_runner_is_killed(runner: RunnerProcess, load: Load) -> No
     assert runner.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+    await runner.load(load)
+    await runner.infer(tensors(samples(1, 1)))
+
+
+async def test_a_start_that_is_cancelled_halfway_leaves_a_crash_behind_and_can_be_repeated(
+    runner: RunnerProcess, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A switch to another bundle ends the restart of a runner; what is asked of it then was once an assertion."""
+    connecting = asyncio.Event()
+
+    async def connect(_channel: Channel) -> None:
+        connecting.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Channel, "connect", connect)
+        starting = asyncio.create_task(runner.load(load))
+        await connecting.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    with pytest.raises(RunnerCrashError, match="not running"):
+        await runner.settle()
+    assert runner.pid is None
     await runner.load(load)
     await runner.infer(tensors(samples(1, 1)))
 

@@ -77,11 +77,12 @@ class Channel:
         os.close(self.requests)
         os.close(self.replies)
         loop = asyncio.get_running_loop()
+        replies, requests = os.fdopen(self._read_end, "rb", 0), os.fdopen(self._write_end, "wb", 0)
         self._reader = asyncio.StreamReader(limit=_PIPE_BYTES)
         protocol = asyncio.StreamReaderProtocol(self._reader)
-        self._reading, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(self._read_end, "rb", 0))
+        self._reading, _ = await loop.connect_read_pipe(lambda: protocol, replies)
         transport, writing = await loop.connect_write_pipe(
-            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(self._write_end, "wb", 0)
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), requests
         )
         self._writer = asyncio.StreamWriter(transport, writing, None, loop)
 

@@ -177,8 +177,12 @@ class RunnerProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is the agent's business alone
             )
         finally:
+            try:
+                await channel.connect()
+            except BaseException:  # cancelled halfway, as by a switch to another bundle: nobody may speak through it
+                channel.close()
+                raise
             self._channel = channel
-            await channel.connect()
 
     async def _ask(self, request: Request, timeout_seconds: float) -> Reply:
         return await self._within(timeout_seconds, lambda channel: channel.ask(request))
