@@ -9,6 +9,7 @@ nothing is traced, and Torch-Pruning is not needed (ADR 0014). The outputs are t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,7 @@ def load_pruned(directory: Path) -> nn.Module:
     weights = _read(directory / WEIGHTS)
     if digest_of(weights) != recipe.weights:
         raise ModelError(f"{directory / WEIGHTS} is not the file that {RECIPE} names: copy both again, or prune again")
-    network = build(recipe.model)
+    network = copy.deepcopy(build(recipe.model))  # a factory may give the same network to everybody
     try:
         state = _safetensors().load(weights)
         _set_widths(network, recipe)

@@ -97,7 +97,7 @@ def test_offer_of_the_very_bundle_that_shadows_fetches_nothing(
     assert fetched.startswith("fetched 0 blocks (0 bytes)"), fetched
     assert "another bundle serves now" == fleet.wait_for("superseded", "shadow-1").detail
     wait_until("its end", lambda: not (device.data / "slots" / "shadow").exists())
-    assert 1 == len(device.runners())
+    wait_until("the champion's runner alone", lambda: len(device.runners()) == 1)
 
 
 def test_update_that_fails_leaves_the_shadow(
@@ -146,7 +146,7 @@ def test_its_time_passes_while_it_is_offline(
     broker.kill()
     client.infer(samples(36, 1)[0])
     wait_until("its end", lambda: device.status()["shadow"]["state"] == "done")
-    assert 1 == len(device.runners())
+    wait_until("the champion's runner alone", lambda: len(device.runners()) == 1)
     broker.start()
     fleet.wait_for("done", "shadow-1")
     wait_until("its count", lambda: compared(fleet) == 1)

@@ -74,6 +74,17 @@ def test_every_kind_of_network_comes_back_bit_for_bit(name: str, tmp_path: Path)
     assert str(network) == str(loaded)
 
 
+def test_a_factory_s_own_network_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gives everybody the same network is not left with the pruned one: it loads again."""
+    shared = residual()
+    before = str(shared)
+    written(tmp_path / "out", "residual")
+    monkeypatch.setattr("pruning_networks.residual", lambda: shared)
+    first, second = load_pruned(tmp_path / "out"), load_pruned(tmp_path / "out")
+    assert before == str(shared) != str(first)
+    assert str(first) == str(second)
+
+
 def test_a_fresh_process_without_torch_pruning_gives_the_same_bits(tmp_path: Path) -> None:
     """Nothing is unpickled: pickle is taken away from the process that loads."""
     network = written(tmp_path / "out", "residual")
