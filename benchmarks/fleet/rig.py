@@ -65,7 +65,7 @@ _MODEL_BYTES = 1_000_000
 _DEVICE = (
     "id", "tags", "capabilities", "machine", "hardware", "gauges", "enrolled_at", "running", "malformed", "changed",
     "password_hash", "online", "boot", "agent_version", "desired_bake_seconds", "desired_pending", "report_spool",
-    "report_number", "detail", "gauges_spool", "gauges_number", "windows", "rows", "errors",
+    "report_number", "detail", "gauges_spool", "gauges_number", "newest_window", "windows", "rows", "errors",
 )  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def enrol(database: Database, devices: int, running: str) -> None:
     names = [device_name(number) for number in range(devices)]
     rows = [
         (name, '{"site":"lab"}', can, "{}", "aarch64-neon", "{}", now, running, 0, 0, "", False, 0, "", 0.0, False,
-         0, 0, "", 0, 0, 0, 0, 0)
+         0, 0, "", 0, 0, 0, 0, 0, 0)
         for name in names
     ]  # fmt: skip
     certificates = [

@@ -14,18 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from edgeopt_contract.codec import decode
 from edgeopt_contract.profile import ReferenceProfile
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.cohort import most_specific
 from edgeopt_fleet.drift import DriftRules, FeatureWatch, Look, look, watch
-from edgeopt_fleet.store.changes import next_change
+from edgeopt_fleet.store.changes import Counter, newest_change, next_change
 from edgeopt_fleet.store.cohorts import all_cohorts
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.growth import Group, Growth, measure
-from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow, WindowRow
+from edgeopt_fleet.store.tables import AlertRow, BundleRow, DeviceRow, DriftRow
 from edgeopt_fleet.totals import Layout
 
 __all__ = ["Alerts", "watched"]
@@ -93,6 +93,7 @@ class Alerts:
     def _gather(self, session: Session, subjects: Sequence[_Subject]) -> Sequence[tuple[_Subject, _Sums]]:
         """Add up what each subject served since the last look; those of bundles that are not here are left out."""
         stored = {(row.cohort, row.bundle): row for row in session.exec(select(DriftRow))}
+        newest = newest_change(session, Counter.WINDOWS)
         gathered = []
         for bundle in sorted({subject.bundle for subject in subjects}):
             profile = session.exec(select(BundleRow.profile).where(col(BundleRow.digest) == bundle)).first()
@@ -101,7 +102,6 @@ class Alerts:
             decoded = decode(ReferenceProfile, profile)
             layout = Layout.of(decoded)
             own = [subject for subject in subjects if subject.bundle == bundle]
-            newest = session.exec(select(func.max(WindowRow.id)).where(WindowRow.bundle == bundle)).one() or 0
             groups = [self._group(subject, stored.get((subject.cohort, bundle))) for subject in own]
             for subject, growth in zip(own, measure(session, bundle, layout, groups), strict=True):
                 sums = _Sums(profile=decoded, layout=layout, newest=newest, growth=growth)

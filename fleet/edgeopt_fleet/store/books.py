@@ -30,7 +30,7 @@ _MOST_GAPS = 1000  # a device sends its oldest 64; what comes beyond so many gap
 _GREATEST_SUM = 2**62  # no count of a device grows beyond it, whatever it claims
 _LOADED = (
     "id", "boot", "last_seen", "running", "report_spool", "report_number", "gauges_spool", "gauges_number", "windows",
-    "rows", "errors", "tags", "malformed",
+    "rows", "errors", "tags", "malformed", "newest_window",
 )  # fmt: skip
 _RANGES = tuple[tuple[int, int], ...]
 _SPOOL = ("id", "device", "session", "upto", "beyond", "rows", "errors")
@@ -101,6 +101,12 @@ class DeviceBook:
             "reported_at": record.at,
             "running": record.running,
         }
+
+    def chain_window(self, row: int) -> int:
+        """Make ``row`` the window that came last, and return the one before it, 0 for none."""
+        previous: int = self._get("newest_window")
+        self._new["newest_window"] = row
+        return previous
 
     def take_window(self, spool: int, record: Telemetry | Window) -> None:
         """Count a window, and keep its gauges if it is the newest; windows may arrive in any order."""

@@ -5,7 +5,7 @@ history is kept. Numbers rise in the order of commits, not only of taking them: 
 until the transaction ends, so no smaller number becomes visible later. Take the number late and once.
 
 Identities and metadata have counters of their own: they change seldom, so what was read of them may be kept until
-their number rises (:mod:`edgeopt_fleet.api.reads`). Example::
+their number rises (:mod:`edgeopt_fleet.api.reads`). Windows are numbered in the order of their arrival. Example::
 
     with database.transaction() as session:
         row.state, row.changed = "paused", next_change(session)
@@ -29,15 +29,16 @@ class Counter(enum.IntEnum):
     WATCHED = 1  # rows that people watch
     IDENTITIES = 2  # who may act as which device: enrolment, renewal, revocation
     METADATA = 3  # what devices trust
+    WINDOWS = 4  # rows of windows, each with a number
 
 
-def next_change(session: Session, counter: Counter = Counter.WATCHED) -> int:
-    """Return the next number; other transactions that want one wait until this one ends."""
-    step = update(ChangeRow).where(col(ChangeRow.id) == counter.value).values(number=ChangeRow.number + 1)
+def next_change(session: Session, counter: Counter = Counter.WATCHED, count: int = 1) -> int:
+    """Take ``count`` numbers and return the last; other transactions that want one wait until this one ends."""
+    step = update(ChangeRow).where(col(ChangeRow.id) == counter.value).values(number=ChangeRow.number + count)
     number = session.execute(step.returning(col(ChangeRow.number))).scalar_one_or_none()
     if number is None:  # the first change of all
         insert_new(session, ChangeRow, [{"id": counter.value, "number": 0}])
-        return next_change(session, counter)
+        return next_change(session, counter, count)
     return int(number)
 
 

@@ -22,7 +22,7 @@ from edgeopt_fleet.decoding import Incoming, Window
 from edgeopt_fleet.herd import reconnect_window_seconds
 from edgeopt_fleet.store.books import Books, SpoolBook, json_text
 from edgeopt_fleet.store.bulk import insert_rows
-from edgeopt_fleet.store.changes import next_change
+from edgeopt_fleet.store.changes import Counter, next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.served import add_served
 from edgeopt_fleet.store.shadow_inbox import ShadowBook, is_shadow, remind
@@ -37,8 +37,8 @@ _REPORT = (
     "device", "received_at", "session", "number", "at", "job", "bundle", "state", "running", "result", "detail",
 )  # fmt: skip
 _WINDOW = (
-    "device", "received_at", "counts", "session", "number", "bundle", "variant", "start", "end", "rows", "errors",
-    "infrastructure",
+    "id", "previous", "device", "received_at", "counts", "session", "number", "bundle", "variant", "start", "end",
+    "rows", "errors", "infrastructure",
 )  # fmt: skip
 
 
@@ -87,10 +87,10 @@ class Inbox:
                     device.take_window(spool.id, record)
                     spool.count(record)
                     windows.append((device.id, record))
-            self._write(session, books, reports, windows, now)
             shadows.write(session)
             if born:
                 remind(session, sorted(born))
+            self._write(session, books, reports, windows, now)  # last: it takes the number of a change
             self._count_devices(session, now)
         return _acknowledgements(books.spools.values(), self._window_seconds)
 
@@ -106,7 +106,11 @@ class Inbox:
         if windows:
             layouts = {digest: self._layout_of(session, digest) for digest in {w.bundle for _, w in windows}}
             blobs = add_served(session, windows, layouts)
-            rows = [_window(device, record, blob, now) for (device, record), blob in zip(windows, blobs, strict=True)]
+            first = next_change(session, Counter.WINDOWS, len(windows)) - len(windows) + 1
+            rows = [
+                (row, books.devices[device].chain_window(row), *_window(device, record, blob, now))
+                for row, ((device, record), blob) in enumerate(zip(windows, blobs, strict=True), first)
+            ]
             insert_rows(session, WindowRow, _WINDOW, rows)
         told = [device.id for device in books.devices.values() if device.told]
         books.write(session, next_change(session) if told else 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import literal
 from sqlmodel import Session, col, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -72,12 +73,12 @@ class Registry:
 
     def windows(self, device: str, before: int | None, limit: int) -> Sequence[WindowRow]:
         """Return up to ``limit`` profile windows of a device, newest first, those before the row ``before``."""
-        query = select(WindowRow).where(WindowRow.device == device).order_by(col(WindowRow.id).desc()).limit(limit)
-        if before is not None:
-            query = query.where(col(WindowRow.id) < before)
         with self._database.reading() as session:
-            _row(session, device)
-            return session.exec(query).all()
+            newest = _row(session, device).newest_window
+            if before is not None:
+                last = session.get(WindowRow, before)
+                newest = 0 if last is None or last.device != device else last.previous
+            return session.exec(_windows_until(newest, limit)).all()
 
     def spools(self, device: str) -> Sequence[SpoolRow]:
         """Return what is stored of each spool session of ``device``, oldest first."""
@@ -112,6 +113,15 @@ class Registry:
 
 def _reports_of(device: str) -> SelectOfScalar[ReportRow]:
     return select(ReportRow).where(ReportRow.device == device).order_by(col(ReportRow.id).desc())
+
+
+def _windows_until(newest: int, limit: int) -> SelectOfScalar[WindowRow]:
+    """Return the query for the window ``newest`` and those before it of the same device, newest first."""
+    first = select(WindowRow.id, WindowRow.previous, literal(1).label("place")).where(col(WindowRow.id) == newest)
+    chain = first.cte("chain", recursive=True)
+    before = select(WindowRow.id, WindowRow.previous, chain.c.place + 1)
+    chain = chain.union_all(before.where(col(WindowRow.id) == chain.c.previous, chain.c.place < limit))
+    return select(WindowRow).join(chain, col(WindowRow.id) == chain.c.id).order_by(chain.c.place)
 
 
 def _row(session: Session, device: str) -> DeviceRow:

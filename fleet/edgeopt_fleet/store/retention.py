@@ -93,7 +93,7 @@ class Retention:
         while True:
             with self._database.transaction(lock=_LOCK) as session:
                 page = [row for row in session.exec(query.where(col(WindowRow.id) > last)) if row.received_at < before]
-                ready = [row for row in page if may_go(row.id or 0, row.bundle, looked_until)]
+                ready = [row for row in page if may_go(row.id, row.bundle, looked_until)]
                 sums: dict[Key, list[Sums]] = defaultdict(list)
                 for row in ready:
                     counts = widen(row.counts, _layout(session, row.bundle).size)
@@ -105,7 +105,7 @@ class Retention:
                 yield Step("windows", len(ready))
             if len(page) < _ROWS:
                 return
-            last = page[-1].id or 0
+            last = page[-1].id
 
     def _hours(self, before: float) -> Iterator[Step]:
         """Let hours become days."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import inspect
 
 from edgeopt_contract.messages import DeviceState, Reported, Telemetry
 from edgeopt_fleet.herd import reconnect_window_seconds
@@ -40,6 +41,34 @@ def test_a_message_is_stored_once_however_often_it_comes(kit: Kit) -> None:
     assert (2, 120, 0) == (device.windows, device.rows, device.errors)
     (spool,) = kit.registry.spools("cam")
     assert (2, 120) == (spool.upto, spool.rows)
+
+
+def test_windows_of_a_device_are_a_chain_among_those_of_all(kit: Kit) -> None:
+    """Newest first, a page at a time, whatever others sent in between; what became part of an hour ends it."""
+    for name in ("cam", "door"):
+        kit.enrol(name)
+    digest = kit.publish("1")
+    for first in (1, 3, 5):
+        batch = [Incoming(device=n, record=window(digest, first + i)) for i in range(2) for n in ("door", "cam")]
+        kit.inbox.store(batch, kit.now)
+    pages, before = [], None
+    while rows := kit.registry.windows("cam", before, 4):
+        assert {"cam"} == {row.device for row in rows}
+        pages.append([row.number for row in rows])
+        before = rows[-1].id
+    assert [[6, 5, 4, 3], [2, 1]] == pages
+    (third, second) = kit.registry.windows("cam", None, 5)[3:]
+    with kit.database.transaction() as session:
+        session.delete(session.get_one(WindowRow, second.id))
+    assert [6, 5, 4, 3] == [row.number for row in kit.registry.windows("cam", None, 100)]
+    assert [] == kit.registry.windows("cam", third.id, 100)
+    assert [] == kit.registry.windows("door", third.id, 100)  # it is another's
+
+
+def test_a_window_costs_no_more_in_a_large_table(kit: Kit) -> None:
+    """Rows are put behind the others: an index by device or bundle would be written in as many places as devices sent."""
+    with kit.database.reading() as session:
+        assert [] == inspect(session.connection()).get_indexes(WindowRow.__tablename__)
 
 
 def test_numbers_beyond_a_gap_are_acknowledged_one_by_one(kit: Kit) -> None:

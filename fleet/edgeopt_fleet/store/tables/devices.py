@@ -54,6 +54,7 @@ class DeviceRow(SQLModel, table=True):
     gauges_at: int | None = None  # on the device's clock
     gauges_spool: int = 0
     gauges_number: int = 0
+    newest_window: int = 0  # the row of the window that came last
     windows: int = 0
     rows: int = 0
     errors: int = 0

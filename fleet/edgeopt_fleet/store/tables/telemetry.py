@@ -49,15 +49,17 @@ class ReportRow(SQLModel, table=True):
 
 
 class WindowRow(SQLModel, table=True):
-    """One profile window of a device, as it came; ``counts`` as :mod:`edgeopt_fleet.narrow` packs them."""
+    """One profile window of a device, as it came; ``counts`` as :mod:`edgeopt_fleet.narrow` packs them.
+
+    Rows are only ever put behind the others, whoever sent them, so that what a window costs does not grow with the
+    table: numbers follow arrival (:class:`edgeopt_fleet.store.changes.Counter`), each row names its device's row before
+    it, and there is no index besides (ADR 41). The spool's numbers keep duplicates out.
+    """
 
     __tablename__ = "window"
-    __table_args__ = (
-        Index("window_of_bundle", "bundle", "id"),
-        Index("window_of_device", "device", "id"),
-    )  # the spool's numbers keep duplicates out
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    previous: int  # the device's window before this one, 0 for none; it may have become part of an hour
     device: str
     session: int
     number: int

@@ -190,6 +190,7 @@ def upgrade() -> None:
         sa.Column("gauges_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("gauges_spool", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("gauges_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("newest_window", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("windows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("errors", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -383,9 +384,11 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("looked_rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("looked_failed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("changed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_index(op.f("ix_shadow_bundle"), "shadow", ["bundle"], unique=False)
+    op.create_index(op.f("ix_shadow_changed"), "shadow", ["changed"], unique=False)
     op.create_index(op.f("ix_shadow_created_at"), "shadow", ["created_at"], unique=False)
     op.create_index(op.f("ix_shadow_state"), "shadow", ["state"], unique=False)
     op.create_table(
@@ -409,6 +412,7 @@ def upgrade() -> None:
         sa.Column("offered", sa.Boolean(), nullable=False),
         sa.Column("open", sa.Boolean(), nullable=False),
         sa.Column("pending", sa.Boolean(), nullable=False),
+        sa.Column("news", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("detail", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("reported_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -416,6 +420,7 @@ def upgrade() -> None:
         sa.Column("report_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("shadow", "device"),
     )
+    op.create_index(op.f("ix_shadow_member_news"), "shadow_member", ["news"], unique=False)
     op.create_index(op.f("ix_shadow_member_open"), "shadow_member", ["open"], unique=False)
     op.create_index(op.f("ix_shadow_member_pending"), "shadow_member", ["pending"], unique=False)
     op.create_index("shadow_member_line", "shadow_member", ["shadow", "offered", "place"], unique=False)
@@ -476,7 +481,8 @@ def upgrade() -> None:
     op.create_index(op.f("ix_verdict_rollout"), "verdict", ["rollout"], unique=False)
     op.create_table(
         "window",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
+        sa.Column("previous", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("device", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=False),
         sa.Column("session", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -491,14 +497,10 @@ def upgrade() -> None:
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("window_of_bundle", "window", ["bundle", "id"], unique=False)
-    op.create_index("window_of_device", "window", ["device", "id"], unique=False)
 
 
 def downgrade() -> None:
     """Undo this revision."""
-    op.drop_index("window_of_device", table_name="window")
-    op.drop_index("window_of_bundle", table_name="window")
     op.drop_table("window")
     op.drop_index(op.f("ix_verdict_rollout"), table_name="verdict")
     op.drop_table("verdict")
@@ -509,11 +511,13 @@ def downgrade() -> None:
     op.drop_index("shadow_member_line", table_name="shadow_member")
     op.drop_index(op.f("ix_shadow_member_pending"), table_name="shadow_member")
     op.drop_index(op.f("ix_shadow_member_open"), table_name="shadow_member")
+    op.drop_index(op.f("ix_shadow_member_news"), table_name="shadow_member")
     op.drop_table("shadow_member")
     op.drop_index("shadow_look_of", table_name="shadow_look")
     op.drop_table("shadow_look")
     op.drop_index(op.f("ix_shadow_state"), table_name="shadow")
     op.drop_index(op.f("ix_shadow_created_at"), table_name="shadow")
+    op.drop_index(op.f("ix_shadow_changed"), table_name="shadow")
     op.drop_index(op.f("ix_shadow_bundle"), table_name="shadow")
     op.drop_table("shadow")
     op.drop_table("served")
