@@ -12,7 +12,6 @@ Example::
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from edgeopt.files.tables import TABLES, read_table
 from edgeopt.files.tokens import TOKEN_FILES, read_tokens
 from edgeopt.loading import call_user_code, is_reference, load_attribute
 from edgeopt.samples import Array, Sample
+from edgeopt_contract.array_files import load_arrays
 from edgeopt_contract.errors import DataError
 
 __all__ = ["DEFAULT_INPUT", "Dataset", "fit_to", "load_dataset", "load_samples", "need_labels"]
@@ -142,12 +142,13 @@ def _call_factory(source: str) -> Iterator[Any]:
 
 def _read_npz(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = load_arrays(path)
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}: check the path") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path} as .npz: {error}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path} as .npz: {error}; numpy.savez writes one") from error
+    if not isinstance(arrays, dict):
+        raise DataError(f"{path} holds one array without a name: write it with numpy.savez(path, x=…, y=…)")
     labels = arrays.pop("y", None)
     if not arrays:
         raise DataError(f"{path} has no array of inputs: expected 'x', or one by the name of each input, and 'y'")

@@ -100,9 +100,14 @@ class TestNpz:
         np.savez(tmp_path / "d.npz", x=np.array([{}, {}], dtype=object))
         with pytest.raises(DataError, match="cannot read"):
             load_samples(str(tmp_path / "d.npz"))
-        (tmp_path / "e.npz").write_bytes(b"PK\x03\x04 not a zip")
-        with pytest.raises(DataError, match="cannot read"):
-            load_samples(str(tmp_path / "e.npz"))
+        for content in (b"PK\x03\x04 not a zip", b""):
+            (tmp_path / "e.npz").write_bytes(content)
+            with pytest.raises(DataError, match=r"cannot read .* numpy.savez writes one"):
+                load_samples(str(tmp_path / "e.npz"))
+        with (tmp_path / "f.npz").open("wb") as file:
+            np.save(file, np.zeros((3, 2)))
+        with pytest.raises(DataError, match="holds one array without a name"):
+            load_samples(str(tmp_path / "f.npz"))
 
 
 class TestFitTo:

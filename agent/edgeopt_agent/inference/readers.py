@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 import wave
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeopt_contract.array_files import load_arrays
 from edgeopt_contract.errors import DataError, MissingExtraError
 from edgeopt_contract.manifest import TensorSpec
 
@@ -46,12 +46,8 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> Any:
     if suffix not in SUFFIXES:
         raise DataError(f"{path.name}: expected one of {', '.join(SUFFIXES)}")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return load_arrays(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise DataError(f"{path.name}: expected arrays as numpy.save or numpy.savez write them: {error}") from error
 
 

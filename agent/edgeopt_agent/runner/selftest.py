@@ -9,7 +9,6 @@ manifest's: mean absolute difference in units of the standard deviation of the e
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeopt_contract.array_files import load_arrays
 from edgeopt_contract.errors import BundleError
 
 __all__ = ["LEAST_SPREAD", "Golden", "compare", "divergence", "read_golden"]
@@ -45,11 +45,12 @@ def read_golden(path: Path, variant: str) -> Golden:
     """Read the arrays ``inputs/<name>`` and ``outputs/<variant>/<name>``. Raises :class:`BundleError`."""
     prefix = f"outputs/{variant}/"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            inputs = {name.removeprefix(_INPUTS): arrays[name] for name in arrays.files if name.startswith(_INPUTS)}
-            outputs = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        stored = load_arrays(path, wanted=lambda name: name.startswith((_INPUTS, prefix)))
+    except (OSError, ValueError, MemoryError) as error:
         raise BundleError(f"{path.name}: the golden inputs cannot be read: {error}") from error
+    arrays = stored if isinstance(stored, dict) else {}
+    inputs = {name.removeprefix(_INPUTS): array for name, array in arrays.items() if name.startswith(_INPUTS)}
+    outputs = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     if not inputs or not outputs:
         raise BundleError(f"{path.name}: expected arrays named {_INPUTS}… and {prefix}…; build the bundle again")
     lengths = {array.shape[0] if array.ndim else 0 for array in (*inputs.values(), *outputs.values())}
