@@ -45,8 +45,8 @@ parameters, bodies, answers and examples. What the fields of bodies mean is said
   many requests in so many seconds; `user`, `address` or `enrolments`) and `RateLimit` (`"user";r=0;t=1`). What the
   limits are is a setting of the fleet. Each API process counts for itself. The commands of `edgeopt` wait.
 - **Events**: `GET /api/v1/events?topic=rollouts` is a stream of server-sent events for live views. The first event
-  is `ready`; its id is the present, so what is read after it misses nothing. Then each device, rollout or alert
-  that changes is sent as the lists show it: states, not history, so what changes often is told as it is when the
+  is `ready`; its id is the present, so what is read after it misses nothing. Then each device, rollout, shadow or
+  alert that changes is sent as the lists show it: states, not history, so what changes often is told as it is when the
   client takes it. `Last-Event-ID` goes on where a stream broke off, from the database: after a restart, and on
   another process. A comment comes every 15 s when nothing changes; a stream ends after `seconds` (a quarter of an
   hour at most), and the client comes again.

@@ -1,4 +1,4 @@
-"""Route: server-sent events, for whoever watches rollouts, devices or alerts.
+"""Route: server-sent events, for whoever watches rollouts, shadows, devices or alerts.
 
 A stream is read from the database, not from a queue in this process: an id that a client saw from one API process is
 understood by every other one, and after a restart. A slow client costs one page of changes, and gets the newest state
@@ -22,10 +22,12 @@ from edgeopt_fleet.api.device_views import DeviceView
 from edgeopt_fleet.api.responses import Responses
 from edgeopt_fleet.api.rollout_views import RolloutView
 from edgeopt_fleet.api.services import Services, services_of
+from edgeopt_fleet.api.shadow_views import ShadowView
 from edgeopt_fleet.api.watchers import POLL_SECONDS
 from edgeopt_fleet.problems import InvalidError
 from edgeopt_fleet.store.feed import Change, Position, Topic
 from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.shadow_rows import ShadowReport
 from edgeopt_fleet.store.tables import AlertRow
 
 __all__ = ["router"]
@@ -33,22 +35,22 @@ __all__ = ["router"]
 router = APIRouter(tags=["events"])
 
 _EVENT_STREAM = "text/event-stream"
-_EVENT_ID = r"^[0-9]{1,16}(\.(alerts\.[0-9]{16}|(devices|rollouts)\.[A-Za-z0-9._-]{1,64}))?$"
+_EVENT_ID = r"^[0-9]{1,16}(\.(alerts\.[0-9]{16}|(devices|rollouts|shadows)\.[A-Za-z0-9._-]{1,64}))?$"
 _PAGE = 200
 _HEARTBEAT_SECONDS = 15.0  # shorter than what proxies call idle
 _LONGEST_SECONDS = 900  # then the client comes again, and its key is looked at anew
 _RETRY_MILLISECONDS = 1000
 _DESCRIBED: Responses = {
     200: {
-        "description": "Events. `id` is what Last-Event-ID takes; `event` is ready, device, rollout or alert; `data` "
-        "is JSON: nothing, or what the list of that thing shows of it",
+        "description": "Events. `id` is what Last-Event-ID takes; `event` is ready, device, rollout, shadow or "
+        "alert; `data` is JSON: nothing, or what the list of that thing shows of it",
         "content": {
             _EVENT_STREAM: {
                 "schema": {  # of one event
                     "type": "object",
                     "required": ["event", "id", "data"],
                     "properties": {
-                        "event": {"enum": ["ready", "device", "rollout", "alert"]},
+                        "event": {"enum": ["ready", "device", "rollout", "shadow", "alert"]},
                         "id": {"type": "string", "pattern": _EVENT_ID},
                         "data": {"type": "string", "contentMediaType": "application/json"},
                         "retry": {"type": "integer"},
@@ -79,10 +81,12 @@ async def watch_events(
     ] = _LONGEST_SECONDS,
     last_event_id: Annotated[
         str | None,
-        Header(alias="Last-Event-ID", pattern=_EVENT_ID, description="the id of an event: go on after it"),
+        Header(
+            alias="Last-Event-ID", pattern=_EVENT_ID, examples=["812"], description="the id of an event: go on after it"
+        ),
     ] = None,
 ) -> StreamingResponse:
-    """Send each device, rollout or alert that changes, as server-sent events.
+    """Send each device, rollout, shadow or alert that changes, as server-sent events.
 
     States are told, not history: what changes often is told as it is when the client can take it. The first event is
     `ready`; without Last-Event-ID its id is the present, so what is read after it misses nothing.
@@ -150,6 +154,8 @@ def _shown(change: Change) -> tuple[str, Position, str]:
     view: BaseModel
     if isinstance(thing, RolloutReport):
         name, view = "rollout", RolloutView.of(thing)
+    elif isinstance(thing, ShadowReport):
+        name, view = "shadow", ShadowView.of(thing)
     elif isinstance(thing, AlertRow):
         name, view = "alert", AlertView.of(thing)
     else:

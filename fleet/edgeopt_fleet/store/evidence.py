@@ -297,17 +297,17 @@ def _tallies(session: Session, record: Rollout, arm: str) -> tuple[Tally, Tally,
 
 def store_verdict(
     session: Session, record: Rollout, evidence: Evidence, verdict: Verdict, now: float, arm: str = ""
-) -> None:
+) -> bool:
     """Store a look that compared something, with its evidence; and a verdict that is news, or that is a while old.
 
-    A verdict is news when the decision or what its reasons are about changes.
+    A verdict is news when the decision or what its reasons are about changes: returns whether it was.
     """
     query = select(VerdictRow).where(col(VerdictRow.rollout) == record.name, col(VerdictRow.arm) == arm)
     last = session.execute(query.order_by(col(VerdictRow.id).desc()).limit(1)).scalars().first()
     same = last is not None and (last.wave, tuple(last.key)) == (evidence.wave, verdict.key)
     news = last is None or not same or now - last.at >= _REPEAT_VERDICT_SECONDS
     if not news and not verdict.tested:
-        return
+        return False
     kept = EvidenceRow(
         rollout=record.name,
         wave=evidence.wave,
@@ -332,3 +332,4 @@ def store_verdict(
                 key=list(verdict.key),
             )
         )
+    return news

@@ -1,4 +1,4 @@
-"""What changed since somebody looked: devices, rollouts and alerts as they are now, in the order of their changes.
+"""What changed since somebody looked: devices, rollouts, shadows and alerts as they are now, in the order of changes.
 
 It tells states, not history: what changed three times between two looks is told once. So nothing is kept for
 watchers, nobody is too slow, and a watcher that was away for a week goes on where it stopped. Example::
@@ -20,8 +20,11 @@ from sqlmodel import Session, and_, col, or_, select
 
 from edgeopt_fleet.store.changes import newest_change
 from edgeopt_fleet.store.database import Database
-from edgeopt_fleet.store.rollout_reports import RolloutReport, summaries
-from edgeopt_fleet.store.tables import AlertRow, DeviceRow, RolloutRow
+from edgeopt_fleet.store.rollout_reports import RolloutReport
+from edgeopt_fleet.store.rollout_reports import summaries as rollout_summaries
+from edgeopt_fleet.store.shadow_rows import ShadowReport
+from edgeopt_fleet.store.shadow_rows import summaries as shadow_summaries
+from edgeopt_fleet.store.tables import AlertRow, DeviceRow, RolloutRow, ShadowRow
 
 __all__ = ["Change", "Feed", "Position", "Topic"]
 
@@ -32,6 +35,7 @@ class Topic(StrEnum):
     ALERTS = "alerts"
     DEVICES = "devices"
     ROLLOUTS = "rollouts"
+    SHADOWS = "shadows"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,7 +67,7 @@ class Change:
     """One thing as it is now, and where it stands among the changes."""
 
     position: Position
-    thing: DeviceRow | RolloutReport | AlertRow
+    thing: DeviceRow | RolloutReport | ShadowReport | AlertRow
 
 
 class Feed:
@@ -98,10 +102,16 @@ def _alerts(session: Session, position: Position, limit: int) -> list[Change]:
 
 def _rollouts(session: Session, position: Position, limit: int) -> list[Change]:
     rows = _rows(session, RolloutRow, RolloutRow.name, Topic.ROLLOUTS, position, limit)
-    told = summaries(session, rows)
+    told = rollout_summaries(session, rows)
     return [
         Change(Position(row.changed, Topic.ROLLOUTS, row.name), report) for row, report in zip(rows, told, strict=True)
     ]
+
+
+def _shadows(session: Session, position: Position, limit: int) -> list[Change]:
+    rows = _rows(session, ShadowRow, ShadowRow.name, Topic.SHADOWS, position, limit)
+    told = shadow_summaries(session, rows)
+    return [Change(Position(one.row.changed, Topic.SHADOWS, one.row.name), one) for one in told]
 
 
 def _rows(session: Session, row_class: Any, key: Any, topic: Topic, position: Position, limit: int) -> Sequence[Any]:
@@ -117,4 +127,4 @@ def _rows(session: Session, row_class: Any, key: Any, topic: Topic, position: Po
     return session.exec(query).all()
 
 
-_FIND = {Topic.DEVICES: _devices, Topic.ROLLOUTS: _rollouts, Topic.ALERTS: _alerts}
+_FIND = {Topic.DEVICES: _devices, Topic.ROLLOUTS: _rollouts, Topic.SHADOWS: _shadows, Topic.ALERTS: _alerts}

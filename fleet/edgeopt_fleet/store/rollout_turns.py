@@ -83,7 +83,7 @@ class Turn:
         self._now = now
         self._before = record
         self._changed: set[str] = set()
-        self._judged = False
+        self._news = False  # to tell, though perhaps nothing counts otherwise: a verdict, or what a member said
         self._harmful = ""  # arms that the gate found harmful at this turn
         self._told: list[tuple[Rollout, Event]] = []
 
@@ -118,13 +118,13 @@ class Turn:
         for arm in arms_of(self.record):
             evidence = gather_evidence(self._session, self.record, self._now, arm)
             verdicts[arm] = judge(evidence, self.record.policy)
-            store_verdict(self._session, self.record, evidence, verdicts[arm], self._now, arm)
+            news = store_verdict(self._session, self.record, evidence, verdicts[arm], self._now, arm)
+            self._news = self._news or news
         self._harmful = "".join(arm for arm, one in verdicts.items() if one.decision is Decision.ROLL_BACK)
         verdict = verdicts[""] if "" in verdicts else together(verdicts)
         if verdict.tested:  # one that found nothing to compare costs little and decided nothing: again at the next turn
             row.next_look_at = self._now + look_pause(self.record, self._now)
             row.looked_early = not has_executed(self.record)
-        self._judged = True
         return verdict
 
     def compare(self) -> None:
@@ -140,7 +140,7 @@ class Turn:
         if record.trial.is_over(seconds, [int(arm.after.sum()) for arm in (evidence.a, evidence.b)]):
             compared = compare_arms(evidence, margins)
             store_comparison(self._session, record, evidence, compared, margins, now)
-            self._judged = True
+            self._news = True
             self.take(Event.OBSERVED, compared.text)
 
     def go_on(self, verdict: Verdict | None) -> None:
@@ -181,7 +181,7 @@ class Turn:
         """Write the rollout, tell of its steps, and return the devices whose desired state changed."""
         record = self.record
         save_rollout(self._session, record, self._row)
-        if record != self._before or self._judged:
+        if record != self._before or self._news:
             self._row.changed = next_change(self._session)
         before = self._before
         for after, event in self._told:
@@ -195,6 +195,7 @@ class Turn:
         """Write members that changed."""
         changes = [pair for pair in changes if pair[0] != pair[1]]
         if changes:
+            self._news = True
             self.record = replace(self.record, tally=self.record.tally.moved([*changes]))
             self._changed |= save_members(self._session, self.record, changes)
 

@@ -28,7 +28,7 @@ __all__ = ["ShadowBook", "is_shadow", "remind"]
 Key = tuple[str, str]  # shadow, device
 _KEY = ("shadow", "device")
 _SUMS = ("windows", "compared", "agreed", "incomparable", "errors", "squares", "counts", "classes")
-_SAID = ("state", "detail", "reported_at", "report_spool", "report_number")
+_SAID = ("state", "detail", "reported_at", "report_spool", "report_number", "news")
 
 
 def is_shadow(record: Reported | Telemetry | Window) -> bool:
@@ -74,7 +74,7 @@ class ShadowBook:
         rows = []
         for key, (spool, said) in sorted(self._reports.items()):
             if key in members and (spool, said.number) > members[key][1]:
-                rows.append((*key, str(said.state), said.detail, said.at, spool, said.number))
+                rows.append((*key, str(said.state), said.detail, said.at, spool, said.number, True))
         update_rows(session, ShadowMemberRow, _KEY, _SAID, rows)
 
 

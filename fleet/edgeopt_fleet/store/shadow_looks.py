@@ -99,12 +99,13 @@ def may_look(session: Session, row: ShadowRow) -> bool:
     return rows > row.looked_rows and (row.state == ShadowState.ENDED or rows >= _GROWTH * row.looked_rows)
 
 
-def look_at(session: Session, row: ShadowRow, now: float) -> None:
-    """Judge, and keep the look if it compared something, or if it refuses."""
+def look_at(session: Session, row: ShadowRow, now: float) -> bool:
+    """Judge, and keep the look if it compared something, or if it refuses; say whether it was kept."""
     evidence, policy = _gather(session, row), policy_of(row)
     verdict = judge(evidence, policy)
     row.looked_rows, row.looked_failed = _progress(session, row)
-    if verdict.agreement.devices or verdict.decision is Decision.DO_NOT_RECOMMEND:
+    kept = verdict.agreement.devices > 0 or verdict.decision is Decision.DO_NOT_RECOMMEND
+    if kept:
         session.add(
             ShadowLookRow(
                 shadow=row.name,
@@ -117,6 +118,7 @@ def look_at(session: Session, row: ShadowRow, now: float) -> None:
             )
         )
     session.flush()
+    return kept
 
 
 def _judged(row: ShadowLookRow, changes: Mapping[str, str]) -> Judged:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlmodel import Session, col, func, select
 
 from edgeopt_fleet.acting import current_actor
@@ -28,6 +28,7 @@ from edgeopt_fleet.rollout import State
 from edgeopt_fleet.rollout.waves import rank
 from edgeopt_fleet.store.audit import Change, append
 from edgeopt_fleet.store.bundles import find_bundle
+from edgeopt_fleet.store.changes import next_change
 from edgeopt_fleet.store.cohorts import find_cohort
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.shadow_looks import look_at, may_look
@@ -115,6 +116,7 @@ class Shadows:
             session.flush()
             _add_members(session, plan.name, devices)
             _tell(session, None, row, "create", now)
+            row.changed = next_change(session)
 
     def start(self, name: str, now: float, check: Check | None = None) -> set[str]:
         """Start a draft; return the devices that are to be told. Raises :class:`ConflictError` for any other state."""
@@ -126,7 +128,9 @@ class Shadows:
                 raise ConflictError(f"the time of the shadow {name!r} is over; create another one")
             _enter(session, row, ShadowState.RUNNING, now)
             _tell(session, ShadowState.DRAFT, row, "start", now)
-            return _offer(session, row)
+            told = _offer(session, row)
+            row.changed = next_change(session)
+            return told
 
     def end(self, name: str, now: float, check: Check | None = None) -> set[str]:
         """End a shadow; what was compared stays. Raises :class:`ConflictError` when it has ended."""
@@ -134,24 +138,27 @@ class Shadows:
             row = _checked(session, name, check)
             if row.state == ShadowState.ENDED:
                 raise ConflictError(f"the shadow {name!r} has ended already")
-            return _end(session, row, f"ended by {current_actor().name}", now)
+            told = _end(session, row, f"ended by {current_actor().name}", now)
+            row.changed = next_change(session)
+            return told
 
     def advance(self, name: str, now: float) -> set[str]:
         """Let devices come and go, judge what they compared, end what is over; return who is to be told."""
         with self._database.transaction(lock=_LOCK) as session:
             row = find_shadow(session, name)
-            changed: set[str] = set()
-            if row.state == ShadowState.RUNNING:
-                changed = _let_go(session, row)
+            before, told = row.state, set[str]()
+            if before == ShadowState.RUNNING:
+                told = _let_go(session, row)
                 if row.until <= now:
-                    changed |= _end(session, row, "its time was over", now)
+                    told |= _end(session, row, "its time was over", now)
                 else:
-                    changed |= _offer(session, row)
+                    told |= _offer(session, row)
                     if _is_over(session, row):
-                        changed |= _end(session, row, "every device is done", now)
-            if may_look(session, row):
-                look_at(session, row, now)
-            return changed
+                        told |= _end(session, row, "every device is done", now)
+            looked = may_look(session, row) and look_at(session, row, now)
+            if _take_news(session, name) or looked or row.state != before:
+                row.changed = next_change(session)
+            return told
 
     def unsettled(self, now: float) -> list[str]:
         """Return the shadows that :meth:`advance` must look at, oldest first."""
@@ -191,8 +198,8 @@ def _add_members(session: Session, name: str, devices: Collection[str]) -> None:
     """Write the members; who comes first is drawn by a hash of both names, so no device is always the first."""
     line = sorted(devices, key=lambda device: (rank(name, device), device))
     rows = [
-        {"shadow": name, "device": device, "place": place, "offered": False, "open": False, "pending": False}
-        | {"detail": "", "report_spool": 0, "report_number": 0}
+        {"shadow": name, "device": device, "place": place, "detail": "", "report_spool": 0, "report_number": 0}
+        | dict.fromkeys(("offered", "open", "pending", "news"), False)
         for place, device in enumerate(line)
     ]
     session.execute(insert(ShadowMemberRow), sorted(rows, key=lambda row: str(row["device"])))
@@ -250,12 +257,18 @@ def _offer(session: Session, row: ShadowRow) -> set[str]:
     for member, running in session.exec(line).all():
         member.offered = True
         if running == row.bundle:
-            member.state = SERVES_IT
+            member.state, member.news = SERVES_IT, True
         else:
             member.open = member.pending = True
             told.add(member.device)
     session.flush()
     return told
+
+
+def _take_news(session: Session, name: str) -> bool:
+    """Say whether members count otherwise than when this was asked last."""
+    news = update(ShadowMemberRow).where(col(ShadowMemberRow.shadow) == name, col(ShadowMemberRow.news).is_(True))
+    return bool(session.connection().execute(news.values(news=False)).rowcount)
 
 
 def _is_over(session: Session, row: ShadowRow) -> bool:

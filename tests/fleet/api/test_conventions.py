@@ -162,7 +162,21 @@ class TestEvents:
         ((_, _, data),) = [event for event in await events(api, position, topic="rollouts") if event[0] == "rollout"]
         assert ("v1", "running", []) == (data["name"], data["state"], data["members"])
 
-    @pytest.mark.parametrize("wrong", ["x", "-1", "1.devices.", "1.tokens.a", "99999999999999999"])
+    async def test_what_a_member_says_is_news_of_its_rollout(self, api: Api) -> None:
+        """Also when nothing counts otherwise for it; another look at the same is none."""
+        api.kit.enrol("a")
+        await api.call("POST", "rollouts", 201, json={"name": "v1", "bundle": api.kit.publish("1")})
+        ((_, position, _),) = await events(api)
+        for state in (DeviceState.DOWNLOADING, DeviceState.VERIFYING):
+            api.kit.report("a", state, None)
+            api.kit.rollouts.advance("v1", api.kit.now)
+            ((_, _, _), (name, position, _)) = await events(api, position, topic="rollouts")
+            assert "rollout" == name
+            assert str(state) == (await api.call("GET", "rollouts/v1", 200))["members"][0]["state"]
+        api.kit.rollouts.advance("v1", api.kit.now)
+        assert ["ready"] == [name for name, _, _ in await events(api, position, topic="rollouts")]
+
+    @pytest.mark.parametrize("wrong", ["x", "-1", "1.devices.", "1.shadows.", "1.tokens.a", "99999999999999999"])
     async def test_what_is_no_id_is_refused(self, api: Api, wrong: str) -> None:
         """An id that was made up would miss something."""
         await api.call("GET", "events?seconds=0", 422, headers={"Last-Event-ID": wrong})

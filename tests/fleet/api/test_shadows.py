@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgeopt_contract.messages import DeviceState
+from tests.fleet.api.test_conventions import events
 from tests.fleet.conftest import Api
 from tests.fleet.shadow_world import World
 
@@ -71,6 +72,34 @@ async def test_of_two_who_read_the_same_one_ends_it(api: Api, world: World) -> N
     await api.call("POST", "shadows/next/end", 412, headers={"If-Match": tag})
     fresh = (await api.client.get("/api/v1/shadows/next")).headers["etag"]
     await api.call("POST", "shadows/next/end", 200, headers={"If-Match": fresh})
+
+
+async def test_a_live_view_is_told_of_each_step(api: Api, world: World) -> None:
+    """States, what devices say and looks; as lists show it, once for whoever goes on after it, and not of its rows."""
+    ((_, position, _),) = await events(api)
+    await api.call("POST", "shadows", 201, json=body(world, start=False))
+    ((name, position, told),) = (await events(api, position, topic="shadows"))[1:]
+    assert ("shadow", "next", "draft", []) == (name, told["name"], told["state"], told["members"])
+    await api.call("POST", "shadows/next/start", 200)
+    world.advance()
+    ((_, position, told),) = (await events(api, position, topic="shadows"))[1:]
+    assert ("running", {"waiting": 2}) == (told["state"], told["tally"])
+    world.say("cam-1", DeviceState.SHADOWING)
+    world.advance()
+    ((_, position, told),) = (await events(api, position, topic="shadows"))[1:]
+    assert {"shadowing": 1, "waiting": 1} == told["tally"]
+    world.compare("cam-1", told["bundle"], agreed=30)
+    world.advance()
+    assert [] == (await events(api, position, topic="shadows"))[1:], "compared, and nothing to say of it yet"
+    world.compare("cam-1", told["bundle"], agreed=300)
+    world.advance()
+    ((_, position, told),) = (await events(api, position, topic="shadows"))[1:]
+    assert ("not_enough", 1) == (told["verdict"]["decision"], told["verdict"]["number"])
+    world.advance()
+    assert [] == (await events(api, position))[1:], "a look of the worker alone is no news"
+    await api.call("POST", "shadows/next/end", 200)
+    ((_, _, told),) = (await events(api, position, topic="shadows"))[1:]
+    assert "ended" == told["state"]
 
 
 async def test_lists_come_in_pages(api: Api, world: World) -> None:

@@ -30,13 +30,14 @@ class ShadowRow(SQLModel, table=True):
     updated_at: float
     looked_rows: int = 0  # what had been compared at the last look, and how many devices had failed
     looked_failed: int = 0
+    changed: int = Field(default=0, index=True)  # see edgeopt_fleet.store.changes
 
 
 class ShadowMemberRow(SQLModel, table=True):
     """One device of one shadow: ``open`` while it is to run the challenger, ``pending`` while that is unpublished.
 
-    ``offered`` stays once it was asked; ``state`` is what the device said last. Its newest report stands at
-    (``report_spool``, ``report_number``) among its reports.
+    ``offered`` stays once it was asked; ``state`` is what the device said last, ``news`` until the shadow was marked as
+    changed by that. Its newest report stands at (``report_spool``, ``report_number``) among its reports.
     """
 
     __tablename__ = "shadow_member"
@@ -51,6 +52,7 @@ class ShadowMemberRow(SQLModel, table=True):
     offered: bool = False
     open: bool = Field(default=False, index=True)
     pending: bool = Field(default=False, index=True)
+    news: bool = Field(default=False, index=True)
     state: str | None = None
     detail: str = ""
     reported_at: int | None = None  # on the device's clock
