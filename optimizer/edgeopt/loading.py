@@ -45,16 +45,19 @@ def load_attribute(reference: str, kind: type[UsageError]) -> Callable[..., Any]
 
 
 def call_user_code(call: Callable[[], Any], doing: str, kind: type[UsageError]) -> Any:
-    """Return ``call()``; an exception of the user's code becomes ``kind`` with the line that raised it."""
+    """Return ``call()``; an exception of the user's code becomes ``kind`` with the line that raised it.
+
+    So does ``sys.exit()``, which a script calls that was not meant to be imported: its exit code would pass for ours.
+    """
     try:
         return call()
     except EdgeoptError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise kind(f"{doing} failed: {type(error).__name__}: {error}{_place(error)}") from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return the last line of the user's own code that ``error`` passed, in brackets; empty when there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if _is_users(frame.filename)]

@@ -81,7 +81,7 @@ def user_scores(metric: SampleMetric, outputs: Outputs, labels: Sequence[Any], n
     """
     scores = []
     for index, label in enumerate(labels):
-        one = {key: array[index] for key, array in outputs.items()}
+        one = {key: array[index].copy() for key, array in outputs.items()}  # it may sort them where they are
         try:
             score = float(metric(next(iter(one.values())) if len(one) == 1 else one, label))
         except Exception as error:
@@ -111,8 +111,11 @@ def _no_class(label: Any) -> str:
 def _class_index(label: Any, classes: int) -> int:
     try:
         index = int(label)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected a class index as label, got {label!r}: write a metric for other labels") from error
     if index != label or not 0 <= index < classes:
-        raise DataError(f"expected a class index from 0 to {classes - 1} as label, got {label!r}")
+        raise DataError(
+            f"expected a class index from 0 to {classes - 1} as label, got {label!r}: label the data as the model "
+            "counts its classes, or write a metric for other labels"
+        )
     return index

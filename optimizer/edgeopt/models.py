@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeopt.data import DEFAULT_INPUT
+from edgeopt.evaluation_mode import evaluating
 from edgeopt.exported import OPSET, first_cause, load_exported
 from edgeopt.files.reading import Shape
 from edgeopt.graph import input_shapes, op_types, with_external_weights
@@ -118,7 +119,7 @@ class OnnxModel:
 
 
 class TorchModel:
-    """A ``torch.nn.Module`` in evaluation mode."""
+    """A ``torch.nn.Module``, run and exported in evaluation mode and left in the mode in which it came."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -142,14 +143,13 @@ class TorchModel:
         feeds = _tensors(stack([sample, sample]))  # two: the exporter treats a batch of one as a constant
         shapes = ", ".join(f"{name} {' x '.join(map(str, array.shape))}" for name, array in sample.inputs.items())
         try:
-            with torch.no_grad():
-                call_user_code(
+            with evaluating(self._module), torch.no_grad():
+                outputs = call_user_code(
                     lambda: self._call(feeds), f"running the model on a sample of the data ({shapes})", ModelError
                 )
         except ModelError as error:
-            raise ModelError(
-                f"{error}; give data of the shape that the model takes, without batch dimension"
-            ) from error
+            raise ModelError(f"{error}; {_advice(self._module)}") from error
+        _check_outputs(outputs)
         try:
             return self._export(feeds, free_batch=True)
         except Exception:
@@ -166,11 +166,9 @@ class TorchModel:
         """Return the module's outputs in order."""
         import torch
 
-        with torch.inference_mode():
+        with evaluating(self._module), torch.no_grad():  # what a module keeps of inference mode cannot be trained
             outputs = self._call(_tensors(stack(samples)))
-        values = outputs.values() if isinstance(outputs, dict) else outputs
-        flat = list(values) if isinstance(outputs, dict | list | tuple) else [outputs]
-        return [np.asarray(output) for output in flat]
+        return [np.asarray(output) for output in _flat(outputs)]
 
     def _call(self, feeds: dict[str, Any]) -> Any:
         """Call the module: a single unnamed input by position, named ones by keyword."""
@@ -181,7 +179,7 @@ class TorchModel:
 
         unnamed = set(feeds) == {DEFAULT_INPUT}
         axes = {0: torch.export.Dim.DYNAMIC} if free_batch else {}
-        with silenced(), torch.no_grad():  # inference mode would leave tensors in the module that cannot be trained
+        with silenced(), evaluating(self._module), torch.no_grad():  # inference mode: see predict
             program = torch.onnx.export(
                 self._module,
                 args=tuple(feeds.values()) if unnamed else (),
@@ -201,6 +199,37 @@ def _tensors(batch: dict[str, Array]) -> dict[str, Any]:
     import torch
 
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+
+def _flat(outputs: Any) -> list[Any]:
+    """Return what a module gives as a list, in the order of the exporter, which leaves out ``None``."""
+    from torch.utils import _pytree
+
+    return [leaf for leaf in _pytree.tree_leaves(outputs) if leaf is not None]
+
+
+def _check_outputs(outputs: Any) -> None:
+    import torch
+
+    flat = _flat(outputs)
+    odd = next((type(output).__name__ for output in flat if not isinstance(output, torch.Tensor)), None)
+    if odd is not None or not flat:
+        raise ModelError(
+            f"the model gives {odd or 'nothing'}: expected one tensor, or several in a tuple, list or dict; let its "
+            "forward return those that a device needs"
+        )
+
+
+def _advice(module: Any) -> str:
+    """Return what to do about a module that does not take the data; its weights may be of another kind."""
+    import torch
+
+    for name, tensor in module.state_dict().items():
+        if tensor.device.type != "cpu":
+            return f"its weight {name} is on the device '{tensor.device}': let the factory return it with .cpu()"
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            return f"its weight {name} is {tensor.dtype}: let the factory return it with .float()"
+    return "give data of the shape that the model takes, without batch dimension"
 
 
 def _suffixed(suffix: str) -> Callable[[str], bool]:
@@ -236,7 +265,7 @@ def _check_module(value: Any, reference: str) -> Any:
         )
     if not isinstance(value, torch.nn.Module):
         raise ModelError(f"{reference}() gave {type(value).__name__}: expected a torch.nn.Module")
-    return value.eval()
+    return value
 
 
 def _load_onnx(reference: str) -> Model:
@@ -247,6 +276,8 @@ def _load_onnx(reference: str) -> Model:
         raise ModelError(f"there is no file {path}: check the path") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    if not data:
+        raise ModelError(f"{path} is empty: export the model again, or copy it again")
     data = with_external_weights(data, path)
     integers = sorted(op_types(data) & _INTEGER_OPERATORS)
     if integers:

@@ -182,6 +182,74 @@ def failing_metric(outputs: np.ndarray, label: Any) -> float:
 # What users get wrong ------------------------------------------------------------------------------------------
 
 
+class _Cached(nn.Module):
+    """Keeps a table of the size of what it saw last, as some position encodings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.zeros(0)
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            return self.layer(x) * 2
+        if len(self.table) != len(x):
+            self.table = torch.full((len(x), 16), 2.0)
+        return self.layer(x) * self.table
+
+
+@functools.cache
+def in_training() -> nn.Module:
+    """Return one module for everybody, in training mode but for a part that its owner has frozen."""
+    network = nn.Sequential(_Cached(), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 16), nn.BatchNorm1d(16))
+    network.train()[4].eval()
+    return network
+
+
+class _Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+        scores = self.layer(x)
+        return scores, (scores + 1, None), scores * 2
+
+
+def nested() -> nn.Module:
+    """Return a model that gives tensors within tuples."""
+    return _Nested()
+
+
+def half() -> nn.Module:
+    """Return a model in half precision, as large ones are often stored."""
+    return tiny().half()
+
+
+def elsewhere() -> nn.Module:
+    """Return a model on a device without memory, which stands for a GPU."""
+    return nn.Linear(16, 4).to("meta")
+
+
+class _Says(nn.Module):
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def forward(self, _: torch.Tensor) -> Any:
+        return self._answer
+
+
+def says_hello() -> nn.Module:
+    """Return a model that gives a word."""
+    return _Says("hello")
+
+
+def says_nothing() -> nn.Module:
+    """Return a model without outputs."""
+    return _Says(())
+
+
 def misfit() -> nn.Module:
     """Return a model for rows of 17 numbers."""
     return nn.Linear(17, 4)

@@ -40,7 +40,7 @@ def test_a_single_score_is_a_yes_or_a_no(outputs: list[list[float]], expected: l
     assert expected == accuracy({"score": np.array(outputs)}, [1, 1]).tolist()
 
 
-@pytest.mark.parametrize("label", [3, -1, "cat", 0.5, None, [1, 2]])
+@pytest.mark.parametrize("label", [3, -1, "cat", 0.5, None, [1, 2], float("inf")])
 def test_a_label_that_is_no_class_is_refused(label: Any) -> None:
     """A wrong label is an error and not a miss."""
     with pytest.raises(DataError, match="expected a class index"):
@@ -76,6 +76,13 @@ def test_a_users_metric_gets_an_array_or_a_dict() -> None:
     assert [pytest.approx(0.1), 0.0, 1.0] == single.tolist()
     several = user_scores(lambda outputs, label: outputs["b"].sum(), {"a": SCORES, "b": SCORES}, [0, 1, 2], "m")
     assert SCORES.sum(axis=1).tolist() == pytest.approx(several.tolist())
+
+
+def test_a_users_metric_may_change_what_it_gets() -> None:
+    """It gets a copy: the outputs are judged by other criteria, and kept as the golden ones, after it."""
+    outputs = {"a": SCORES.copy()}
+    user_scores(lambda outputs, _label: outputs.sort() or outputs[0], outputs, [0, 1, 2], "m")
+    assert np.array_equal(SCORES, outputs["a"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), "no number", None])

@@ -47,6 +47,31 @@ def test_inputs_by_name_and_several_outputs() -> None:
         assert np.allclose(expected, actual, atol=1e-5)
 
 
+def test_a_module_is_left_as_it_came() -> None:
+    """Its owner may go on to train it: modes, running statistics, and what it keeps of a call stay good for that."""
+    network = edgeopt_zoo.in_training()
+    modes = [part.training for part in network.modules()]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    samples = load_samples("edgeopt_zoo:table")[:5]
+    model = load_model("edgeopt_zoo:in_training")
+    exported = OnnxRuntimeSession(model.to_onnx(samples[0]), threads=1).predict(samples)
+    assert np.allclose(*model.predict(samples), *exported.values(), atol=1e-5)
+    assert [True, False] == sorted(set(modes), reverse=True)
+    assert modes == [part.training for part in network.modules()]
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    network(torch.from_numpy(edgeopt_zoo.TABLE[:5])).sum().backward()
+
+
+def test_outputs_within_outputs() -> None:
+    """An LSTM's scores and its states: all outputs come in the exporter's order."""
+    samples = load_samples("edgeopt_zoo:table")[:4]
+    model = load_model("edgeopt_zoo:nested")
+    answers = OnnxRuntimeSession(model.to_onnx(samples[0]), threads=1).predict(samples)
+    assert 3 == len(answers)
+    for expected, actual in zip(model.predict(samples), answers.values(), strict=True):
+        assert np.allclose(expected, actual, atol=1e-5)
+
+
 def test_the_exporter_says_nothing(capfd: pytest.CaptureFixture[str], exported: bytes) -> None:
     """Neither torch nor onnxscript writes to the user's terminal."""
     assert exported
@@ -93,6 +118,13 @@ def test_what_cannot_be_loaded(reference: str, message: str) -> None:
     """The reason and the way out."""
     with pytest.raises(ModelError, match=message):
         load_model(reference)
+
+
+def test_an_empty_file_is_no_model(tmp_path: Path) -> None:
+    """What an export that was broken off leaves, by its name."""
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(ModelError, match=r"net.onnx is empty: export the model again"):
+        load_model(str(tmp_path / "net.onnx"))
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
@@ -147,10 +179,13 @@ def test_a_module_that_does_not_import(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "crooked.py").write_text("def model(:\n")
     (tmp_path / "needy.py").write_text("import surely_not_installed\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(3)\n")
     with pytest.raises(ModelError, match="importing crooked failed: SyntaxError"):
         load_model("crooked:model")
     with pytest.raises(ModelError, match="needs the module 'surely_not_installed', which is not installed"):
         load_model("needy:model")
+    with pytest.raises(ModelError, match=r"importing script failed: SystemExit: 3 \(script.py, line 2\)"):
+        load_model("script:model")  # its exit code would say that the gate had failed
 
 
 @pytest.mark.parametrize(
@@ -160,6 +195,10 @@ def test_a_module_that_does_not_import(tmp_path: Path, monkeypatch: pytest.Monke
             "edgeopt_zoo:misfit",
             r"running the model on a sample of the data \(input 16\) failed: .*cannot be multiplied",
         ),
+        ("edgeopt_zoo:half", r"failed: .*its weight weight is torch.float16: let the factory .* with .float\(\)"),
+        ("edgeopt_zoo:elsewhere", r"its weight weight is on the device 'meta': let the factory .* with .cpu\(\)"),
+        ("edgeopt_zoo:says_hello", "the model gives str: expected one tensor"),
+        ("edgeopt_zoo:says_nothing", "the model gives nothing: expected one tensor"),
         ("edgeopt_zoo:data_dependent", r"cannot export the model: Could not guard on data-dependent .* give the .onnx"),
     ],
 )

@@ -60,11 +60,11 @@ class Work:
     max_drop: float
 
     def module(self) -> Any:
-        """Return the ``torch.nn.Module``. Raises :class:`Refused` when the model came as a file."""
+        """Return the ``torch.nn.Module``, in evaluation mode. Raises :class:`Refused` when the model came as a file."""
         module = load_model(self.reference).module
         if module is None:
             raise Refused("the tool needs the PyTorch module, and there is only an ONNX file")
-        return module
+        return module.eval()
 
 
 class Peer(Protocol):

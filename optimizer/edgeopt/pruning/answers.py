@@ -27,7 +27,7 @@ Feeds = Mapping[str, "torch.Tensor"]
 
 
 def build(reference: str) -> nn.Module:
-    """Return what the factory ``reference`` builds, in evaluation mode. Raises :class:`ModelError`."""
+    """Return what the factory ``reference`` builds. Raises :class:`ModelError`."""
     from edgeopt.models import load_model
 
     if not is_reference(reference):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -36,9 +36,6 @@ from edgeopt.timing import Speed
 from edgeopt.wording import Wording
 from edgeopt_contract.errors import DataError
 from edgeopt_contract.values import digest_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["PruneOutcome", "PruneRequest", "Scores", "TrainingSamples", "judge_pruned", "run", "training_samples"]
 

@@ -86,13 +86,14 @@ def prune(
     bench: Bench | None = None,
     on_progress: OnProgress = _silent,
 ) -> Pruned | NotFaster:
-    """Prune a copy of ``network`` (in evaluation mode) and train it on ``samples`` until it is worth having.
+    """Prune a copy of ``network`` and train it on ``samples`` until it is worth having.
 
     ``bench`` measures (:class:`~edgeopt.pruning.speed.OnnxBench` unless given). Raises :class:`ModelError` when nothing
     can be pruned or training fails, :class:`DataError` for less than two samples.
     """
     if len(samples) < 2:
         raise DataError(f"expected at least two samples to train the pruned model with, got {len(samples)}")
+    network = copy.deepcopy(network).eval()
     example = tensors(samples[:2])
     on_progress("finding the channels that go together", 0, 0)
     structure = _structure(network, samples, plan)
@@ -205,7 +206,7 @@ def _train(
 
     job = TrainingJob(
         student=student,
-        teacher=copy.deepcopy(teacher).eval(),
+        teacher=copy.deepcopy(teacher),
         samples=samples,
         epochs=plan.epochs,
         batch=plan.batch,

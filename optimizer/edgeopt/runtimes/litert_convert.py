@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from edgeopt.data import DEFAULT_INPUT
+from edgeopt.evaluation_mode import evaluating
 from edgeopt.samples import Sample, stack
 from edgeopt.silence import silenced, silenced_natively
 from edgeopt_contract.errors import MissingExtraError, ModelError
@@ -34,7 +35,7 @@ class LiteRtInt8(StrEnum):
 
 
 def convert(module: Any, sample: Sample, outputs: Sequence[str]) -> bytes:
-    """Return ``module`` (``torch.nn.Module`` in evaluation mode) as a float ``.tflite`` model for one sample.
+    """Return ``module`` (``torch.nn.Module``), in evaluation mode, as a float ``.tflite`` model for one sample.
 
     ``outputs`` are the names in the order in which the module gives them. Raises :class:`ModelError` with the
     converter's reason.
@@ -45,7 +46,7 @@ def convert(module: Any, sample: Sample, outputs: Sequence[str]) -> bytes:
     feeds = {name: torch.from_numpy(array) for name, array in stack([sample]).items()}
     unnamed = set(feeds) == {DEFAULT_INPUT}
     try:
-        with silenced_natively(), torch.no_grad():
+        with silenced_natively(), evaluating(module), torch.no_grad():
             model = litert_torch.convert(
                 module, tuple(feeds.values()) if unnamed else (), None if unnamed else feeds
             ).model_content()

@@ -67,6 +67,20 @@ def test_the_network_that_is_given_is_not_changed() -> None:
     assert {(False, None)} == {(parameter.requires_grad, parameter.grad) for parameter in network.parameters()}
 
 
+def test_a_network_in_training_mode_is_pruned_as_it_serves_and_left_as_it_came() -> None:
+    """Its widths are found without its running statistics moving; the pruned one is in evaluation mode."""
+    network = residual().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    result = prune(network, DATA, plan(epochs=0), bench=BySize())
+    assert isinstance(result, Pruned)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    expected = prune(residual().eval(), DATA, plan(epochs=0), bench=BySize())
+    assert isinstance(expected, Pruned)
+    assert BySize().compiled(expected.network) == BySize().compiled(result.network)
+    assert not any(part.training for part in result.network.modules())
+
+
 def test_without_gain_it_is_refused_before_any_training() -> None:
     """One measurement, of the most pruned, and a sentence with what was seen and asked."""
 
