@@ -13,7 +13,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from edgeopt_contract.errors import DataError
 
 __all__ = ["DEFAULT_INPUT", "Dataset", "fit_to", "load_dataset", "load_samples", "need_labels"]
 
+_FIRST = 16  # more buffers in turn than readers of cameras and files have
 DEFAULT_INPUT = "input"  # the name of an input that the data gives without one
 
 
@@ -50,8 +51,9 @@ def load_dataset(source: str, reading: Reading) -> Dataset:
     """Return what ``source`` holds. Raises :class:`DataError`, naming sample or file and what was expected of it."""
     labelled = _open(source, reading)
     samples: list[Sample] = []
+    buffers: set[int] = set()
     for index, pair in enumerate(labelled.pairs):
-        sample = _to_sample(pair, f"sample {index} of {source}")
+        sample = _kept(_to_sample(pair, f"sample {index} of {source}"), buffers, first=index < _FIRST)
         if samples:
             _check_like_first(sample, samples[0], f"sample {index} of {source}")
         samples.append(sample)
@@ -178,6 +180,20 @@ def _to_sample(pair: Any, where: str) -> Sample:
     if not named:
         raise DataError(f"{where}: expected at least one input array, got an empty dict")
     return Sample({str(name): _to_array(value, f"{where}, input '{name}'") for name, value in named.items()}, label)
+
+
+def _kept(sample: Sample, buffers: set[int], *, first: bool) -> Sample:
+    """Return ``sample``, or a copy of it where it lies in memory that the factory may fill again for the next one.
+
+    The ``first`` samples are copied, and their addresses noted in ``buffers``: one that comes again is such a buffer.
+    Copies of all would double the memory that data take whose samples are parts of one array.
+    """
+    addresses = {array.__array_interface__["data"][0] for array in sample.inputs.values()}
+    if first:
+        buffers |= addresses
+    elif not addresses & buffers:
+        return sample
+    return replace(sample, inputs={name: array.copy() for name, array in sample.inputs.items()})
 
 
 def _to_array(value: Any, where: str) -> Array:

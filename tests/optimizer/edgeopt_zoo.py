@@ -74,6 +74,23 @@ def table() -> Iterator[tuple[np.ndarray, int]]:
         yield row, int(label)
 
 
+def _in_turn(buffers: int) -> Iterator[tuple[np.ndarray, int]]:
+    rows = [np.empty(16, np.float32) for _ in range(buffers)]
+    for index in range(60):
+        rows[index % buffers][:] = TABLE[index]
+        yield rows[index % buffers], int(TABLE_LABELS[index])
+
+
+def one_buffer() -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the first 60 rows of the table, each in the array of the one before."""
+    return _in_turn(1)
+
+
+def three_buffers() -> Iterator[tuple[np.ndarray, int]]:
+    """Yield them in three arrays in turn."""
+    return _in_turn(3)
+
+
 def exact_table() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows of the table with the very scores that ``tiny`` gives."""
     for row in TABLE:

@@ -22,6 +22,19 @@ def test_a_factory_yields_samples_in_order() -> None:
     assert int(edgeopt_zoo.TABLE_LABELS[5]) == samples[5].label
 
 
+@pytest.mark.parametrize("source", ["edgeopt_zoo:one_buffer", "edgeopt_zoo:three_buffers"])
+def test_a_factory_may_fill_the_same_arrays_again(source: str) -> None:
+    """Readers of cameras and files do: each sample keeps what it held when it came."""
+    samples = load_samples(source)
+    assert edgeopt_zoo.TABLE[:60].tolist() == [sample.inputs["input"].tolist() for sample in samples]
+
+
+def test_parts_of_one_array_are_not_copied() -> None:
+    """Only the first ones are; of more, data that fill the memory by half would fill it wholly."""
+    samples = load_samples("edgeopt_zoo:table")
+    assert [False] * 880 == [sample.inputs["input"].flags.owndata for sample in samples[20:]]
+
+
 def test_inputs_by_name_keep_their_dtypes() -> None:
     """A dict of arrays comes through as it is."""
     sample = load_samples("edgeopt_zoo:two_inputs_data")[0]
