@@ -12,7 +12,7 @@ from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
 from edgeopt_fleet.api.paging import Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Digest, Name
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Digest, Name, Next
 from edgeopt_fleet.problems import ConflictError, NotFoundError
 from edgeopt_fleet.store.alert_book import CLOSED, OPEN, AlertFilter
 from edgeopt_fleet.store.tables import AlertRow
@@ -60,7 +60,7 @@ class AlertList(BaseModel):
     """A page of alerts, newest first."""
 
     items: list[AlertView]
-    next: str | None = Field(default=None, description="the cursor of the next page, if there is one")
+    next: Next = None
 
 
 @router.get("/alerts", operation_id="listAlerts", summary="List alerts")
@@ -70,7 +70,7 @@ async def list_alerts(
     *,
     state: Annotated[AlertState | None, Query(description="open or closed")] = None,
     kind: Annotated[str | None, Query(pattern=r"^[a-z_]{1,40}$", examples=["drift"])] = None,
-    cohort: Annotated[Name | None, Query()] = None,
+    cohort: Annotated[Name | None, Query(examples=["oslo"])] = None,
     bundle: Annotated[Digest | None, Query()] = None,
 ) -> AlertList:
     """List alerts, newest first."""

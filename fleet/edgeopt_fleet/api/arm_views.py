@@ -109,8 +109,10 @@ class DifferenceView(BaseModel):
     margin: float = Field(examples=[0.049])
     devices_a: int = Field(examples=[50])
     devices_b: int = Field(examples=[50])
-    more_devices: int | None = Field(default=None, description="in each arm, about so many more would decide")
-    more_hours: float | None = Field(default=None, description="or about so much more time")
+    more_devices: int | None = Field(
+        default=None, examples=[12], description="in each arm, about so many more would decide"
+    )
+    more_hours: float | None = Field(default=None, examples=[6.5], description="or about so much more time")
 
     @classmethod
     def of(cls, one: Difference) -> Self:
@@ -138,7 +140,7 @@ class ComparedView(BaseModel):
     reasons: list[str] = Field(examples=[["B is better: it is faster (p95)"]], description="the first says it all")
     confidence: float = Field(examples=[0.95])
     differences: list[DifferenceView]
-    same: bool = Field(description="the verdict is the stored one, byte for byte")
+    same: bool = Field(examples=[True], description="the verdict is the stored one, byte for byte")
     code: str = Field(examples=["arms-1"], description="the rules that compared")
 
     @classmethod

@@ -61,7 +61,7 @@ class VariantView(BaseModel):
 class SignatureView(BaseModel):
     """What the targets keys say of the bundle."""
 
-    in_force: bool = Field(description="devices may install it")
+    in_force: bool = Field(examples=[True], description="devices may install it")
     signatures: int = Field(examples=[2], description="of targets keys, on the metadata in force")
     threshold: int = Field(examples=[2], description="how many there must be")
     counter: int | None = Field(examples=[7], description="grows with every bundle that is signed")

@@ -67,7 +67,9 @@ async def list_bundles(
     *,
     name: Annotated[Word | None, Query(examples=["digits"])] = None,
     version: Annotated[Word | None, Query(examples=["2"])] = None,
-    complete: Annotated[bool | None, Query(description="all blocks are here, and it is signed")] = None,
+    complete: Annotated[
+        bool | None, Query(examples=[True], description="all blocks are here, and it is signed")
+    ] = None,
 ) -> BundleList:
     """List bundles, newest first."""
     services, after = services_of(request), page.after(float, str)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field
 
 from edgeopt_contract.messages import DeviceState
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, StrictRequest, Tags
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, Next, StrictRequest, Tags
 from edgeopt_fleet.filters import MOST_TAGS, RUNNING_PATTERN, WORD_PATTERN, DeviceFilter, Health
 from edgeopt_fleet.store.cohorts import SavedFilter
 from edgeopt_fleet.store.filtering import health_of
@@ -39,7 +39,6 @@ __all__ = [
 
 
 Word = Annotated[str, Field(pattern=WORD_PATTERN)]
-_NEXT = "the cursor of the next page, if there is one"
 
 
 class UpdateView(BaseModel):
@@ -49,7 +48,7 @@ class UpdateView(BaseModel):
     bundle: str | None = Field(examples=[DIGEST_EXAMPLE])
     state: str | None = Field(examples=["confirmed"])
     result: str | None = Field(examples=["runs_new"])
-    detail: str = ""
+    detail: str = Field(default="", examples=["waits 1800 s until it may switch"])
     at: int | None = Field(examples=[1764000000], description="on the device's clock")
 
 
@@ -72,7 +71,7 @@ class ReportView(BaseModel):
     bundle: str = Field(examples=[DIGEST_EXAMPLE])
     state: str = Field(examples=["baking"])
     result: str | None = Field(default=None, examples=["runs_new"])
-    detail: str = ""
+    detail: str = Field(default="", examples=["waits 1800 s until it may switch"])
 
     @classmethod
     def of(cls, row: ReportRow) -> Self:
@@ -89,7 +88,7 @@ class DeviceView(BaseModel):
         examples=["aarch64-dotprod"], description="its class: the tag `hardware`, or what it computes with"
     )
     health: Health = Field(examples=["ok"])
-    online: bool
+    online: bool = Field(examples=[True])
     boot: int = Field(examples=[12], description="how often its agent has started")
     running: str | None = Field(examples=[DIGEST_EXAMPLE])
     agent_version: str = Field(examples=["0.1.0"])
@@ -98,14 +97,14 @@ class DeviceView(BaseModel):
         examples=[{"model": "Raspberry Pi 5", "kernel": "6.6.51"}], description="what it says of itself"
     )
     enrolled_at: int = Field(examples=[1763900000])
-    revoked_at: int | None = Field(description="when its identity was taken away")
+    revoked_at: int | None = Field(examples=[None], description="when its identity was taken away")
     last_seen: int | None = Field(examples=[1764000000])
     update: UpdateView | None
     telemetry: TelemetryTotals
     gauges: dict[str, float] = Field(
         examples=[{"temperature_celsius": 61.5, "disk_free_bytes": 2.1e9}], description="of the newest window"
     )
-    gauges_at: int | None = Field(description="on the device's clock")
+    gauges_at: int | None = Field(examples=[1764000000], description="on the device's clock")
     reports: list[ReportView] = Field(description="the last ten, newest first; only where one device is asked for")
 
     @classmethod
@@ -147,14 +146,14 @@ class DeviceList(BaseModel):
     """A page of devices, by id."""
 
     items: list[DeviceView]
-    next: str | None = Field(default=None, description=_NEXT)
+    next: Next = None
 
 
 class ReportList(BaseModel):
     """A page of a device's reports, newest first."""
 
     items: list[ReportView]
-    next: str | None = Field(default=None, description=_NEXT)
+    next: Next = None
 
 
 class WindowView(BaseModel):
@@ -181,7 +180,7 @@ class WindowList(BaseModel):
     """A page of a device's profile windows, newest first; old ones may have been rolled up."""
 
     items: list[WindowView]
-    next: str | None = Field(default=None, description=_NEXT)
+    next: Next = None
 
 
 class TagsModel(StrictRequest):
@@ -194,10 +193,10 @@ class SpoolView(BaseModel):
     """What is stored of one spool session of a device."""
 
     session: int = Field(examples=[1764000000123])
-    stored: int = Field(description="how many numbered messages are stored")
-    upto: int = Field(description="all numbers up to this one are stored")
-    rows: int
-    errors: int
+    stored: int = Field(examples=[131], description="how many numbered messages are stored")
+    upto: int = Field(examples=[128], description="all numbers up to this one are stored")
+    rows: int = Field(examples=[48012], description="inferences that answered")
+    errors: int = Field(examples=[3], description="inferences that did not")
 
     @classmethod
     def of(cls, row: SpoolRow) -> Self:
@@ -229,7 +228,7 @@ class CohortRequest(StrictRequest):
     state: Annotated[DeviceState | None, FromText] = Field(
         default=None, examples=["confirmed"], description="of its newest update"
     )
-    online: bool | None = None
+    online: bool | None = Field(default=None, examples=[True])
     health: Annotated[Health | None, FromText] = Field(default=None, examples=["ok"])
 
     def wanted(self) -> DeviceFilter:
@@ -246,7 +245,7 @@ class CohortView(BaseModel):
     running: str | None = Field(examples=[DIGEST_EXAMPLE[:12]])
     agent_version: str | None = Field(examples=["0.1.0"])
     state: str | None = Field(examples=["confirmed"])
-    online: bool | None
+    online: bool | None = Field(examples=[True])
     health: Health | None
 
     @classmethod
@@ -269,4 +268,4 @@ class CohortList(BaseModel):
     """A page of cohorts by name, the one of all devices first."""
 
     items: list[CohortView]
-    next: str | None = Field(default=None, description=_NEXT)
+    next: Next = None

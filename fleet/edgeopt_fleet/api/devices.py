@@ -25,7 +25,7 @@ from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
 from edgeopt_fleet.api.paging import PageRequest, Paging
 from edgeopt_fleet.api.responses import problems
 from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import Name
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name
 from edgeopt_fleet.filters import KEY_PATTERN, MOST_TAGS, RUNNING_PATTERN, VALUE_PATTERN, DeviceFilter, Health
 from edgeopt_fleet.problems import NotFoundError, PreconditionFailedError
 from edgeopt_fleet.store.tables import ReportRow, WindowRow
@@ -49,11 +49,16 @@ async def device_filter(  # noqa: PLR0913  # one parameter a query parameter
         list[Word], Query(max_length=MOST_TAGS, examples=[["aarch64-dotprod"]], description="one of these classes")
     ] = [],  # noqa: B006  # as above
     running: Annotated[
-        str | None, Query(pattern=RUNNING_PATTERN, description="beginning of the bundle's digest that it runs, or none")
+        str | None,
+        Query(
+            pattern=RUNNING_PATTERN,
+            examples=[DIGEST_EXAMPLE[:12]],
+            description="beginning of the bundle's digest that it runs, or none",
+        ),
     ] = None,
     agent_version: Annotated[Word | None, Query(examples=["0.1.0"])] = None,
     state: Annotated[DeviceState | None, Query(description="of its newest update")] = None,
-    online: Annotated[bool | None, Query()] = None,
+    online: Annotated[bool | None, Query(examples=[True])] = None,
     health: Annotated[Health | None, Query()] = None,
 ) -> DeviceFilter:
     """Return the filter that a request's query asks for; all of it must hold."""
@@ -74,7 +79,9 @@ async def list_devices(
     request: Request,
     page: Paging,
     wanted: Annotated[DeviceFilter, Depends(device_filter)],
-    cohort: Annotated[Name | None, Query(description="only those that belong to this cohort now")] = None,
+    cohort: Annotated[
+        Name | None, Query(examples=["oslo"], description="only those that belong to this cohort now")
+    ] = None,
 ) -> DeviceList:
     """List the devices that fit all filters, by id."""
     services, after = services_of(request), page.after(str)

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from edgeopt_contract.manifest import FileEntry
 from edgeopt_fleet.api.responses import Responses, problems
 from edgeopt_fleet.api.services import services_of
-from edgeopt_fleet.api.views import Digest
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Digest
 from edgeopt_fleet.problems import NotFoundError, RangeError
 from edgeopt_fleet.ranges import ByteRange, UnsatisfiableRangeError, wanted_bytes
 
@@ -39,7 +39,9 @@ _DESCRIPTION: Responses = {
     responses=_DESCRIPTION,
 )
 async def get_block(
-    request: Request, sha256: Digest, range_: Annotated[str | None, Header(alias="Range")] = None
+    request: Request,
+    sha256: Digest,
+    range_: Annotated[str | None, Header(alias="Range", examples=["bytes=65536-"])] = None,
 ) -> Response:
     """Give a device the block, or the manifest, with this hash."""
     services = services_of(request)
@@ -60,8 +62,8 @@ async def get_file(
     request: Request,
     digest: Digest,
     path: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}$", examples=["int8.onnx"])],
-    range_: Annotated[str | None, Header(alias="Range")] = None,
-    if_range: Annotated[str | None, Header(alias="If-Range")] = None,
+    range_: Annotated[str | None, Header(alias="Range", examples=["bytes=65536-"])] = None,
+    if_range: Annotated[str | None, Header(alias="If-Range", examples=[f'"{DIGEST_EXAMPLE}"'])] = None,
 ) -> StreamingResponse:
     """Give a device a file of a bundle, or the part of it that it misses."""
     services = services_of(request)

@@ -21,11 +21,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from edgeopt_contract.values import digest_of
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE
 from edgeopt_fleet.problems import InvalidError, PreconditionFailedError
 
 __all__ = ["NOT_MODIFIED", "TAGGED", "IfMatch", "Match", "etag_of", "is_among", "tagged"]
 
-_HEADER = {"ETag": {"description": "strong tag of this representation", "schema": {"type": "string"}}}
+_TAG_EXAMPLE = f'"{DIGEST_EXAMPLE[:32]}"'
+_HEADER = {
+    "ETag": {"description": "strong tag of this representation", "schema": {"type": "string"}, "example": _TAG_EXAMPLE}
+}
 TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": _HEADER}}  # of an operation that answers with a tag
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     **TAGGED,
@@ -85,6 +89,7 @@ async def _match(
         Header(
             alias="If-Match",
             max_length=1024,
+            examples=[_TAG_EXAMPLE],
             description="the ETag that was read: 412 when somebody changed it since. Left out: not checked",
         ),
     ] = None,

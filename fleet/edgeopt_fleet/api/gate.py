@@ -37,7 +37,7 @@ class FindingView(BaseModel):
     allowed: float = Field(examples=[0.01])
     devices: int = Field(examples=[25])
     controls: int = Field(examples=[475])
-    decides: bool = Field(description="false for what is only shown")
+    decides: bool = Field(examples=[True], description="false for what is only shown")
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
@@ -67,7 +67,8 @@ class LookView(BaseModel):
     reasons: list[str] = Field(examples=[["0 of 25 executed devices failed in this wave (0%, at most 10% allowed)"]])
     findings: list[FindingView]
     same: bool = Field(
-        description="judged again from the stored evidence, the verdict is the stored one, byte for byte"
+        examples=[True],
+        description="judged again from the stored evidence, the verdict is the stored one, byte for byte",
     )
     code: str = Field(examples=["gate-1"], description="the rules that judged")
 
@@ -99,7 +100,7 @@ class ExplanationView(BaseModel):
 class ReplayView(BaseModel):
     """The newest looks, judged again. ``same`` when every verdict is the stored one; ``code`` judges now."""
 
-    same: bool
+    same: bool = Field(examples=[True])
     code: str = Field(examples=["gate-1"])
     what_if: dict[str, str] = Field(examples=[{"max_latency_increase": "0.02"}], description="changes of the policy")
     items: list[LookView]

@@ -35,7 +35,7 @@ class CheckView(BaseModel):
 
     name: str = Field(examples=["database"])
     ok: bool = Field(examples=[True])
-    needed: bool = Field(description="whether this process can work without it")
+    needed: bool = Field(examples=[True], description="whether this process can work without it")
     detail: str = Field(examples=["answers"])
 
 

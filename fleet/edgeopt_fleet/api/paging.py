@@ -21,6 +21,7 @@ import msgspec
 from fastapi import Depends, Query, Request
 
 from edgeopt_contract.values import canonical_json
+from edgeopt_fleet.api.views import CURSOR_EXAMPLE
 from edgeopt_fleet.problems import InvalidError
 
 __all__ = ["MOST_ITEMS", "PageRequest", "Paging"]
@@ -95,7 +96,11 @@ async def _page_request(
     limit: Annotated[int, Query(ge=1, le=MOST_ITEMS, description="at most this many items", examples=[100])] = 100,
     cursor: Annotated[
         str | None,
-        Query(max_length=_LONGEST_CURSOR, description="`next` of the page before; leave it out for the first page"),
+        Query(
+            max_length=_LONGEST_CURSOR,
+            examples=[CURSOR_EXAMPLE],
+            description="`next` of the page before; leave it out for the first page",
+        ),
     ] = None,
 ) -> PageRequest:
     return PageRequest(request.scope["route"].name, limit, cursor)

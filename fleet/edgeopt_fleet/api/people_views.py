@@ -11,7 +11,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
-from edgeopt_fleet.api.views import FromText, Name, StrictRequest, Tags
+from edgeopt_contract.audit import Entry, digest_of_state
+from edgeopt_contract.values import digest_of
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, FromText, Name, Next, StrictRequest, Tags
 from edgeopt_fleet.rights import Role
 from edgeopt_fleet.store.tables import ApiKeyRow, AuditRow, TokenRow
 from edgeopt_fleet.store.users import NewKey, User
@@ -39,6 +41,21 @@ _Life = Annotated[
     int | None,
     Field(ge=60, le=_LONGEST_LIFE, examples=[7776000], description="how long the key lasts; null: until it is revoked"),
 ]
+
+
+_WAVE = {"state": "paused", "wave": 0}
+_ENTRY = Entry(  # as it stands in a log: its digest is that of its fields
+    number=42,
+    at=1764000000123,
+    actor="alice",
+    via="api",
+    operation="rollout.pause",
+    subject="rollout/digits-2",
+    before=digest_of_state({"state": "running", "wave": 0}),
+    after=digest_of_state(_WAVE),
+    detail={**_WAVE, "bundle": DIGEST_EXAMPLE},
+    previous=digest_of(b"the entry before"),
+)
 
 
 class TokenRequest(StrictRequest):
@@ -69,8 +86,8 @@ class TokenItem(BaseModel):
     created_at: int = Field(examples=[1764000000])
     created_by: str = Field(examples=["alice"])
     expires_at: int = Field(examples=[1764086400])
-    revoked_at: int | None = None
-    cohort: str = ""
+    revoked_at: int | None = Field(default=None, examples=[1764003600])
+    cohort: str = Field(default="", examples=["oslo"])
     tags: dict[str, str] = Field(examples=[{"site": "oslo"}])
 
     @classmethod
@@ -83,7 +100,7 @@ class TokenList(BaseModel):
     """Tokens, newest first."""
 
     items: list[TokenItem]
-    next: str | None = None
+    next: Next = None
 
 
 class UserRequest(StrictRequest):
@@ -123,7 +140,7 @@ class KeyView(BaseModel):
     prefix: str = Field(examples=["eok_Q3xk7ZpL"])
     created_at: int = Field(examples=[1764000000])
     expires_at: int | None = Field(examples=[1771776000])
-    revoked_at: int | None = None
+    revoked_at: int | None = Field(default=None, examples=[1764003600])
 
     @classmethod
     def of(cls, row: ApiKeyRow) -> Self:
@@ -137,7 +154,7 @@ class UserView(BaseModel):
     name: str = Field(examples=["alice"])
     role: Role = Field(examples=["operator"])
     created_at: int = Field(examples=[1764000000])
-    revoked_at: int | None = None
+    revoked_at: int | None = Field(default=None, examples=[1764003600])
     keys: list[KeyView] = Field(description="newest first")
 
     @classmethod
@@ -157,7 +174,7 @@ class UserList(BaseModel):
     """Users by name."""
 
     items: list[UserView]
-    next: str | None = None
+    next: Next = None
 
 
 class NewKeyView(BaseModel):
@@ -186,17 +203,21 @@ class MeView(BaseModel):
 class AuditView(BaseModel):
     """One entry of the audit log; each holds the SHA-256 of the one before it."""
 
-    number: int = Field(examples=[42])
-    at: int = Field(examples=[1764000000123], description="milliseconds since 1970 on the server's clock")
-    actor: str = Field(examples=["alice"], description="a user, `device/ID`, or `edgeopt-fleet` itself")
-    via: str = Field(examples=["api"], description="api, command or worker")
-    operation: str = Field(examples=["rollout.pause"])
-    subject: str = Field(examples=["rollout/v2"])
-    before: str = Field(description="SHA-256 of the state before; empty: there was no such thing")
-    after: str = Field(description="SHA-256 of the state after; empty: it is gone, or did not change")
-    detail: dict[str, Any]
-    previous: str
-    sha256: str
+    number: int = Field(examples=[_ENTRY.number])
+    at: int = Field(examples=[_ENTRY.at], description="milliseconds since 1970 on the server's clock")
+    actor: str = Field(examples=[_ENTRY.actor], description="a user, `device/ID`, or `edgeopt-fleet` itself")
+    via: str = Field(examples=[_ENTRY.via], description="api, command or worker")
+    operation: str = Field(examples=[_ENTRY.operation])
+    subject: str = Field(examples=[_ENTRY.subject])
+    before: str = Field(
+        examples=[_ENTRY.before], description="SHA-256 of the state before; empty: there was no such thing"
+    )
+    after: str = Field(
+        examples=[_ENTRY.after], description="SHA-256 of the state after; empty: it is gone, or did not change"
+    )
+    detail: dict[str, Any] = Field(examples=[_ENTRY.detail])
+    previous: str = Field(examples=[_ENTRY.previous], description="SHA-256 of the entry before; of the first 64 zeros")
+    sha256: str = Field(examples=[_ENTRY.sha256], description="of this entry")
 
     @classmethod
     def of(cls, row: AuditRow) -> Self:
@@ -208,4 +229,4 @@ class AuditList(BaseModel):
     """Entries of the audit log, newest first."""
 
     items: list[AuditView]
-    next: str | None = None
+    next: Next = None

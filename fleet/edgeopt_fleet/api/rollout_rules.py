@@ -60,8 +60,12 @@ class PolicyModel(StrictRequest):
     initial_delay_seconds: float = Field(default=0.0, description="from a wave's start to the first look")
     count: int = Field(default=1, description="successful looks that promote")
     failure_limit: int = Field(default=0, description="failed looks beyond which the rollout is rolled back")
-    inconclusive_limit: int | None = Field(default=None, description="undecided looks beyond which it is paused")
-    consecutive_error_limit: int | None = Field(default=None, description="looks without data, before it is paused")
+    inconclusive_limit: int | None = Field(
+        default=None, examples=[3], description="undecided looks beyond which it is paused"
+    )
+    consecutive_error_limit: int | None = Field(
+        default=None, examples=[5], description="looks without data, before it is paused"
+    )
     dry_run: list[str] = Field(
         default=[], examples=[["drift"]], description="metrics that are shown and decide nothing"
     )
@@ -97,7 +101,7 @@ class PaceModel(StrictRequest):
     maximum_per_minute: int = Field(examples=[100])
     base_rate_per_minute: int | None = Field(default=None, examples=[10])
     increment_factor: float = Field(default=2.0, description="1.1 to 5")
-    number_of_notified_things: int | None = None
+    number_of_notified_things: int | None = Field(default=None, examples=[100])
     number_of_succeeded_things: int | None = Field(default=None, examples=[50])
 
 
@@ -115,9 +119,13 @@ class ExecutionModel(StrictRequest):
     pace: PaceModel | None = Field(default=None, description="no rate: a wave is offered the bundle at once")
     thresholds: list[ThresholdModel] = Field(default=[], description="beside the policy's failure_threshold")
     device_timeout_seconds: float | None = Field(
-        default=None, description="from a device's first report to its end; not while it waits for its window"
+        default=None,
+        examples=[1800.0],
+        description="from a device's first report to its end; not while it waits for its window",
     )
-    total_timeout_seconds: float | None = Field(default=None, description="then the rollout is cancelled")
+    total_timeout_seconds: float | None = Field(
+        default=None, examples=[604800.0], description="then the rollout is cancelled"
+    )
     retries: int = Field(default=0, description="0 to 10; only a device's last attempt is counted as a failure")
     start_at: int | None = Field(default=None, examples=[1764000000], description="it begins no sooner")
     priority: int = Field(default=500, description="0 to 1000; the higher one has a device that two want")

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from edgeopt_fleet.api.arm_views import ArmModel, ArmView, ObservationModel
 from edgeopt_fleet.api.rollout_rules import ExecutionModel, PolicyModel, check_execution, check_policy
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, StrictRequest
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, Next, StrictRequest
 from edgeopt_fleet.rollout import (
     Count,
     Member,
@@ -39,6 +39,9 @@ __all__ = [
     "WaveView",
     "check_wave_list",
 ]
+
+
+_REASON = "3 of 25 executed devices failed in this wave (12%, at most 10% allowed)"
 
 
 def check_wave_list(waves: list[int | str]) -> list[int | str]:
@@ -97,14 +100,14 @@ class WaveView(BaseModel):
 
     wave: str = Field(examples=["20%"])
     percent: int | None = Field(examples=[20], description="if it is a share")
-    members: int
+    members: int = Field(examples=[25])
     devices: list[str] = Field(examples=[["cam-3"]])
-    notified: int = Field(description="were offered the bundle")
-    executed: int
-    confirmed: int
-    failed: int
+    notified: int = Field(examples=[25], description="were offered the bundle")
+    executed: int = Field(examples=[21], description="came to an end, well or not")
+    confirmed: int = Field(examples=[20])
+    failed: int = Field(examples=[1])
     failures: dict[str, int] = Field(examples=[{"timed_out": 1}], description="by kind")
-    returned: int = Field(description="went back to what they ran before")
+    returned: int = Field(examples=[0], description="went back to what they ran before")
     state: str = Field(examples=["running"], description="waiting, running, passed or failed")
 
 
@@ -115,19 +118,23 @@ class MemberView(BaseModel):
     wave: int = Field(examples=[0])
     arm: str = Field(default="", examples=["A"], description="of two")
     state: str = Field(examples=["baking"])
-    result: str | None = None
-    detail: str = Field(default="", description="of the newest report")
-    failure: str = Field(default="", description="why the update failed here; stays when the device was sent back")
+    result: str | None = Field(default=None, examples=["runs_old_restored"])
+    detail: str = Field(default="", examples=["waits 1800 s until it may switch"], description="of the newest report")
+    failure: str = Field(
+        default="",
+        examples=["self-test after activation: too slow: expected a golden input within 20000 µs, got 31250 µs"],
+        description="why the update failed here; stays when the device was sent back",
+    )
     failure_type: str | None = Field(default=None, examples=["timed_out"])
     tries: int = Field(default=0, description="how often it was asked in the present direction")
-    running: str | None = None
+    running: str | None = Field(default=None, examples=[DIGEST_EXAMPLE])
 
 
 class VerdictView(BaseModel):
     """What the gate said of a wave, and why."""
 
     at: int = Field(examples=[1764000000])
-    wave: int
+    wave: int = Field(examples=[0])
     arm: str = Field(default="", examples=["A"], description="that it is about, of two")
     verdict: str = Field(examples=["hold"])
     reasons: list[str] = Field(examples=[["1 online devices have not executed yet: cam-3"]])
@@ -150,19 +157,19 @@ class RolloutView(BaseModel):
     kept: str = Field(default="", examples=["A"], description="what was decided after the end: A, B or both")
     cohort: str = Field(examples=["all"])
     state: str = Field(examples=["running"])
-    wave: int = Field(description="index of the current wave, from 0")
+    wave: int = Field(examples=[0], description="index of the current wave, from 0")
     waves: list[WaveView]
     members: list[MemberView]
     verdicts: list[VerdictView]
     policy: PolicyModel
     execution: ExecutionModel
-    reason: str = Field(default="", description="of the last step that nobody ordered")
+    reason: str = Field(default="", examples=[_REASON], description="of the last step that nobody ordered")
     approval: bool = Field(default=False, description="it needs, or needed, to be approved")
     created_by: str = Field(default="", examples=["alice"])
     approved_by: str = Field(default="", examples=["bob"], description="who approved or denied it")
-    approval_reason: str = ""
-    created_at: int
-    updated_at: int
+    approval_reason: str = Field(default="", examples=["tested on the bench in Oslo"])
+    created_at: int = Field(examples=[1764000000])
+    updated_at: int = Field(examples=[1764000600])
 
     @classmethod
     def of(cls, report: RolloutReport) -> Self:
@@ -245,14 +252,17 @@ class RolloutList(BaseModel):
     """Rollouts, newest first."""
 
     items: list[RolloutView]
-    next: str | None = Field(default=None, description="cursor of the next page, if there is one")
+    next: Next = None
 
 
 class PlannedView(BaseModel):
     """What a rollout would do; nothing was written, and no device hears of it."""
 
     rollout: RolloutView
-    problems: list[str] = Field(description="why it would be refused; empty when it would not")
+    problems: list[str] = Field(
+        examples=[["there is a rollout 'digits-2' already; names are never used twice"]],
+        description="why it would be refused; empty when it would not",
+    )
     superseded: dict[str, int] = Field(
         examples=[{"digits-1": 3}], description="rollouts of lower priority, and how many devices they would lose"
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from pydantic import AfterValidator, BaseModel, Field
 
-from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, StrictRequest
+from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, Next, StrictRequest
 from edgeopt_fleet.gate.shadow import Interval, ShadowVerdict
 from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowPolicy
 from edgeopt_fleet.store.shadow_looks import ComparedSoFar, Judged
@@ -93,8 +93,8 @@ class ShadowMemberView(BaseModel):
         examples=["shadowing"],
         description="waiting, asked, what the device said last, or serves_it: it answers with it",
     )
-    running: bool
-    detail: str = ""
+    running: bool = Field(examples=[True])
+    detail: str = Field(default="", examples=["it takes other inputs than what serves"])
 
     @classmethod
     def of(cls, row: ShadowMemberRow) -> Self:
@@ -130,8 +130,8 @@ class ShadowView(BaseModel):
     members: list[ShadowMemberView]
     verdict: ShadowVerdictView | None = Field(description="of the newest look; null before the first")
     created_by: str = Field(examples=["alice"])
-    created_at: int
-    updated_at: int
+    created_at: int = Field(examples=[1764000000])
+    updated_at: int = Field(examples=[1764000600])
 
     @classmethod
     def of(cls, report: ShadowReport) -> Self:
@@ -157,7 +157,7 @@ class ShadowList(BaseModel):
     """Shadows, newest first."""
 
     items: list[ShadowView]
-    next: str | None = Field(default=None, description="cursor of the next page, if there is one")
+    next: Next = None
 
 
 class IntervalView(BaseModel):
@@ -265,7 +265,7 @@ class ShadowLookView(BaseModel):
     at: float = Field(examples=[1764000000.0])
     number: int = Field(examples=[1])
     code: str = Field(examples=["shadow-1"], description="the rules that judged")
-    same: bool
+    same: bool = Field(examples=[True])
     figures: FiguresView
 
     @classmethod
@@ -278,6 +278,6 @@ class ShadowLookView(BaseModel):
 class ShadowLookList(BaseModel):
     """The newest looks at a shadow, oldest first; ``same`` when every verdict is the stored one."""
 
-    same: bool
+    same: bool = Field(examples=[True])
     what_if: dict[str, str] = Field(examples=[{"minimum_agreement": "0.97"}], description="changes of the policy")
     items: list[ShadowLookView]

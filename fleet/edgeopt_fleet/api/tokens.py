@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 
 from edgeopt_contract.enrolment import EnrolToken
 from edgeopt_fleet.api.idempotency import IdempotentRoute, answer_once
@@ -60,7 +62,9 @@ async def list_tokens(request: Request, page: Paging) -> TokenList:
     response_model=TokenItem,
     responses=problems(NotFoundError),
 )
-async def revoke_token(request: Request, token: str) -> Response:
+async def revoke_token(
+    request: Request, token: Annotated[str, Path(description="its id", examples=["3fa94c0d1e2b5a68"])]
+) -> Response:
     """Make a token worthless, by its id; devices that enrolled with it stay."""
     services = services_of(request)
     return await answer_once(request, lambda: TokenItem.of(services.tokens.revoke(token, services.clock())))

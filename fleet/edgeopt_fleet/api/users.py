@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 
 from edgeopt_fleet.api.access import actor_of
 from edgeopt_fleet.api.etags import NOT_MODIFIED, TAGGED, IfMatch, tagged
@@ -26,6 +28,7 @@ from edgeopt_fleet.store.users import User
 __all__ = ["router"]
 
 router = APIRouter(tags=["users"], route_class=IdempotentRoute)
+UserName = Annotated[str, Path(description="of the user", examples=["alice"])]
 
 
 @router.get("/me", operation_id="getMe", summary="Show who you are")
@@ -75,7 +78,7 @@ async def create_user(request: Request, body: UserRequest) -> Response:
     "/users/{name}", operation_id="getUser", summary="Show a user", response_model=UserView,
     responses=NOT_MODIFIED | problems(NotFoundError),
 )  # fmt: skip
-async def get_user(request: Request, name: str) -> Response:
+async def get_user(request: Request, name: UserName) -> Response:
     """Show one user."""
     services = services_of(request)
     return tagged(request, UserView.of(await services.serial.read(services.users.one, name)))
@@ -85,7 +88,7 @@ async def get_user(request: Request, name: str) -> Response:
     "/users/{name}/role", operation_id="changeRole", summary="Give a user another role", response_model=UserView,
     responses=TAGGED | problems(NotFoundError, ConflictError, PreconditionFailedError),
 )  # fmt: skip
-async def change_role(request: Request, name: str, body: RoleRequest, match: IfMatch) -> Response:
+async def change_role(request: Request, name: UserName, body: RoleRequest, match: IfMatch) -> Response:
     """Give a user another role; 409 when no admin would be left."""
     services = services_of(request)
 
@@ -100,7 +103,7 @@ async def change_role(request: Request, name: str, body: RoleRequest, match: IfM
     "/users/{name}/rotate", status_code=201, operation_id="rotateKey", summary="Replace a user's key",
     response_model=NewKeyView, responses=problems(NotFoundError, ConflictError),
 )  # fmt: skip
-async def rotate_key(request: Request, name: str, body: RotateRequest) -> Response:
+async def rotate_key(request: Request, name: UserName, body: RotateRequest) -> Response:
     """Make a new key for a user; the keys before it go on for the overlap, unless they end sooner."""
     services = services_of(request)
 
@@ -120,7 +123,7 @@ async def rotate_key(request: Request, name: str, body: RotateRequest) -> Respon
     "/users/{name}/revoke", operation_id="revokeUser", summary="Take a user or one key out", response_model=UserView,
     responses=problems(NotFoundError, ConflictError),
 )  # fmt: skip
-async def revoke_user(request: Request, name: str, body: RevokeRequest) -> Response:
+async def revoke_user(request: Request, name: UserName, body: RevokeRequest) -> Response:
     """Take one key out, or the user with all keys, at once; 409 when no admin would be left."""
     services = services_of(request)
 

@@ -16,6 +16,7 @@ from edgeopt_fleet.store.bundles import PostedBundle
 from edgeopt_fleet.store.tables import BundleRow
 
 __all__ = [
+    "CURSOR_EXAMPLE",
     "DIGEST_EXAMPLE",
     "BundleDetail",
     "BundleList",
@@ -24,11 +25,13 @@ __all__ = [
     "FromText",
     "Health",
     "Name",
+    "Next",
     "Problem",
     "StrictRequest",
     "Tags",
 ]
 
+CURSOR_EXAMPLE = "WyJsaXN0X2RldmljZXMiLCJjYW0tNyJd"  # of the devices after cam-7
 DIGEST_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 Name = Annotated[
     str,
@@ -36,6 +39,9 @@ Name = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$",
         description="1-48 letters, digits, '.', '_' or '-', beginning with a letter or digit",
     ),
+]
+Next = Annotated[
+    str | None, Field(examples=[CURSOR_EXAMPLE], description="the cursor of the next page; null: this is the last one")
 ]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", examples=[DIGEST_EXAMPLE])]
 Tags = Annotated[
@@ -78,7 +84,9 @@ class BundleView(BaseModel):
     digest: str = Field(examples=[DIGEST_EXAMPLE])
     name: str = Field(examples=["digits"])
     version: str = Field(examples=["2"])
-    missing_blocks: list[str] = Field(description="upload these, then post the manifest again")
+    missing_blocks: list[str] = Field(
+        examples=[[DIGEST_EXAMPLE]], description="upload these, then post the manifest again"
+    )
 
     @classmethod
     def of(cls, posted: PostedBundle) -> Self:
@@ -93,7 +101,7 @@ class BundleDetail(BaseModel):
     name: str = Field(examples=["digits"])
     version: str = Field(examples=["2"])
     created_at: int = Field(examples=[1764000000])
-    complete: bool
+    complete: bool = Field(examples=[True])
 
     @classmethod
     def of(cls, row: BundleRow) -> Self:
@@ -111,4 +119,4 @@ class BundleList(BaseModel):
     """A page of bundles, newest first."""
 
     items: list[BundleDetail]
-    next: str | None = Field(default=None, description="the cursor of the next page, if there is one")
+    next: Next = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pytest
+from jsonschema_rs import Draft202012Validator, ValidationError
 
 from edgeopt.cli import COMMANDS
 from edgeopt_fleet.api.app import create_app
@@ -117,6 +118,78 @@ def test_every_operation_is_described(name: str) -> None:
     for status, answer in operation["responses"].items():
         if int(status) >= 400 and path.startswith("/api"):
             assert ["application/problem+json"] == list(answer["content"]), (name, status)
+
+
+_NOTHING: tuple[Any, ...] = (None, "", [], {})  # as a default they show nothing
+
+
+def shows(described: dict[str, Any]) -> bool:
+    """Say whether a reader sees what a value looks like: here, by its default, or at the schema that it names."""
+    if {"example", "examples", "enum", "const", "$ref"} & set(described) or described.get("default") not in _NOTHING:
+        return True
+    inner = [described.get(name) for name in ("schema", "items", "additionalProperties")] + described.get("anyOf", [])
+    return any(shows(one) for one in inner if isinstance(one, dict))
+
+
+@pytest.mark.parametrize(
+    ("described", "seen"),
+    [
+        ({"type": "integer"}, False),
+        ({"type": "integer", "default": 0}, True),
+        ({"type": "string", "default": ""}, False),
+        ({"type": "string", "examples": ["cam-7"]}, True),
+        ({"anyOf": [{"type": "boolean"}, {"type": "null"}]}, False),
+        ({"anyOf": [{"$ref": "#/components/schemas/Health"}, {"type": "null"}]}, True),
+        ({"type": "array", "items": {"type": "string"}}, False),
+        ({"in": "query", "schema": {"type": "string"}}, False),
+        ({"in": "query", "schema": {"type": "string", "enum": ["open"]}}, True),
+    ],
+)
+def test_an_example_is_told_from_none(described: dict[str, Any], *, seen: bool) -> None:
+    """The tests below can fail."""
+    assert seen is shows(described)
+
+
+def test_every_field_shows_what_it_looks_like() -> None:
+    """Each field of each body and answer has an example, few values, or a default that says something."""
+    without = [
+        f"{name}.{field}"
+        for name, schema in SCHEMA["components"]["schemas"].items()
+        for field, described in schema.get("properties", {"itself": schema}).items()
+        if not shows(described)
+    ]
+    assert [] == without
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_every_parameter_shows_what_it_looks_like(name: str) -> None:
+    """In the path, the query and the headers; a body that is no model names its message in docs/protocol.md."""
+    _, _, operation = OPERATIONS[name]
+    headers = [header for answer in operation["responses"].values() for header in answer.get("headers", {}).items()]
+    asked = [(parameter["name"], parameter) for parameter in operation.get("parameters", [])]
+    assert [] == [name for name, described in asked + headers if not shows(described)]
+
+
+def check_examples(described: dict[str, Any], schema: dict[str, Any]) -> int:
+    """Hold the examples of ``described`` against ``schema``; return how many there are."""
+    held = Draft202012Validator({**schema, "components": SCHEMA["components"]})
+    for example in (examples := described.get("examples", ())):
+        held.validate(example)
+    return len(examples)
+
+
+def test_every_example_could_be() -> None:
+    """What a field or a parameter shows, its own schema allows."""
+    schemas = SCHEMA["components"]["schemas"].values()
+    fields = [field for schema in schemas for field in schema.get("properties", {}).values()]
+    asked = [one["schema"] for _, _, operation in OPERATIONS.values() for one in operation.get("parameters", [])]
+    assert sum(check_examples(described, described) for described in fields + asked) > 300
+
+
+def test_an_example_that_could_not_be_is_found() -> None:
+    """The test above can fail."""
+    with pytest.raises(ValidationError):
+        check_examples({"examples": ["often"]}, {"type": "integer"})
 
 
 def test_lists_have_pages() -> None:
