@@ -8,7 +8,6 @@ Only the address of the broker differs from ``edgeopt-fleet serve``. Example::
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -23,7 +22,6 @@ __all__: list[str] = []
 def main() -> None:
     """Serve until SIGTERM."""
     home, port = Home(Path(sys.argv[1])), int(sys.argv[2])
-    gc.freeze()
     with patch.object(server, "addresses_of", lambda *_: [BrokerAddress(host="127.0.0.1", port=port)]):
         parts = {"api": server.serve_api, "worker": server.serve_worker}
         asyncio.run(parts.get(sys.argv[-1], server.serve)(home))

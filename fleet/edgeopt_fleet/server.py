@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import secrets
 import socket
@@ -74,6 +75,7 @@ from edgeopt_fleet.worker import Worker
 __all__ = ["free_port", "serve", "serve_api", "serve_broker", "serve_worker"]
 
 Work = Coroutine[Any, Any, None]
+_COLLECT_AFTER = 20_000  # objects; a batch of telemetry makes thousands that live as long as it does
 
 
 async def serve(home: Home) -> None:
@@ -170,6 +172,8 @@ async def _run(
     """Answer and work until a signal comes; then hand the roles back first, while all else still runs."""
     stop = stop_on_signals()
     config = site.config
+    gc.freeze()  # what is loaded stays: it need not be looked through for garbage again and again
+    gc.set_threshold(_COLLECT_AFTER)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (site.signals.run(), *background)]
         holding = group.create_task(roles.run()) if roles is not None else None
