@@ -11,7 +11,7 @@ nothing. Example::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -242,13 +242,15 @@ class FleetClient:
         """Close an alarm, and return it."""
         return self._http.item("POST", f"alerts/{number}/close")
 
-    def events(self, topic: str, seconds: int | None = None) -> Iterator[Event | None]:
-        """Return what changes of ``topic`` (devices, rollouts or alerts), for so long, or on and on.
+    def events(
+        self, topic: str, seconds: int | None = None, lost: Callable[[str], None] | None = None
+    ) -> Generator[Event | None]:
+        """Return what changes of ``topic`` (devices, rollouts, shadows or alerts), for so long, or on and on.
 
         None says that nothing changed for a while. A connection that breaks is opened again, and nothing is missed;
-        after half a minute without the fleet :class:`UnreachableError` is raised.
+        ``lost`` is told why it broke. After half a minute without the fleet :class:`UnreachableError` is raised.
         """
-        return self._http.events(topic, seconds)
+        return self._http.events(topic, seconds, lost)
 
 
 def _query(wanted: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from edgeopt.fleet_problems import refusal
+from edgeopt.fleet_problems import detail, refusal
 from edgeopt_contract.errors import MessageError
 
 __all__ = ["Event", "Stream"]
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0  # since the connection broke
 _RETRY_SECONDS = 1.0
 _SILENCE_SECONDS = 40.0  # the fleet says something every 15
 _LONGEST_SECONDS = 900  # that the fleet streams at once
@@ -40,29 +40,42 @@ class Stream:
     """A stream of one topic that outlives its connections."""
 
     def __init__(
-        self, http: httpx.Client, topic: str, clock: Callable[[], float], wait: Callable[[float], None]
+        self,
+        http: httpx.Client,
+        topic: str,
+        clock: Callable[[], float],
+        wait: Callable[[float], None],
+        lost: Callable[[str], None] | None = None,
     ) -> None:
         self._http = http
         self._topic = topic
         self._clock = clock
         self._wait = wait
+        self._lost = lost  # is told why a connection broke, once until it stands again
         self._last = ""  # id of the newest event that was seen
 
     def events(self, seconds: int | None) -> Iterator[Event | None]:
         """Yield events, and None where the fleet only says that it is there. Raises ``httpx.TransportError``."""
-        began = heard = self._clock()
+        began = self._clock()
+        broken: float | None = None  # since when
         while True:
+            heard = False
             left = _LONGEST_SECONDS if seconds is None else max(0, round(seconds - (self._clock() - began)))
             try:
                 for event in self._connection(min(left, _LONGEST_SECONDS)):
-                    heard = self._clock()
+                    heard, broken = True, None
                     yield event
-            except httpx.TransportError:
-                if self._clock() - heard > _PATIENCE_SECONDS:
+            except httpx.TransportError as error:
+                if broken is None:
+                    broken = self._clock()
+                    if self._lost is not None:
+                        self._lost(str(error) or type(error).__name__)
+                if self._clock() - broken > _PATIENCE_SECONDS:
                     raise
-                self._wait(_RETRY_SECONDS)
             if seconds is not None and self._clock() - began >= seconds:
                 return
+            if broken is not None or not heard:
+                self._wait(_RETRY_SECONDS)
 
     def _connection(self, seconds: int) -> Iterator[Event | None]:
         """Yield what one connection brings."""
@@ -70,7 +83,8 @@ class Stream:
         query = {"topic": self._topic, "seconds": str(seconds)}
         with self._http.stream("GET", "events", params=query, headers=headers, timeout=_SILENCE_SECONDS) as answer:
             if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise httpx.ReadError(f"HTTP {answer.status_code}")
+                answer.read()
+                raise httpx.ReadError(detail(answer))
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 raise refusal(answer)

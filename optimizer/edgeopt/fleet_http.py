@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
@@ -118,9 +118,14 @@ class FleetHttp:
             raise refusal(response)
         raise self._not_a_fleet(f"{path}: HTTP {response.status_code}")
 
-    def events(self, topic: str, seconds: int | None) -> Iterator[Event | None]:
-        """Yield what changes of ``topic``, for so long or on and on; None where nothing did for a while."""
-        stream = Stream(self._http, topic, time.monotonic, self._wait)
+    def events(
+        self, topic: str, seconds: int | None, lost: Callable[[str], None] | None = None
+    ) -> Generator[Event | None]:
+        """Yield what changes of ``topic``, for so long or on and on; None where nothing did for a while.
+
+        ``lost`` is told why a connection broke, before it is opened again.
+        """
+        stream = Stream(self._http, topic, time.monotonic, self._wait, lost)
         try:
             yield from stream.events(seconds)
         except httpx.TransportError as error:

@@ -19,7 +19,7 @@ import click
 import httpx
 import pytest
 
-from edgeopt.cli import operate, operate_devices, operate_people, operate_rollout
+from edgeopt.cli import operate, operate_devices, operate_people, operate_watch
 from edgeopt_contract.codec import decode
 from edgeopt_contract.commands import run_command
 from edgeopt_contract.manifest import Manifest
@@ -217,6 +217,11 @@ class FakeFleet:
             return problem(404, f"there is no rollout {name}")
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
+    def _events(self, _method: str, _rest: str, _query: dict[str, str], _plain: Any) -> Answer:
+        """Tell once of another rollout, then of this one; a client that has not seen enough comes again."""
+        told = [("ready", {}), ("rollout", {"name": "v1"}), ("rollout", {"name": "v2"})]
+        return 200, "".join(f"event: {name}\nid: 7\ndata: {json.dumps(data)}\n\n" for name, data in told)
+
     def _alerts(self, _method: str, rest: str, query: dict[str, str], _plain: Any) -> Answer:
         if rest:
             number, _, order = rest.partition("/")
@@ -232,9 +237,16 @@ def transport(fleet: FakeFleet) -> httpx.MockTransport:
         status, answer = fleet.answer(
             request.method, request.url.raw_path.decode(), request.content, request.headers.get("Authorization")
         )
-        return httpx.Response(status, json=answer) if answer is not None else httpx.Response(status)
+        return httpx.Response(status, content=_body(answer))
 
     return httpx.MockTransport(handle)
+
+
+def _body(answer: Any) -> bytes:
+    """Return an answer as it travels: text as it is, nothing as nothing, all else as JSON."""
+    if answer is None:
+        return b""
+    return (answer if isinstance(answer, str) else json.dumps(answer)).encode()
 
 
 @contextlib.contextmanager
@@ -247,7 +259,7 @@ def served(fleet: FakeFleet) -> Iterator[str]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, answer = fleet.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            data = b"" if answer is None else json.dumps(answer).encode()
+            data = _body(answer)
             self.send_response(status)
             if status != 204:
                 self.send_header("Content-Length", str(len(data)))
@@ -305,7 +317,7 @@ def run(
     fleet: FakeFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     """Run a command line against the fleet; return exit code, standard output and standard error."""
-    monkeypatch.setattr(operate_rollout, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(operate_watch, "_RETRY_SECONDS", 0.001)
     commands = {
         name: getattr(module, name) for module in (operate, operate_devices, operate_people) for name in module.__all__
     }

@@ -39,6 +39,7 @@ class Fleet:
 
     answers: list[httpx.Response]
     asked: list[tuple[dict[str, str], str | None]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)  # why connections broke
     now: float = 0.0
     each: float = 0.0  # seconds that a connection lasts
 
@@ -55,7 +56,7 @@ class Fleet:
     def events(self, seconds: int | None = None) -> Iterator[Event | None]:
         """Read the stream."""
         http = httpx.Client(base_url="http://fleet.test", transport=httpx.MockTransport(self.handle))
-        return Stream(http, "rollouts", lambda: self.now, self.wait).events(seconds)
+        return Stream(http, "rollouts", lambda: self.now, self.wait, self.told.append).events(seconds)
 
 
 def ok(body: bytes | Broken) -> httpx.Response:
@@ -80,6 +81,7 @@ def test_a_connection_that_breaks_is_opened_again_after_the_last_event() -> None
     found = [next(stream) for _ in range(4)]
     assert ["7", "8", "9", "10"] == [one.id for one in found if one is not None]
     assert [None, "8"] == [last for _, last in fleet.asked]
+    assert ["cut"] == fleet.told
 
 
 def test_an_orderly_end_goes_on_after_the_last_event() -> None:
@@ -88,6 +90,7 @@ def test_an_orderly_end_goes_on_after_the_last_event() -> None:
     stream = fleet.events(None)
     assert ["7", "8", "9"] == [one.id for one in (next(stream) for _ in range(3)) if one is not None]
     assert ["900", "900"] == [query["seconds"] for query, _ in fleet.asked]
+    assert ([], 0.0) == (fleet.told, fleet.now), "nothing broke, nothing to wait for"
 
 
 def test_a_fleet_that_restarts_is_waited_for_but_not_for_ever() -> None:
@@ -99,6 +102,26 @@ def test_a_fleet_that_restarts_is_waited_for_but_not_for_ever() -> None:
     with pytest.raises(httpx.TransportError, match="503"):
         next(gone.events(None))
     assert 30.0 < gone.now <= 32.0
+
+
+def test_who_watches_is_told_once_why_and_a_long_silence_leaves_time_to_come_back() -> None:
+    """Half a minute counts from when the connection broke, not from the last word before it."""
+    busy = httpx.Response(503, json={"detail": "100 streams are open already"})
+    fleet = Fleet([ok(Broken(READY)), *[busy] * 5, ok(event(8))], each=5.0)
+    stream = fleet.events(None)
+    assert "7" == getattr(next(stream), "id", None)
+    fleet.now += 1000.0
+    assert "8" == getattr(next(stream), "id", None)
+    assert ["cut"] == fleet.told
+    with pytest.raises(httpx.TransportError, match="100 streams are open already"):
+        next(Fleet([busy], each=5.0).events(None))
+
+
+def test_connections_that_bring_nothing_are_not_opened_in_a_hurry() -> None:
+    """Something between that ends every stream at once costs one request a second."""
+    fleet = Fleet([ok(b"")] * 7 + [ok(event(8))])
+    assert "8" == getattr(next(fleet.events(None)), "id", None)
+    assert (7.0, 8) == (fleet.now, len(fleet.asked))
 
 
 def test_watching_ends_after_its_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -26,19 +27,32 @@ pytestmark = pytest.mark.scenario
 
 Run = Callable[..., tuple[int, str, str]]
 FLEET = Path(sys.executable).parent / "edgeopt-fleet"
+EDGEOPT = Path(sys.executable).parent / "edgeopt"
 _START_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Serve a new fleet; give the path of its operator.json."""
-    home = tmp_path_factory.mktemp("served") / "fleet"
-    subprocess.run([FLEET, "init", home, "--tick-seconds", "0.05"], check=True, capture_output=True)
+    home = founded(tmp_path_factory.mktemp("served"))
+    with serving(home):
+        yield home / "operator.json"
+
+
+def founded(place: Path) -> Path:
+    """Found a fleet and return its directory."""
+    subprocess.run([FLEET, "init", place / "fleet", "--tick-seconds", "0.05"], check=True, capture_output=True)
+    return place / "fleet"
+
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve a fleet."""
     url = json.loads((home / "operator.json").read_text())["url"]
-    with (home.parent / "log").open("wb") as log, subprocess.Popen([FLEET, "serve", home], stderr=log) as server:
+    with (home.parent / "log").open("ab") as log, subprocess.Popen([FLEET, "serve", home], stderr=log) as server:
         try:
             _wait_until_connected(url, server)
-            yield home / "operator.json"
+            yield server
         finally:
             server.terminate()
 
@@ -215,3 +229,87 @@ def test_two_arms_from_their_making_to_their_conclusion(
     assert 0 == code
     code, out, _ = run("rollout", "replay", "ab")
     assert (0, True) == (code, out.startswith("0 looks judged again"))
+
+
+class Watcher:
+    """An ``edgeopt … watch`` in a process of its own, whose lines are waited for."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, access: Path, *words: str) -> Iterator[Watcher]:
+        """Begin to watch; whatever happens, it ends."""
+        command, pipe = [str(EDGEOPT), *words, "--fleet", str(access), "--json"], subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                yield cls(process)
+            finally:
+                process.kill()
+
+    def states_until(self, state: str) -> list[str]:
+        """Return the states that are told, up to ``state``."""
+        assert self._process.stdout is not None
+        found: list[str] = []
+        while not found or found[-1] != state:
+            line = self._process.stdout.readline()
+            assert line, f"it ended after {found}"
+            found.append(json.loads(line)["state"])
+        return found
+
+    def end(self) -> tuple[int, str]:
+        """Return exit code and what it said on the error stream, once it has ended."""
+        _, err = self._process.communicate(timeout=_START_SECONDS)
+        return self._process.returncode, err
+
+
+def test_watching_goes_on_over_a_killed_fleet(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Bundle,
+    pi: Capabilities,  # noqa: F811  # the fixture
+) -> None:
+    """Each order is told as an event; after kill -9 the stream goes on where it was, and that is said."""
+    home = founded(tmp_path)
+    access = home / "operator.json"
+    monkeypatch.setenv("EDGEOPT_FLEET", os.fspath(access))
+
+    def order(*words: str) -> str:
+        return subprocess.run([EDGEOPT, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    with contextlib.ExitStack() as watching:
+        with serving(home) as server:
+            assert 201 == enrol(access, order("token", "create"), "cam-1", pi).status_code
+            digest = order("publish", str(bundle.directory))
+            order("rollout", "create", "v1", "--bundle", digest[:8], "--draft")
+            watcher = watching.enter_context(Watcher.started(access, "rollout", "watch", "v1"))
+            assert ["draft"] == watcher.states_until("draft")
+            order("rollout", "start", "v1")
+            watcher.states_until("running")
+            order("rollout", "pause", "v1")
+            watcher.states_until("paused")
+            server.kill()
+        with serving(home):
+            order("rollout", "resume", "v1")
+            watcher.states_until("running")
+            order("rollout", "cancel", "v1")
+            watcher.states_until("cancelled")
+            code, err = watcher.end()
+    assert 3 == code
+    assert "the fleet's events broke off" in err
+    assert "trying to go on where they did" in err
+
+
+def test_a_watched_shadow_is_told_of_by_events(run: Run, access: Path, bundle: Bundle, pi: Capabilities) -> None:  # noqa: F811  # the fixture
+    """From draft to end, with the exit code for what ended without enough."""
+    enrol(access, run("token", "create")[1].strip(), "cam-20", pi)
+    digest = run("publish", str(bundle.directory))[1].strip()
+    assert 0 == run("shadow", "create", "next", "--bundle", digest[:8], "--for", "1h", "--draft")[0]
+    with Watcher.started(access, "shadow", "watch", "next") as watcher:
+        assert ["draft"] == watcher.states_until("draft")
+        assert 0 == run("shadow", "start", "next")[0]
+        watcher.states_until("running")
+        assert 0 == run("shadow", "end", "next")[0]
+        watcher.states_until("ended")
+        assert (4, "") == watcher.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import click
@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeopt.cli import operate_shadow
+from edgeopt.fleet_events import Event
 from edgeopt_contract.errors import UsageError
 
 BUNDLE = "3fa94c0d1e2b5a68" * 4
@@ -62,6 +63,13 @@ class Fleet:
         """Return the next answer; the last stays."""
         self.asked.append(("shadow", name))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def events(self, topic: str, seconds: int | None = None, lost: object = None) -> Iterator[Event | None]:
+        """Tell of another shadow as often as of this one."""
+        assert ("shadows", None, True) == (topic, seconds, callable(lost))
+        yield Event("ready", "1", {})
+        while True:
+            yield from (None, Event("shadow", "2", {"name": "other"}), Event("shadow", "3", {"name": "next"}))
 
     def shadows(self) -> list[dict[str, Any]]:
         """Return all answers."""

@@ -175,9 +175,10 @@ def devices_watch(seconds: int | None, fleet: Path | None, *, as_json: bool) -> 
     """Show each device that changes, as it changes: a line for each, or with --json the device on a line."""
     from edgeopt.cli.operate_records import DeviceView, read
     from edgeopt.cli.operate_views import device_line
+    from edgeopt.cli.operate_watch import say_lost
 
     with connect(fleet) as client:
-        for event in client.events("devices", seconds):
+        for event in client.events("devices", seconds, say_lost):
             if event is None or event.name != "device":
                 continue
             if as_json:

@@ -9,8 +9,7 @@ The fleet decides what happens to a rollout; here it is asked for and shown. Exa
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +32,14 @@ from edgeopt.cli.operate_options import (
     waves,
     window,
 )
+from edgeopt.cli.operate_watch import follow
 from edgeopt.cli.rollout_options import execution_of, execution_options
-from edgeopt_contract.errors import ExitCode, UnreachableError, UsageError
+from edgeopt_contract.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from edgeopt.cli.operate_records import RolloutView
 
-__all__ = ["looks", "rollout"]
-
-_POLL_SECONDS = 1.0
-_PATIENCE = 60  # looks in a row that may fail before watching gives up: a server that restarts is back by then
+__all__ = ["rollout"]
 
 
 @click.group(
@@ -224,10 +221,11 @@ def _show_rollout(answer: dict[str, Any], *, as_json: bool) -> None:
 def rollout_watch(name: str, fleet: Path | None, *, as_json: bool) -> int:
     """Watch a rollout until it has ended. Exit code 0 when it succeeded, 3 when it was rolled back or cancelled.
 
-    A line for each change when the output is not a terminal; with --json, the whole rollout on a line for each.
+    It follows the fleet's events, over restarts of the fleet. A line for each change when the output is not a terminal;
+    with --json, the whole rollout on a line for each.
     """
     with connect(fleet) as client:
-        answers = looks(lambda: client.rollout(name), time.sleep)
+        answers = follow(client, "rollouts", name, client.rollout, _has_ended)
         if as_json:
             last = _watch_as_json(answers)
         elif sys.stdout.isatty():
@@ -241,31 +239,6 @@ def _has_ended(answer: dict[str, Any]) -> bool:
     from edgeopt.cli.operate_records import FINAL_STATES
 
     return answer.get("state") in FINAL_STATES
-
-
-def looks(
-    ask: Callable[[], dict[str, Any]],
-    sleep: Callable[[float], None],
-    is_over: Callable[[dict[str, Any]], bool] = _has_ended,
-) -> Iterator[dict[str, Any]]:
-    """Yield what ``ask`` answers, again and again, until ``is_over`` of it, by default a rollout that has ended.
-
-    An unreachable fleet is waited for; after a minute its :class:`UnreachableError` is raised.
-    """
-    failures = 0
-    while True:
-        try:
-            answer = ask()
-        except UnreachableError:
-            failures += 1
-            if failures > _PATIENCE:
-                raise
-        else:
-            failures = 0
-            yield answer
-            if is_over(answer):
-                return
-        sleep(_POLL_SECONDS)
 
 
 def _watch_as_json(answers: Iterator[dict[str, Any]]) -> str:

@@ -27,7 +27,7 @@ from edgeopt.cli.operate_options import (
     show,
     waves,
 )
-from edgeopt.cli.operate_rollout import looks
+from edgeopt.cli.operate_watch import follow
 from edgeopt_contract.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -141,13 +141,14 @@ shadow.add_command(_order_command("end", "End a shadow before its time; what was
 def shadow_watch(name: str, fleet: Path | None, *, as_json: bool) -> int:
     """Watch a shadow until the challenger is recommended or refused, or the shadow has ended.
 
-    Exit code 0 when it is recommended, 3 when it is not, 4 when it ended without enough. A line for each change.
+    Exit code 0 when it is recommended, 3 when it is not, 4 when it ended without enough. It follows the fleet's events,
+    over restarts of the fleet: a line for each change.
     """
     from edgeopt.cli.shadow_pages import state_line
 
     said = ""
     with connect(fleet) as client:
-        for answer in looks(lambda: client.shadow(name), time.sleep, _is_said):
+        for answer in follow(client, "shadows", name, client.shadow, _is_said):
             line = json.dumps(answer, ensure_ascii=False) if as_json else state_line(_read(answer))
             if line != said:
                 click.echo(line)
