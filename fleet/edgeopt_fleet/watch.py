@@ -162,6 +162,16 @@ class Watch(Collector):
         yield _gauges(name("devices"), "Devices by state; every process says the same.", "state", {
             "online": 0, "offline": 0, "revoked": 0, **census.devices})  # fmt: skip
         yield _gauges(name("rollouts"), "Rollouts by state; every process says the same.", "state", census.rollouts)
+        yield _gauges(name("shadows"), "Shadows by state; every process says the same.", "state", census.shadows)
+        yield GaugeMetricFamily(
+            name("shadow_devices"), "Devices that are to run a challenger beside what serves.",
+            value=census.shadow_devices,
+        )  # fmt: skip
+        agreed = "How a running shadow's challenger agreed at its newest look, {}, from 0 to 1.".format
+        yield _gauges(name("shadow_agreement_ratio"), agreed("mean of the devices"), "shadow", {
+            shadow: mean for shadow, (mean, _) in census.agreements.items()})  # fmt: skip
+        yield _gauges(name("shadow_agreement_lower_ratio"), agreed("what it surely reaches"), "shadow", {
+            shadow: lower for shadow, (_, lower) in census.agreements.items()})  # fmt: skip
         yield _gauges(name("alerts_open"), "Open alerts by kind; every process says the same.", "kind", census.alerts)
         yield GaugeMetricFamily(
             name("unpublished_devices"), "Devices whose desired state waits to be published.", value=census.unpublished

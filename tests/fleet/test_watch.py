@@ -131,6 +131,7 @@ async def test_a_database_that_fails_or_hangs_is_noticed(process: Process, monke
     process.held, process.hears = set(Role), True
     assert set() == await process.failing()
     assert (1.0, 0.0) == (process.value("database_up"), process.value("devices", state="online"))
+    assert 0.0 == process.value("shadow_devices")
     process.now += 3600  # nobody looks
     assert not process.watch.readiness().ready
     assert "it does not answer" == process.watch.readiness().checks[0].detail
@@ -163,3 +164,13 @@ async def test_it_looks_until_it_is_cancelled(process: Process, monkeypatch: pyt
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+async def test_each_shadow_says_how_it_agrees(process: Process) -> None:
+    """Mean and what it surely reaches, each under its own name."""
+    await process.watch.look()
+    assert process.watch.census is not None
+    process.watch.census = replace(process.watch.census, agreements={"next": (0.97, 0.94)}, shadow_devices=7)
+    assert 0.97 == process.value("shadow_agreement_ratio", shadow="next")
+    assert 0.94 == process.value("shadow_agreement_lower_ratio", shadow="next")
+    assert 7.0 == process.value("shadow_devices")

@@ -18,6 +18,7 @@ from edgeopt_fleet.leases import Lease, Role
 from edgeopt_fleet.rollout import State
 from edgeopt_fleet.store.clock import database_time
 from edgeopt_fleet.store.database import Database
+from edgeopt_fleet.store.shadow_rows import ShadowState
 from edgeopt_fleet.store.tables import (
     AlertRow,
     CertificateRow,
@@ -25,6 +26,9 @@ from edgeopt_fleet.store.tables import (
     LeaseRow,
     MetadataRow,
     RolloutRow,
+    ShadowLookRow,
+    ShadowMemberRow,
+    ShadowRow,
     VerdictRow,
 )
 
@@ -35,10 +39,16 @@ _LATE = 6  # devices renew when a third of a certificate's time is left; a sixth
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """Numbers by state; ``leases`` are those that stand, and ``now`` is the database's clock."""
+    """Numbers by state; ``leases`` are those that stand, and ``now`` is the database's clock.
+
+    ``agreements`` are of running shadows, by name, as their newest look has them: mean, and what it surely reaches.
+    """
 
     devices: Mapping[str, int]
     rollouts: Mapping[str, int]
+    shadows: Mapping[str, int]
+    shadow_devices: int  # that are to run a challenger
+    agreements: Mapping[str, tuple[float, float]]
     alerts: Mapping[str, int]
     verdicts: Mapping[str, int]
     unpublished: int
@@ -60,6 +70,10 @@ class Expiries:
     metadata: Mapping[str, float]
 
 
+class _Look(msgspec.Struct):
+    over_all: tuple[float, float, float] | None
+
+
 class _Expiring(msgspec.Struct):
     expires: datetime
 
@@ -78,6 +92,9 @@ def count(database: Database) -> Census:
         return Census(
             devices=_numbers(session, state),
             rollouts=_numbers(session, col(RolloutRow.state)),
+            shadows=_numbers(session, col(ShadowRow.state)),
+            shadow_devices=session.exec(select(func.count()).where(col(ShadowMemberRow.open))).one(),
+            agreements=_agreements(session),
             alerts=_numbers(session, col(AlertRow.kind), col(AlertRow.state) == "open"),
             verdicts=_numbers(session, col(VerdictRow.verdict)),
             unpublished=session.exec(select(func.count()).where(col(DeviceRow.desired_pending))).one(),
@@ -119,6 +136,18 @@ def _slowest_wave(session: Session, now: float) -> float:
     moving = col(RolloutRow.state).in_((State.RUNNING, State.ROLLING_BACK))
     since = session.exec(select(func.min(RolloutRow.wave_started_at)).where(moving)).one()
     return 0.0 if since is None else max(now - since, 0.0)
+
+
+def _agreements(session: Session) -> dict[str, tuple[float, float]]:
+    newest = (
+        select(func.max(ShadowLookRow.id))
+        .join(ShadowRow, col(ShadowRow.name) == col(ShadowLookRow.shadow))
+        .where(ShadowRow.state == ShadowState.RUNNING)
+        .group_by(col(ShadowLookRow.shadow))
+    )
+    found = session.exec(select(ShadowLookRow.shadow, ShadowLookRow.verdict).where(col(ShadowLookRow.id).in_(newest)))
+    seen = {name: msgspec.json.decode(verdict, type=_Look).over_all for name, verdict in found}
+    return {name: interval[:2] for name, interval in seen.items() if interval is not None}
 
 
 def _numbers(session: Session, by: object, *where: object) -> dict[str, int]:

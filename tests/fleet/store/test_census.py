@@ -8,6 +8,7 @@ from edgeopt_fleet.store.census import certificates, count, expiries
 from edgeopt_fleet.store.leases import Leases
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow, RolloutRow
 from tests.fleet.conftest import Kit
+from tests.fleet.shadow_world import World
 from tests.identity import DeviceKey, issue
 
 DAY = 86400.0
@@ -19,6 +20,7 @@ def test_a_new_fleet_has_nothing(kit: Kit) -> None:
     assert ({}, {}, {}, {}, 0, 0.0) == (
         found.devices, found.rollouts, found.alerts, found.verdicts, found.unpublished, found.slowest_wave_seconds
     )  # fmt: skip
+    assert ({}, 0, {}) == (found.shadows, found.shadow_devices, found.agreements)
     assert [None] * len(Role) == [found.holder(role) for role in Role]
 
 
@@ -47,6 +49,28 @@ def test_a_role_is_held_while_its_lease_lasts(kit: Kit) -> None:
     found = count(kit.database)
     assert found.holder(Role.DRIFT) is None, "it has run out"
     assert 2 == found.leases[Role.DRIFT].epoch
+
+
+def test_shadows_are_counted_and_a_running_one_says_how_it_agrees(kit: Kit) -> None:
+    """Of its newest look; before one, and after its end, there is nothing to say."""
+    world = World(kit)
+    kit.enrol("a", "b", "c")
+    world.champion("a", "b", "c")
+    world.create("idle", start=False)
+    bundle = world.create("next")
+    found = count(kit.database)
+    assert ({"draft": 1, "running": 1}, 3, {}) == (found.shadows, found.shadow_devices, found.agreements)
+    for agreed in (60, 80):
+        world.compare("a", bundle, agreed=agreed, disagreed=100 - agreed)
+        world.advance()
+    found = count(kit.database)
+    assert ["next"] == list(found.agreements)
+    mean, lower = found.agreements["next"]
+    assert pytest.approx(0.7) == mean
+    assert 0 <= lower < mean
+    world.shadows.end("next", kit.now)
+    found = count(kit.database)
+    assert ({"draft": 1, "ended": 1}, 0, {}) == (found.shadows, found.shadow_devices, found.agreements)
 
 
 @pytest.mark.parametrize(("state", "expected"), [("running", True), ("rolling_back", True), ("paused", False)])
