@@ -101,10 +101,11 @@ async def serve(home: Home) -> None:
 
 
 async def serve_api(home: Home) -> None:
-    """Answer the API, and nothing else. Raises :class:`UsageError` when it cannot start."""
+    """Answer the API, and nothing else. Raises :class:`UsageError` as :func:`serve_worker` does."""
     config = read_config(home.config)
     with contextlib.closing(listen(config.host, config.http_port)) as listener:
         async with _site(home, config) as site:
+            await site.serial(Repository(site.database, home.keys).check_keys)
             authority = DeviceAuthority.load(home.ca)
             write_own_pairs(home, config, authority)
             broker = _broker(site, authority, own=False)
@@ -114,13 +115,17 @@ async def serve_api(home: Home) -> None:
 
 
 async def serve_worker(home: Home) -> None:
-    """Do the work of the roles that are free, and stand by for the others. Raises :class:`UsageError`."""
+    """Do the work of the roles that are free, and stand by for the others.
+
+    Raises :class:`UsageError` when it cannot start, also in a directory of another fleet than its database.
+    """
     config = read_config(home.config)
     with contextlib.ExitStack() as stack:
         listener = None
         if config.worker_port:
             listener = stack.enter_context(contextlib.closing(listen(config.worker_host, config.worker_port)))
         async with _site(home, config) as site:
+            await site.serial(Repository(site.database, home.keys).check_keys)
             write_own_pairs(home, config, DeviceAuthority.load(home.ca))
             name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
             addresses = addresses_of(home, config, DistantBroker(site.signals))

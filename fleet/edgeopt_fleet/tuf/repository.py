@@ -12,7 +12,7 @@ and timestamp once root and targets were moved to keys elsewhere. Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from securesystemslib.signer import CryptoSigner, Key
 from sqlmodel import Session, col, delete, select
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
-from edgeopt_contract.errors import MessageError
+from edgeopt_contract.errors import MessageError, UsageError
 from edgeopt_contract.storage import storage_errors
 from edgeopt_contract.tuf import ROLLBACK_LIMIT, BundleTarget
 from edgeopt_fleet.problems import ConflictError, InvalidError
@@ -117,6 +117,18 @@ class Repository:
             return [
                 standing_of(session, row.role, parse_role(row.role, row.data)) for row in session.exec(select(DraftRow))
             ]
+
+    def check_keys(self) -> None:
+        """Raise :class:`UsageError` unless timestamps can be signed here: else the keys are those of another fleet."""
+        here = self._signers()
+        with self._database.reading() as session:
+            wanted = parse(Root, newest(session, Root.type)).signed.roles[Timestamp.type].keyids
+        if not any(keyid in here for keyid in wanted):
+            raise UsageError(
+                f"{self._keys}: expected the timestamp key of the fleet in the database ({_short(wanted)}), got "
+                f"{_short(here) or 'no key'}: this directory is another fleet's, or its keys were changed since it was "
+                "copied; copy fleet.toml, ca and keys from a machine of this fleet"
+            )
 
     # --- changing -------------------------------------------------------------------------------------------------
 
@@ -357,6 +369,10 @@ class Repository:
     def _signers(self) -> dict[str, CryptoSigner]:
         """Return the private keys on this server by key id; each file is named after its key."""
         return {path.stem: load_signer(path) for path in sorted(self._keys.glob("*.pem"))}
+
+
+def _short(keyids: Iterable[str]) -> str:
+    return ", ".join(keyid[:12] for keyid in keyids)
 
 
 def _leaped(metadata: Metadata[T]) -> Metadata[T]:
