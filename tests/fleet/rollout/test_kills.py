@@ -14,8 +14,8 @@ import pytest
 from edgeopt_contract.codec import decode
 from edgeopt_contract.messages import Desired, DeviceState, Reported, Status, Telemetry
 from edgeopt_fleet.decoding import Incoming
-from edgeopt_fleet.gate import Policy
-from edgeopt_fleet.rollout import Execution, State, Wave
+from edgeopt_fleet.gate import Margins, Policy
+from edgeopt_fleet.rollout import Arm, Execution, State, Trial, Wave
 from edgeopt_fleet.store.rollouts import Plan
 from tests.fleet.conftest import CAPABILITIES, Kit, window
 from tests.fleet.rollout.mortal_server import Life, Nursery
@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.stateful, pytest.mark.timeout(1500)]
 KILLS = int(os.environ.get("EDGEOPT_KILLS", "20"))  # the whole proof: 200
 _DEVICES = 12
 _STEPS = (40, 80, 200)  # a life is killed before one of so many steps; a rollout of these devices takes about 250
+_KINDS = ("one bundle", "two arms", "one bundle that fails", "two arms of which B fails")  # in turn
+_WAVES = [("20%", "50%", "100%"), ("1 device", "100%"), ("100%",)]
 _POLICY = Policy(minimum_rows=1, interval_seconds=0.001, failure_threshold=0.3, step_timeout_seconds=600.0)
 
 
@@ -129,10 +131,28 @@ def settled(kit: Kit, name: str) -> bool:
     return name not in kit.rollouts.unsettled()
 
 
+def draw_plan(draw: random.Random, name: str, bundles: tuple[str, ...]) -> Plan:
+    """Return a rollout of one bundle, or of two as arms, which are watched for a moment after the last wave."""
+    arms = tuple(Arm(bundle=bundle, percent=50) for bundle in bundles)
+    margins = Margins(minimum_rows=1, device_rows=1)
+    return Plan(
+        name=name,
+        bundle=bundles[0],
+        trial=Trial(arms=arms, observe_seconds=0.01, margins=margins) if len(arms) == 2 else None,
+        cohort="all",
+        waves=tuple(map(Wave.parse, draw.choice(_WAVES))),
+        policy=_POLICY,
+        execution=Execution(),
+        allow_no_recall=True,
+    )
+
+
 def check_end(kit: Kit, plan: Plan, fleet: Field, *, harmful: bool) -> None:
     """Hold what must be true when a rollout is over, however often the server was killed."""
     report = kit.rollouts.report(plan.name)
-    assert (State.ROLLED_BACK if harmful else State.SUCCEEDED) is report.rollout.state, report.verdicts[-1].reasons
+    record = report.rollout
+    assert (State.ROLLED_BACK if harmful else State.SUCCEEDED) is record.state, report.verdicts[-1].reasons
+    assert ("B" if harmful and plan.trial else "") == record.fault
     desired = kit.outbox.desired()
     for name, device in fleet.devices.items():
         mine = [job for job in device.jobs if job.startswith(f"{plan.name}.")]
@@ -143,7 +163,8 @@ def check_end(kit: Kit, plan: Plan, fleet: Field, *, harmful: bool) -> None:
         assert wanted is not None
         assert wanted == decode(Desired, fleet.retained[name]), "the broker holds what the database says"
         assert device.running == wanted.bundle
-        assert (member.previous if member.withdrawn else plan.bundle) == wanted.bundle or not member.exposed
+        offered = plan.trial.bundle_of(member.arm) if plan.trial else plan.bundle
+        assert (member.previous if member.withdrawn else offered) == wanted.bundle or not member.exposed
         assert {} == device.spool
     waves = [report.members[name].wave for name, job in fleet.told if job.startswith(f"{plan.name}.1.")]
     assert waves == sorted(waves), "no wave before the one before it"
@@ -166,25 +187,23 @@ def test_the_server_is_killed_at_random_points(kit: Kit, seed: int) -> None:
     fleet = Field({name: SimulatedDevice(name, first) for name in names})
     rollouts = lives = 0
     with Nursery(kit.address, kit.directory) as nursery:
-        while nursery.kills < KILLS or not rollouts:
+        while nursery.kills < KILLS or rollouts < len(_KINDS):
+            kind = _KINDS[rollouts % len(_KINDS)]
             rollouts += 1
-            harmful = rollouts % 3 == 0
-            bundle = kit.publish(f"v{rollouts}")
-            waves = tuple(map(Wave.parse, draw.choice([("20%", "50%", "100%"), ("1 device", "100%"), ("100%",)])))
-            plan = Plan(
-                name=f"r{rollouts}", bundle=bundle, cohort="all", waves=waves, policy=_POLICY, execution=Execution(),
-                allow_no_recall=True,
-            )  # fmt: skip
+            bundles = tuple(kit.publish(f"v{rollouts}-{arm}") for arm in ("A", "B")[: 2 if "arms" in kind else 1])
+            harmful = "fails" in kind
             for device in fleet.devices.values():
-                device.bad = bundle if harmful else ""
+                device.bad = bundles[-1] if harmful else ""
+            plan = draw_plan(draw, f"r{rollouts}", bundles)
             kit.rollouts.create(plan, time.time())
             kit.rollouts.apply(plan.name, None, time.time())
             fleet.ended = lambda name=plan.name: settled(kit, name)  # type: ignore[misc]
+            most = min(KILLS, nursery.kills + 1 + KILLS // len(_KINDS))  # none of the kinds takes all of them
             killed = True
             while killed:
                 lives += 1
                 assert lives < 20 * KILLS + 100, "the rollout gets nowhere"
-                killed = nursery.live(_some_step(draw) if nursery.kills < KILLS else None, fleet.talk)
+                killed = nursery.live(_some_step(draw) if nursery.kills < most else None, fleet.talk)
             check_end(kit, plan, fleet, harmful=harmful)
             print(f"{nursery.kills} kills in {lives} lives of the server over {rollouts} rollouts", flush=True)
     assert nursery.kills >= KILLS
