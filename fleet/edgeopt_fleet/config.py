@@ -87,7 +87,7 @@ class FleetConfig:
     host: str = "127.0.0.1"  # the address that API and broker listen on
     tick_seconds: float = 0.5  # how often rollouts are looked at
     drift_look_seconds: float = 30.0  # how often cohorts are compared with their reference, given enough rows
-    broker: str = "embedded"  # or mosquitto, which somebody else runs
+    broker: str = "embedded"  # or mosquitto, which somebody else runs, or nats-cluster
     mqtt_host: str = ""  # where devices reach the broker; empty: where they reach the API
     broker_reload: str = ""  # a command that makes mosquitto read its files again
     plain: bool = False  # passwords instead of certificates at the broker, nothing encrypted
@@ -107,7 +107,7 @@ class FleetConfig:
     database: str = field(default="", repr=False)  # postgresql://user:password@host/name; empty: SQLite in fleet.db
     brokers: tuple[str, ...] = ()  # host:port of each broker that the fleet itself tries; empty: host and mqtt_port
     broker_nodes: tuple[str, ...] = ()  # name=host:mqtt-port:route-port of each node of a NATS cluster
-    roles: tuple[str, ...] = ()  # what a worker may do, such as ingest; empty: everything
+    roles: tuple[str, ...] = ()  # what a worker may do: ingest, rollouts, drift, tuf, retention; empty: everything
     lease_seconds: float = 5.0  # after how long a standby takes over from a worker that is gone
     worker_host: str = "127.0.0.1"  # where a worker answers /metrics and /readyz
     worker_port: int = 0  # 0: nowhere
