@@ -43,7 +43,7 @@ COMMANDS = {
     "shadow": Entry("edgeopt.cli.operate_shadow:shadow", "Let a challenger run beside what serves, and compare."),
     "users": Entry("edgeopt.cli.operate_people:users", "Say who may do what: people, roles and keys."),
     "audit": Entry("edgeopt.cli.operate_people:audit", "Show who did what, and check the record."),
-    "alerts": Entry("edgeopt.cli.operate:alerts", "Show the alerts that drift has raised."),
+    "alerts": Entry("edgeopt.cli.operate:alerts", "Show what wants attention: drift, and alarms about security."),
 }
 _EPILOG = """\b
 Example:
