@@ -30,6 +30,7 @@ __all__ = ["Bench", "connect", "raw_broker", "reads", "recall", "rollout", "stor
 Figures = dict[str, float]
 _POLICY = {"bake_seconds": 0, "minimum_rows": 0, "interval_seconds": 0.5, "failure_threshold": 0.1}
 _SETTLE_SECONDS = 60.0
+_FLOW_SECONDS = 5.0  # telemetry before what is measured beside it: each device's first window makes rows of its own
 
 
 @dataclass(slots=True)
@@ -125,23 +126,27 @@ async def raw_broker(bench: Bench, per_second: float, seconds: float) -> Figures
 async def reads(bench: Bench, per_second: float, seconds: float, beside: float) -> Figures:
     """Device-facing reads over HTTP at a steady rate, with ``beside`` telemetry messages a second flowing."""
     rig, tally = bench.rig, bench.swarm.tally
+    await bench.swarm.settle(_SETTLE_SECONDS)
     digest = rig.bundles[0]
     manifest = decode(Manifest, (rig.directory / "bundle-1" / "manifest.json").read_bytes())
     blocks = [block.sha256 for entry in manifest.files for block in entry.blocks][:8]
     command = [rig.url, digest, ",".join(blocks), str(per_second), str(seconds), str(len(bench.swarm.devices))]
+    flowing = asyncio.create_task(bench.swarm.send_telemetry(beside, _FLOW_SECONDS + seconds))
+    await asyncio.sleep(_FLOW_SECONDS)
     tally.latencies.clear()
     before, began = rig.usage(), time.monotonic()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.fleet.readers", *command, stdout=subprocess.PIPE
     )
-    await bench.swarm.send_telemetry(beside, seconds + 2)
     output, _ = await process.communicate()
     after, took = rig.usage(), time.monotonic() - began
+    told = len(tally.latencies)
+    await flowing
     figures: Figures = json.loads(output)
     return {
         **figures,
         "kept_up": figures["answered_in_time"] / (per_second * seconds),
-        "telemetry_per_second": len(tally.latencies) / (seconds + 2),
+        "telemetry_per_second": told / took,
         "telemetry_p99_ms": quantiles(tally.latencies)["p99_ms"],
         "server_cores": (after.server_cpu_seconds - before.server_cpu_seconds) / took,
         "server_bytes": after.server_bytes,

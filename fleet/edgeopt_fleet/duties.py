@@ -43,7 +43,7 @@ from edgeopt_fleet.worker import Worker
 __all__ = ["Duties", "Site"]
 
 _LOG = logging.getLogger(__name__)
-_SWITCH_SECONDS = 0.001  # the thread that stores keeps the one that hears and answers waiting no longer than this
+_SWITCH_SECONDS = 0.0002  # the thread that stores keeps the one that hears and answers waiting no longer than this
 _PUBLISH_SECONDS = 0.5  # how late an order of another process is published when its signal is lost
 _TIDY_SECONDS = 3600.0
 _RENEW_SECONDS = 1.0  # also how soon a change by 'edgeopt-fleet keys' is published
