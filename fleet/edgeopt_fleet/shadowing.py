@@ -11,9 +11,9 @@ empty for a model without class scores. Example::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ from edgeopt_contract.agreement import (
 from edgeopt_contract.messages import Telemetry
 from edgeopt_fleet.totals import LARGEST_COUNT, LATENCY_CELLS, latency_quantile
 
-__all__ = ["CHALLENGER", "CHAMPION", "SMALL_DIFFERENCE", "Compared"]
+__all__ = ["CHALLENGER", "CHAMPION", "SMALL_DIFFERENCE", "Compared", "class_windows"]
 
 SMALL_DIFFERENCE = 0.1  # of the mean, in standard deviations: without class scores a row agrees below that
 _NEAR = DIFFERENCES + DIFFERENCE_EDGES.index(SMALL_DIFFERENCE) + 1
@@ -125,16 +125,31 @@ class Compared:
         return value if np.isfinite(value) else None
 
 
+def class_windows(sums: Iterable[Compared]) -> npt.NDArray[np.float64]:
+    """Return for each class (classes,) how many windows of equal size its rows on all devices tell as much as.
+
+    Of a device it is known how many rows come in a window, not of which classes they are; here they are all of one, so
+    the true number is no smaller. Windows are weighted by their rows (Kish 1965).
+    """
+    total = np.zeros((2, 0))
+    for one in sums:
+        rows = one.by_class.sum(axis=0).astype(np.float64)
+        block = np.minimum(rows, one.squares / one.compared if one.compared else 0.0)
+        total = _wider(total, np.stack([rows, rows * block]))
+    rows, weights = total
+    return rows * np.divide(rows, weights, out=np.zeros_like(rows), where=weights > 0)
+
+
 def _fitting(counts: Sequence[int], size: int) -> Sequence[int]:
     if len(counts) != size or not size or max(counts) > LARGEST_COUNT or min(counts) < 0:
         return (0,) * size
     return counts
 
 
-def _wider(one: Counts, other: Counts) -> Counts:
+def _wider(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the sum of two tables of classes, as wide as the wider one; the last class stays the last."""
     width = max(one.shape[1], other.shape[1])
-    total = np.zeros((2, width), dtype=np.int64)
+    total = np.zeros((2, width), dtype=one.dtype)
     for table in (one, other):
         if table.size:
             total[:, : table.shape[1] - 1] += table[:, :-1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from demo.system import System, wait_until
-from tests.scenarios.conftest import Fleet
+from tests.scenarios.conftest import Fleet, on_first_version
 from tests.scenarios.shadow_fields import OTHER
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(600)]
@@ -29,12 +29,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             source = "agreeing" if device in ALIKE else "disagreeing"
             words = ("--source", f"tests.scenarios.shadow_fields:{source}", "--interval", "0.02", "--window", "0.5")
             system.start_agent(device, *words)
-        wait_until("all agents online", lambda: all(d["online"] for d in system.get("devices")["items"]))
-        made = Fleet(system, "")
-        made.old = made.publish("1")
-        made.start_rollout("first", made.old, waves="100%")
-        system.wait_for_rollout("first", "succeeded")
-        yield made
+        yield on_first_version(system)
 
 
 def shadow(fleet: Fleet, bundle: str, *options: str) -> None:
@@ -98,7 +93,8 @@ def test_killed_processes_end_no_shadow_and_what_is_recommended_is_promoted(flee
     """Server, broker and an agent are killed on the way; all agree, so it is recommended, and its rollout ordinary."""
     same = fleet.publish("3", sharpness=5.0)  # other scores, the same classes
     any_speed = ("--rule", "max_latency_ratio=100000")  # a busy machine says nothing about the time of a challenger
-    shadow(fleet, same, "--rule", "minimum_rows=50", "--minimum-agreement", "60%", *any_speed)
+    few_rows = ("--rule", "minimum_rows=50", "--minimum-agreement", "60%", "--rule", "minimum_class_agreement=0.3")
+    shadow(fleet, same, *few_rows, *any_speed)
     wait_until("every device to compare", compared(fleet, 30), seconds=120)
     fleet.system.kill_broker()
     go_on(fleet, 10)

@@ -215,6 +215,7 @@ class FiguresView(BaseModel):
     over_all: IntervalView | None
     errors: IntervalView | None
     worst_class: ClassAgreementView | None
+    worst_class_agreement: IntervalView | None = Field(description="of that class, on the devices that compared")
     latency_ratio: dict[str, float] = Field(examples=[{"aarch64-dotprod": 0.79}], description="by hardware class")
 
     @classmethod
@@ -229,7 +230,8 @@ class FiguresView(BaseModel):
             over_all=IntervalView.of(found.over_all),
             errors=IntervalView.of(found.errors),
             worst_class=None if found.worst is None else ClassAgreementView.of(found.worst),
-            latency_ratio=dict(found.latency),
+            worst_class_agreement=IntervalView.of(found.worst_share),
+            latency_ratio={hardware: ratio.median for hardware, ratio in found.latency.items()},
         )
 
 

@@ -8,13 +8,26 @@ Example::
 
     lower_bound(0.99, 200.0, 0.05)                        # 0.958
     values_needed(0.99, 0.95, 0.05)                       # 122: from so many on the lower bound is 0.95
+
+A median has bounds of the same kind: values among those drawn (order statistics, Thompson 1936, doi
+10.1214/aoms/1177732502), chosen by the inequality above, which holds for draws without replacement.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["divergence", "effective", "lower_bound", "upper_bound", "values_needed"]
+__all__ = [
+    "devices_needed",
+    "divergence",
+    "effective",
+    "lower_bound",
+    "median_lower",
+    "median_upper",
+    "upper_bound",
+    "values_needed",
+]
 
 _STEPS = 60  # halvings: further than float64 can tell apart
 
@@ -58,3 +71,32 @@ def effective(sizes: list[float]) -> float:
     if not sizes or min(sizes) <= 0:
         return 0.0
     return len(sizes) ** 2 / sum(1 / size for size in sizes)
+
+
+def median_upper(values: Sequence[float], members: int, alpha: float) -> float:
+    """Return what at least half of all ``members`` are surely not above, from the ``values`` of those drawn.
+
+    Surely: with an error of ``alpha``, or without any where the values are those of half of the members. ``inf`` when
+    there are too few values.
+    """
+    return _surely_reached(values, math.ceil(members / 2), alpha)
+
+
+def median_lower(values: Sequence[float], members: int, alpha: float) -> float:
+    """Return what more than half of all ``members`` are surely not below; ``-inf`` when there are too few values."""
+    return -_surely_reached([-value for value in values], members // 2 + 1, alpha)
+
+
+def _surely_reached(values: Sequence[float], enough: int, alpha: float) -> float:
+    """Return the least value that so many are not above that half of all are: ``enough``, or improbably many."""
+    limit, drawn = math.log(1 / alpha), len(values)
+    for place, value in enumerate(sorted(values), 1):
+        share = place / drawn
+        if place >= enough or (share > 0.5 and drawn * divergence(share, 0.5) >= limit):
+            return value
+    return math.inf
+
+
+def devices_needed(members: int, alpha: float) -> int:
+    """Return from how many values on :func:`median_upper` of ``members`` is one of them."""
+    return min(math.ceil(members / 2), math.ceil(math.log(1 / alpha) / math.log(2)))

@@ -6,12 +6,18 @@ window, because rows that follow each other resemble each other. Two errors are 
 :mod:`edgeopt_fleet.gate.bounds` and share what a look may err: what the devices that were asked would have said with
 endless windows, and what the others would have said. Of the latter there is a second bound that needs no chance:
 at worst they all disagree; so a fleet of which every device was asked needs no large number of them. Looks share the
-error as those of the gate do (:func:`~edgeopt_fleet.gate.spending.look_share`). Rules, in this order:
+error as those of the gate do (:func:`~edgeopt_fleet.gate.spending.look_share`).
 
-1. Too many devices failed at it, surely too many errors, surely too little agreement over all or in a class, or too
-   slow on a hardware class: do not recommend.
-2. Nothing to compare, too few devices, an agreement that is not surely enough, or a class, or errors, on the wrong side
-   without being surely so: not enough yet, with how many more rows or devices it takes at the same agreement.
+Classes are judged on the devices that compared, by the same bounds, all at once (Bonferroni: each has its part of the
+error); so are hardware classes, by bounds of the median over all their members of the ratio of times that a device
+measures. Nothing is recommended unless it is surely within every limit, so the error of a recommendation is that of
+one limit, whichever is broken (intersection-union test, Berger 1982, doi 10.2307/1267823); a refusal may come from any
+of four, which share its error. Rules, in this order:
+
+1. Too many devices failed at it, surely too many errors, surely too little agreement over all or in a class, or
+   surely too slow on a hardware class: do not recommend.
+2. Nothing to compare, too few devices, an agreement, a class or a time that is not surely within its limit, or errors
+   on the wrong side without being surely so: not enough yet, with how many more rows or devices it takes.
 3. Otherwise: recommend.
 
 Example::
@@ -29,16 +35,26 @@ from enum import StrEnum
 from statistics import fmean, median
 
 from edgeopt_contract.values import canonical_json
-from edgeopt_fleet.gate.bounds import effective, lower_bound, upper_bound, values_needed
+from edgeopt_fleet.gate.bounds import (
+    devices_needed,
+    effective,
+    lower_bound,
+    median_lower,
+    median_upper,
+    upper_bound,
+    values_needed,
+)
 from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowEvidence, ShadowPolicy
 from edgeopt_fleet.gate.spending import look_share
 from edgeopt_fleet.gate.wording import count
 
-__all__ = ["CODE", "Agreement", "Decision", "Interval", "ShadowVerdict", "canonical", "judge"]
+__all__ = ["CODE", "Agreement", "Decision", "Interval", "Ratio", "ShadowVerdict", "canonical", "judge"]
 
-CODE = "shadow-1"  # raised whenever the same evidence may be judged otherwise
+CODE = "shadow-2"  # raised whenever the same evidence may be judged otherwise
 _DIGITS = 6  # significant ones: what two machines agree on
 _FAILED = "failed"
+_NEXT = 0.25  # of this look's error the next one has at least so much: (k / (k + 1))^2
+_LIMITS = 4  # for which it may be refused with some error: agreement, errors, classes, times
 
 
 class Decision(StrEnum):
@@ -59,11 +75,21 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """Times challenger/champion: their median over the devices asked, and what it surely is over all; inf: unknown."""
+
+    median: float
+    lower: float
+    upper: float
+    devices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """The figures of one look; ``over_all`` and ``errors`` are None while no device counts.
 
-    ``devices`` count, ``rows`` they compared in ``windows`` effective ones. ``worst`` is the class with the least
-    agreement of those with enough rows; ``latency`` the median ratio challenger/champion by hardware class.
+    ``devices`` count, ``rows`` they compared in ``windows`` effective ones. ``worst`` is a class that surely agrees too
+    little, or else the one of which the least is sure, of those with enough rows; ``latency`` is by hardware class.
     """
 
     devices: int
@@ -72,7 +98,8 @@ class Agreement:
     over_all: Interval | None = None
     errors: Interval | None = None
     worst: ClassAgreement | None = None
-    latency: Mapping[str, float]
+    worst_share: Interval | None = None
+    latency: Mapping[str, Ratio]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +136,7 @@ def judge(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
         _judge_agreement(evidence, policy, agreement, found)
         _judge_errors(policy, agreement, found)
         _judge_classes(evidence, policy, agreement, found)
-        _judge_latency(policy, agreement, found)
+        _judge_latency(evidence, policy, agreement, found)
     if found.against:
         return ShadowVerdict(decision=Decision.DO_NOT_RECOMMEND, reasons=tuple(found.against), agreement=agreement)
     if found.doubts:
@@ -125,29 +152,65 @@ def _agreement(evidence: ShadowEvidence, policy: ShadowPolicy, counted: Sequence
     windows = effective([one.windows for one in counted])
     shares = [one.agreed / one.compared for one in counted]
     failed = [one.errors / (one.errors + one.compared) for one in counted]
-    enough = [one for one in evidence.classes if one.agreed + one.disagreed >= policy.class_rows]
+    worst, worst_share = _worst(evidence, policy)
     return Agreement(
         devices=len(counted),
         rows=sum(one.compared for one in counted),
         windows=windows,
         over_all=_interval(shares, windows, evidence, policy) if counted else None,
         errors=_interval(failed, windows, evidence, policy) if counted else None,
-        worst=min(enough, key=lambda one: (_share(one), one.label), default=None),
-        latency={hardware: median(ratios) for hardware, ratios in sorted(slow.items())},
+        worst=worst,
+        worst_share=worst_share,
+        latency={hardware: _ratio(hardware, slow, evidence, policy) for hardware in sorted(slow)},
     )
+
+
+def _worst(evidence: ShadowEvidence, policy: ShadowPolicy) -> tuple[ClassAgreement | None, Interval | None]:
+    """Return the class that speaks most against the challenger, with bounds that hold for all classes at once."""
+    wrong, refused = _errors(evidence, policy, len(evidence.classes))
+    found = []
+    for one in evidence.classes:
+        if one.agreed + one.disagreed >= policy.class_rows:
+            share = one.agreed / (one.agreed + one.disagreed)
+            low, high = lower_bound(share, one.windows, wrong), upper_bound(share, one.windows, refused)
+            found.append((one, Interval(share=share, lower=low, upper=high)))
+    limit = policy.minimum_class_agreement
+    first = min(found, key=lambda pair: (pair[1].upper >= limit, pair[1].lower, pair[0].label), default=None)
+    return (None, None) if first is None else first
+
+
+def _ratio(hardware: str, slow: Mapping[str, list[float]], evidence: ShadowEvidence, policy: ShadowPolicy) -> Ratio:
+    """Return how much slower it is on a hardware class, with bounds that hold for all hardware classes at once."""
+    wrong, refused = _errors(evidence, policy, len(slow))
+    values, members = slow[hardware], _members(evidence, hardware)
+    return Ratio(
+        median=median(values),
+        lower=median_lower(values, members, refused),
+        upper=median_upper(values, members, wrong),
+        devices=len(values),
+    )
+
+
+def _members(evidence: ShadowEvidence, hardware: str) -> int:
+    return evidence.hardware.get(hardware, evidence.members)
+
+
+def _errors(evidence: ShadowEvidence, policy: ShadowPolicy, among: int) -> tuple[float, float]:
+    """Return the chances to recommend and to refuse wrongly that each of so many may have at this look."""
+    each = look_share(evidence.number) / max(among, 1)
+    return policy.false_recommendation * each, policy.false_refusal * each / _LIMITS
 
 
 def _interval(shares: Sequence[float], windows: float, evidence: ShadowEvidence, policy: ShadowPolicy) -> Interval:
     """Return the mean of ``shares`` over the devices asked, and bounds of the mean over all members."""
     mean, asked = fmean(shares), len(shares)
     others = max(1 - asked / max(evidence.members, 1), 0.0)  # the share of members about which nothing is known
-    each = look_share(evidence.number) / 2
-    low = lower_bound(mean, windows, policy.false_recommendation * each)
-    high = upper_bound(mean, windows, policy.false_refusal * each)
+    wrong, refused = _errors(evidence, policy, 2)  # half for windows, half for devices
+    low, high = lower_bound(mean, windows, wrong), upper_bound(mean, windows, refused)
     return Interval(
         share=mean,
-        lower=max(lower_bound(low, asked, policy.false_recommendation * each), low * (1 - others)),
-        upper=min(upper_bound(high, asked, policy.false_refusal * each), high * (1 - others) + others),
+        lower=max(lower_bound(low, asked, wrong), low * (1 - others)),
+        upper=min(upper_bound(high, asked, refused), high * (1 - others) + others),
     )
 
 
@@ -214,36 +277,45 @@ def _judge_errors(policy: ShadowPolicy, agreement: Agreement, found: _Found) -> 
 
 
 def _judge_classes(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
-    """Judge the worst class, with as many windows to its rows as all rows have."""
-    worst = agreement.worst
-    if worst is None:
+    worst, seen, limit = agreement.worst, agreement.worst_share, policy.minimum_class_agreement
+    if worst is None or seen is None:
         return
     rows = worst.agreed + worst.disagreed
     text = (
-        f"worst class: {worst.label!r} agrees on {_share(worst):.2%} of {count(rows, 'row')} (at least "
-        f"{policy.minimum_class_agreement:.2%} wanted)"
+        f"worst class: {worst.label!r} agrees on {seen.share:.2%} of {count(rows, 'row')} (surely on "
+        f"{seen.lower:.2%} to {seen.upper:.2%}, at least {limit:.2%} wanted)"
     )
-    windows = rows * agreement.windows / max(agreement.rows, 1)
-    alpha = policy.false_refusal * look_share(evidence.number) / max(len(evidence.classes), 1)
-    if upper_bound(_share(worst), windows, alpha) < policy.minimum_class_agreement:
+    if seen.upper < limit:
         found.against.append(text)
-    elif _share(worst) < policy.minimum_class_agreement:
-        found.doubts.append(f"{text}, but not surely so: more rows of it needed")
-    else:
+    elif seen.lower >= limit:
         found.favour.append(text)
+    elif seen.share <= limit:
+        found.doubts.append(f"{text}, which is not surely too little: more rows of it needed")
+    else:
+        later, _ = _errors(evidence, policy, len(evidence.classes))
+        missing = max(values_needed(seen.share, limit, later * _NEXT) - worst.windows, 1)
+        more = math.ceil(missing * rows / max(worst.windows, 1))
+        found.doubts.append(f"{text}; about {count(more, 'more row')} of it needed at this agreement")
 
 
-def _judge_latency(policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+def _judge_latency(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Agreement, found: _Found) -> None:
+    limit = policy.max_latency_ratio
     for hardware, ratio in agreement.latency.items():
-        text = f"on {hardware or 'unknown hardware'} it takes {ratio:.2f} times the champion's time"
-        if ratio > policy.max_latency_ratio:
-            found.against.append(f"{text} (at most {policy.max_latency_ratio:g} times allowed)")
+        text = f"on {hardware or 'unknown hardware'} it takes {ratio.median:.2f} times the champion's time"
+        allowed = f"at most {limit:g} times allowed"
+        if ratio.lower > limit:
+            found.against.append(f"{text} (surely {ratio.lower:.2f} or more, {allowed})")
+        elif ratio.upper <= limit:
+            found.favour.append(f"{text} (surely {ratio.upper:.2f} or less, {allowed})")
+        elif math.isinf(ratio.upper):
+            wrong, _ = _errors(evidence, policy, len(agreement.latency))
+            missing = devices_needed(_members(evidence, hardware), wrong * _NEXT) - ratio.devices
+            found.doubts.append(f"{text} ({allowed}); {count(max(missing, 1), 'more device')} of it needed")
         else:
-            found.favour.append(text)
-
-
-def _share(one: ClassAgreement) -> float:
-    return one.agreed / (one.agreed + one.disagreed)
+            found.doubts.append(
+                f"{text} (surely {max(ratio.lower, 0):.2f} to {ratio.upper:.2f}, {allowed}), which is not surely "
+                "within it: more devices of it will tell"
+            )
 
 
 def canonical(verdict: ShadowVerdict) -> bytes:
@@ -259,13 +331,19 @@ def canonical(verdict: ShadowVerdict) -> bytes:
             "over_all": _plain(found.over_all),
             "errors": _plain(found.errors),
             "worst": None if found.worst is None else [found.worst.label, found.worst.agreed, found.worst.disagreed],
-            "latency": {hardware: _rounded(ratio) for hardware, ratio in found.latency.items()},
+            "worst_share": _plain(found.worst_share),
+            "latency": {hardware: _times(ratio) for hardware, ratio in found.latency.items()},
         }
     )
 
 
 def _plain(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [_rounded(one) for one in (interval.share, interval.lower, interval.upper)]
+
+
+def _times(ratio: Ratio) -> list[float | None]:
+    bounds = (ratio.median, ratio.lower, ratio.upper)
+    return [_rounded(one) if math.isfinite(one) else None for one in bounds]
 
 
 def _rounded(value: float) -> float:

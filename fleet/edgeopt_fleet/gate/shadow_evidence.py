@@ -10,7 +10,7 @@ which :func:`decode` makes evidence that judges to the same verdict, byte for by
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -28,8 +28,9 @@ class ShadowPolicy:
     """When a challenger is recommended.
 
     ``minimum_agreement`` is of the mean over all members, ``minimum_class_agreement`` of each class that has
-    ``class_rows`` rows. ``false_recommendation`` is the chance that a challenger which agrees less is ever recommended,
-    over all looks; ``false_refusal`` that one which agrees enough is ever refused for its agreement.
+    ``class_rows`` rows, on the devices that compared. ``false_recommendation`` is the chance that a challenger which
+    agrees less, over all or in a class, or is slower than allowed, is ever recommended, over all looks;
+    ``false_refusal`` that one within these limits, and with its errors, is ever refused for any of them.
     """
 
     minimum_agreement: float = 0.95
@@ -79,24 +80,31 @@ class DeviceAgreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassAgreement:
-    """Rows on all devices for which the champion's top-1 was this class."""
+    """Rows on all devices for which the champion's top-1 was this class.
+
+    ``windows`` is the effective number of windows that they came in, if each window held as few classes as it can;
+    0 where that is not known, and so nothing is sure.
+    """
 
     label: str
     agreed: int
     disagreed: int
+    windows: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowEvidence:
     """All that is known at one look, the ``number``-th from 1 on.
 
-    ``members`` is about how many devices something is to be said; ``devices`` are those that were asked.
+    ``members`` is about how many devices something is to be said, ``hardware`` how many of them are of each hardware
+    class; ``devices`` are those that were asked.
     """
 
     number: int
     members: int
     devices: tuple[DeviceAgreement, ...]
     classes: tuple[ClassAgreement, ...] = ()
+    hardware: dict[str, int] = field(default_factory=dict)
 
 
 def encode(evidence: ShadowEvidence) -> bytes:

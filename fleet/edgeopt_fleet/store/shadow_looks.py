@@ -10,6 +10,7 @@ runs; each spends a part of the error. Example::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from edgeopt_fleet.gate.shadow_evidence import (
     encode,
 )
 from edgeopt_fleet.problems import InvalidError
-from edgeopt_fleet.shadowing import CHALLENGER, CHAMPION, Compared
+from edgeopt_fleet.shadowing import CHALLENGER, CHAMPION, Compared, class_windows
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.shadow_rows import SERVES_IT, ShadowState, find_shadow, policy_of
 from edgeopt_fleet.store.tables import BundleRow, DeviceRow, ShadowLookRow, ShadowMemberRow, ShadowRow, ShadowServedRow
@@ -169,9 +170,11 @@ def _gather(session: Session, row: ShadowRow) -> ShadowEvidence:
     found = session.execute(query).all()
     last = _newest(session, row.name)
     sums = {device: _sums(kept) for device, _, _, kept in found if kept is not None}
+    members = [hardware for device, state, hardware, _ in found if state not in _WITHOUT or device in sums]
     return ShadowEvidence(
         number=1 if last is None else last.number + 1,
-        members=sum(state not in _WITHOUT or device in sums for device, state, _, _ in found),
+        members=len(members),
+        hardware=dict(sorted(Counter(members).items())),
         devices=tuple(_device(one, sums) for one in found if one.state is not None or one.device in sums),
         classes=_classes(session, row.bundle, sums.values()),
     )
@@ -201,7 +204,7 @@ def _device(found: Any, sums: Mapping[str, Compared]) -> DeviceAgreement:
 
 def _classes(session: Session, bundle: str, sums: Iterable[Compared]) -> tuple[ClassAgreement, ...]:
     """Return the classes that the champion answered, with the names that the challenger's manifest has for them."""
-    total = Compared()
+    sums, total = tuple(sums), Compared()
     for one in sums:
         total = total.add(one)
     agreed, disagreed = total.by_class
@@ -210,7 +213,7 @@ def _classes(session: Session, bundle: str, sums: Iterable[Compared]) -> tuple[C
     labels = decode_record(Manifest, session.exec(select(BundleRow.manifest).where(BundleRow.digest == bundle)).one())
     names = [*(labels.labels[: len(agreed) - 1] or map(str, range(len(agreed) - 1))), "any other"]
     return tuple(
-        ClassAgreement(label=name, agreed=int(yes), disagreed=int(no))
-        for name, yes, no in zip(names, agreed, disagreed, strict=False)
+        ClassAgreement(label=name, agreed=int(yes), disagreed=int(no), windows=float(windows))
+        for name, yes, no, windows in zip(names, agreed, disagreed, class_windows(sums), strict=False)
         if yes or no
     )

@@ -118,7 +118,7 @@ async def test_lists_come_in_pages(api: Api, world: World) -> None:
 
 async def test_agreement_is_that_of_the_newest_look(api: Api, world: World) -> None:
     """By device, class and hardware, with reasons in words; every look is judged again to the same bytes."""
-    policy = {"minimum_agreement": 0.5}
+    policy = {"minimum_agreement": 0.5, "minimum_class_agreement": 0.4}
     created = await api.call("POST", "shadows", 201, json=body(world, policy=policy))
     assert 0.5 == created["policy"]["minimum_agreement"]
     nothing = await api.call("GET", "shadows/next/agreement", 200)

@@ -227,7 +227,7 @@ def test_a_device_that_was_away_at_the_end_is_told_when_it_returns(world: World)
 
 def test_a_look_is_kept_and_judged_again_to_the_same_bytes(world: World) -> None:
     """Also long after; under another policy it may come to something else, and then says so."""
-    policy = ShadowPolicy(minimum_agreement=0.5, minimum_rows=50)
+    policy = ShadowPolicy(minimum_agreement=0.5, minimum_class_agreement=0.5, minimum_rows=50)
     bundle = world.create(policy=policy)
     for device in CAMS:
         for _ in range(20):
@@ -240,10 +240,13 @@ def test_a_look_is_kept_and_judged_again_to_the_same_bytes(world: World) -> None
     assert 60 == pytest.approx(figures.windows)
     assert 0.9 == (figures.over_all and figures.over_all.share)
     hardware = world.kit.registry.device("cam-1").hardware
-    assert {
-        hardware: pytest.approx(10 ** (2 / 8), rel=1e-4)
-    } == figures.latency  # two cells of an eighth of a decade apart
-    assert ClassAgreement(label="1", agreed=240, disagreed=60) == figures.worst
+    assert [hardware] == list(figures.latency)
+    ratio, apart = figures.latency[hardware], pytest.approx(10 ** (2 / 8), rel=1e-4)  # two cells of 1/8 of a decade
+    assert [apart] * 3 == [ratio.lower, ratio.median, ratio.upper], "every device of it was asked"
+    assert ClassAgreement(label="1", agreed=240, disagreed=60, windows=30.0) == figures.worst
+    assert {hardware: 3} == look.evidence.hardware
+    (strict,) = world.looks.explain("next", 10, {"minimum_class_agreement": "0.8"})
+    assert Decision.NOT_ENOUGH is strict.verdict.decision, "80% of 300 rows is not surely 80%"
     (other,) = world.looks.explain("next", 10, {"minimum_agreement": "0.99"})
     assert (Decision.DO_NOT_RECOMMEND, False) == (other.verdict.decision, other.same)
     with pytest.raises(InvalidError, match="expected a field of the policy"):
