@@ -42,6 +42,12 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...], command: 
     assert command.help, "no description"
 
 
+@pytest.mark.parametrize(("path", "program"), [found for found in COMMANDS if len(found[0]) == 1], ids=str)
+def test_h_is_help_in_all_three_programs(path: tuple[str, ...], program: click.Command) -> None:
+    """Commands inherit it; the setting is asked, for click keeps the names with which a command was asked first."""
+    assert ["-h", "--help"] == program.context_settings["help_option_names"], path
+
+
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
 def test_every_command_and_option_stands_in_the_documents(
     path: tuple[str, ...], command: click.Command, documents: str

@@ -74,7 +74,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
 
-@click.group(name="edgeopt", cls=_LazyGroup, epilog=_EPILOG)
+@click.group(name="edgeopt", cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("edgeopt"), prog_name="edgeopt")
 def group() -> None:
     """From a PyTorch model to a certified int8 model on every device, and back if it misbehaves."""
