@@ -288,6 +288,13 @@ def test_the_token_is_not_spent_when_the_answer_could_not_be_kept(
     assert [] == server.bodies
 
 
+def test_without_an_identity_nothing_is_renewed(tmp_path: Path) -> None:
+    """It is said that there is none, and a directory that was misspelt is not made."""
+    with pytest.raises(UsageError, match=r"missing holds no device identity .* enroll"):
+        renew(tmp_path / "missing", now=time.time())
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_a_renewal_is_signed_by_the_old_key_and_waits_beside_it(
     serve: Callable[..., Server], capabilities: Capabilities, tmp_path: Path
 ) -> None:

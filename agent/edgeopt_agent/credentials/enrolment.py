@@ -90,6 +90,7 @@ def renew(data: Path, *, now: float, keys: KeyStore | None = None) -> Identity:
     took over, the same comes back. Raises :class:`UsageError` when the fleet refuses (the certificate was revoked, or
     renewed with another key before), :class:`UnreachableError`, :class:`StorageError`.
     """
+    load_identity(data)  # where there is none, nothing is made
     with alone(data):
         present, store = load_identity(data), keys or PemKeys(data)
         pending = load_renewal(data)
