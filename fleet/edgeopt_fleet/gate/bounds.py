@@ -9,8 +9,8 @@ Example::
     lower_bound(0.99, 200.0, 0.05)                        # 0.958
     values_needed(0.99, 0.95, 0.05)                       # 122: from so many on the lower bound is 0.95
 
-A median has bounds of the same kind: values among those drawn (order statistics, Thompson 1936, doi
-10.1214/aoms/1177732502), chosen by the inequality above, which holds for draws without replacement.
+A median has bounds of the same kind: values among those drawn (order statistics: Thompson 1936, "On confidence ranges
+for the median", Annals of Mathematical Statistics 7), chosen by the inequality above, so also without replacement.
 """
 
 from __future__ import annotations

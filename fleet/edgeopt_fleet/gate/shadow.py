@@ -10,9 +10,10 @@ error as those of the gate do (:func:`~edgeopt_fleet.gate.spending.look_share`).
 
 Classes are judged on the devices that compared, by the same bounds, all at once (Bonferroni: each has its part of the
 error); so are hardware classes, by bounds of the median over all their members of the ratio of times that a device
-measures. Nothing is recommended unless it is surely within every limit, so the error of a recommendation is that of
-one limit, whichever is broken (intersection-union test, Berger 1982, doi 10.2307/1267823); a refusal may come from any
-of four, which share its error. Rules, in this order:
+measures; that a median on a device errs, too, is not part of it. Nothing is recommended unless agreement, classes and
+times are surely within their limits, so the error of a recommendation is that of one limit, whichever is broken
+(intersection-union test: Berger 1982, Technometrics 24, page 295). A refusal may come from any of four, with errors,
+which share its error. Rules, in this order:
 
 1. Too many devices failed at it, surely too many errors, surely too little agreement over all or in a class, or
    surely too slow on a hardware class: do not recommend.
