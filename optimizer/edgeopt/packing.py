@@ -9,7 +9,8 @@ its manifest: so the same inputs give the same digest (ADR 0015). Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ __all__ = [
     "PROFILE",
     "REPORT_HTML",
     "REPORT_JSON",
+    "check_directory",
     "check_output",
     "with_evidence",
     "write_run",
@@ -35,12 +37,19 @@ REPORT_HTML = "report.html"
 
 
 def check_output(directory: Path) -> None:
-    """Raise :class:`UsageError` when ``directory`` holds something that an earlier run did not write."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is a file: give a directory with -o")
-    ours = any((directory / name).exists() for name in (REPORT_JSON, MANIFEST_NAME))
+    """Raise :class:`UsageError` when ``directory`` cannot be made, or holds what an earlier run did not write."""
+    check_directory(directory, (REPORT_JSON, MANIFEST_NAME))
+
+
+def check_directory(directory: Path, signs: Sequence[str]) -> None:
+    """Raise :class:`UsageError` when ``directory`` cannot be made, or holds files and none of those named ``signs``."""
+    there = next((path for path in (directory, *directory.parents) if path.exists()), Path())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file: give a directory with -o")
+    within = there if there != directory else directory.parent  # the new one is made beside what it replaces
+    if not os.access(within, os.W_OK | os.X_OK):
+        raise UsageError(f"nothing can be written in {within}: give another directory with -o, or change its owner")
+    ours = there != directory or any((directory / name).exists() for name in signs)
     if not ours and any(directory.iterdir()):
         raise UsageError(f"{directory} holds other files, and -o replaces the whole directory: give a new or empty one")
 

@@ -36,7 +36,7 @@ from edgeopt.results import RunResult, SpeedResult, TrialResult, to_json
 from edgeopt.runtimes.apart import compare
 from edgeopt.runtimes.child import Load
 from edgeopt.runtimes.port import available
-from edgeopt.samples import stack
+from edgeopt.samples import Array, stack
 from edgeopt.scoring import load_metric
 from edgeopt.search.best import BestSoFar
 from edgeopt.search.budget import Budget
@@ -288,7 +288,9 @@ def read_original(setting: Setting, on_step: Callable[[str], None]) -> tuple[Set
     splits = read_splits(request.data, request.seed, setting.metric, _shape(model, setting))
     setting = setting.labelled(splits.classes)
     on_step("exporting the model")
-    return setting, make_ready(model, splits, setting), splits
+    original = make_ready(model, splits, setting)
+    _check_labels(request.labels, next(iter(original.baseline.values())))
+    return setting, original, splits
 
 
 def settle(request: Request) -> Setting:
@@ -329,6 +331,15 @@ def _left_out(found: Findings) -> str:
 def _shape(model: Model, setting: Setting) -> Shape | None:
     """Return the shape that files are read as: the model's, unless steps in front of it take another."""
     return None if setting.steps.inputs else model.input_shape()
+
+
+def _check_labels(labels: Sequence[str], scores: Array) -> None:
+    """Raise :class:`UsageError` when the user's ``labels`` are not as many as ``scores`` (n x classes) has classes."""
+    classes = scores.shape[1] if scores.ndim == 2 and scores.dtype.kind == "f" else 1  # else it has no score for each
+    if labels and classes > 1 and len(labels) != classes:
+        raise UsageError(
+            f"--labels names {len(labels)} classes, the model has {classes}: name all, in the order of its scores"
+        )
 
 
 def _classes(splits: SplitData, request: Request) -> Classes | None:

@@ -207,6 +207,8 @@ def from_json(data: bytes) -> RunResult:
         schema = msgspec.json.decode(data).get("schema")
         if schema == SCHEMA:
             return msgspec.json.decode(data, type=RunResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError) as error:
-        raise UsageError(f"this is no report of edgeopt: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"this is no report of edgeopt ({error}): expected the report.json that 'edgeopt quantize' wrote"
+        ) from error
     raise UsageError(f"the report has the schema {schema!r}, this edgeopt reads {SCHEMA}: run edgeopt again")

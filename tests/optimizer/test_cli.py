@@ -131,6 +131,8 @@ class TestQuantize:
             ("tiny", "table", ("--target", "no.toml"), "error: cannot read the target profile no.toml"),
             ("tiny", "table", ("--selection-data", "a:b"), "error: give either --data, or the three"),
             ("tiny", "table", ("--confidence", "0.2"), "error: Invalid value for '--confidence'"),
+            ("tiny", "table", ("--confidence", "nan"), "error: Invalid value for '--confidence': 'nan' is no number."),
+            ("tiny", "table", ("--labels", "a,b"), "error: --labels names 2 classes, the model has 4: name all"),
             ("tiny", "table", ("--max-drop", "lots"), "error: --max-drop 'lots': expected points of the metric"),
         ],
     )

@@ -124,6 +124,12 @@ class TestCommand:
         assert ExitCode.GOOD == self._explain(tmp_path, "--json")
         assert report.read_text() == capsys.readouterr().out
 
+    def test_another_file_is_named(self, tmp_path: Path, capsys: Capture) -> None:
+        """With what was expected in its place."""
+        (tmp_path / "notes.json").write_text("none")
+        assert ExitCode.BAD_INPUT == self._explain(tmp_path / "notes.json")
+        assert "notes.json: this is no report of edgeopt (" in capsys.readouterr().err
+
     def test_a_bundle_from_elsewhere_has_no_report(self, tmp_path: Path, capsys: Capture) -> None:
         """The message says where the verdict stands."""
         assert ExitCode.BAD_INPUT == self._explain(tmp_path)

@@ -6,14 +6,14 @@ import dataclasses
 import io
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeopt import pipeline
+from edgeopt import lineage, pipeline
 from edgeopt.pipeline import Outcome, Watcher, run
 from edgeopt.runtimes.onnx_runtime import OnnxRuntimeSession
 from edgeopt.samples import Sample
@@ -52,6 +52,15 @@ def _this_device() -> Capabilities:
     return Capabilities(
         arch=host.arch, features=host.features, runtimes={"onnxruntime": "1.20.1"}, cores=1, memory_bytes=2**30
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkout() -> Iterator[dict[str, Any] | None]:
+    """One state of the code for all runs: somebody may edit or commit while they are under way."""
+    state = lineage.record(splits={}, settings={})["git"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lineage, "_git", lambda: state)
+        yield state
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +130,13 @@ class TestPass:
         expected = ["brightness", "contrast", "sharpness", "class", "confidence", "entropy"]
         assert expected == [feature.spec.name for feature in profile.features]
 
-    def test_lineage_names_everything_that_decided(self, passed: Outcome) -> None:
+    def test_lineage_names_everything_that_decided(self, passed: Outcome, checkout: dict[str, Any] | None) -> None:
         """Data, settings, versions and code, without paths or times."""
         lineage = passed.bundle.manifest.lineage
         assert {str(split) for split in Split} == set(lineage["data"])
         assert {"seed", "max_drop", "confidence", "metric", "model", "targets"} <= set(lineage["settings"])
         assert {"python", "torch", "onnx", "onnxruntime", "numpy", "edgeopt"} <= set(lineage["versions"])
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        assert commit == (lineage["git"] or {"commit": ""})["commit"]
+        assert checkout == lineage["git"]
 
     def test_a_second_run_gives_the_same_bundle(self, passed: Outcome, tmp_path: Path, stopwatch: Ratio) -> None:
         """Same inputs, same digest: what was measured stands beside the bundle."""
@@ -250,9 +256,19 @@ class TestOutput:
         (tmp_path / "thesis.txt").write_text("years of work")
         with pytest.raises(UsageError, match="holds other files"):
             run(_request(tmp_path), Watcher())
-        with pytest.raises(UsageError, match="is a file"):
-            run(_request(tmp_path / "thesis.txt"), Watcher())
+        for output in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "deep" / "out"):
+            with pytest.raises(UsageError, match=r"thesis.txt is a file: give a directory"):
+                run(_request(output), Watcher())
         assert "years of work" == (tmp_path / "thesis.txt").read_text()
+
+    @pytest.mark.parametrize("given", ["out", "deep/out"])
+    def test_where_nothing_can_be_written_is_said_before_the_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+    ) -> None:
+        """Not after an hour of it; root may write everywhere, so the system's answer is taken from it here."""
+        monkeypatch.setattr("edgeopt.packing.os.access", lambda path, _mode: path != tmp_path)
+        with pytest.raises(UsageError, match="nothing can be written in"):
+            run(_request(tmp_path / given), Watcher())
 
     def test_a_full_disk_leaves_what_was_there(self, tmp_path: Path, stopwatch: Ratio) -> None:
         """One clear message, and the older result untouched; a real file system of 16 KiB."""

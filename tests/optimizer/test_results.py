@@ -14,7 +14,7 @@ def test_a_report_reads_back_as_the_run_that_wrote_it() -> None:
     assert a_run() == from_json(to_json(a_run()))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1}', b'{"schema": 2}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1}', b'{"schema": 2}', b"\xff", b"[" * 100_000])
 def test_what_is_no_report_is_refused(data: bytes) -> None:
     """Nonsense, an older report, and one that lacks everything."""
     with pytest.raises(UsageError, match=r"no report of edgeopt|run edgeopt again"):

@@ -44,5 +44,8 @@ def explain(path: Path, as_json: bool) -> None:  # noqa: FBT001  # click gives o
             f"cannot read {file} ({error.strerror}): give the directory that 'edgeopt quantize -o' wrote; a bundle "
             "that was fetched from elsewhere has no report, its model_card.md says the verdict"
         ) from error
-    run = from_json(data)
+    try:
+        run = from_json(data)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
     click.echo(data.decode() if as_json else explained(run), nl=not as_json)

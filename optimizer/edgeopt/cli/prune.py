@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeopt.cli.number_options import confidence_option
 from edgeopt.cli.parsing import parse_agreement, parse_drop
 from edgeopt_contract.errors import ExitCode, MissingExtraError
 
@@ -53,9 +54,7 @@ _EXIT_CODES = {"PASS": ExitCode.GOOD, "FAIL": ExitCode.GATE_FAIL, "INCONCLUSIVE"
 @click.option("--speedup", default=1.6, show_default=True, help="Least measured ratio of times, original / pruned.")
 @click.option("--max-drop", required=True, metavar="POINTS", help="Greatest drop of the metric: 1%, 1pp or 0.01.")
 @click.option("--min-agreement", metavar="SHARE", help="Least share of answers equal to the original's: 95%.")
-@click.option(
-    "--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True
-)
+@confidence_option
 @click.option("--metric", default="accuracy", show_default=True, help="accuracy, agreement or package.module:function.")
 @click.option("--round-to", default=8, show_default=True, help="Widths are multiples of this: 8 or 16 suit CPUs.")
 @click.option(

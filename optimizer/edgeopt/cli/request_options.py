@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgeopt.cli.number_options import Within, confidence_option
 from edgeopt.cli.parsing import parse_agreement, parse_drop, parse_shape
 from edgeopt.cli.tracking_options import tracking_options
 from edgeopt.recipe import RuntimeName
@@ -54,9 +55,7 @@ gate_options = _stacked(
     click.option("--max-drop", required=True, metavar="POINTS", help="Greatest drop of the metric: 1%, 1pp or 0.01."),
     click.option("--max-class-drop", metavar="POINTS", help="Greatest drop of any class, by integer labels: 5%."),
     click.option("--min-agreement", metavar="SHARE", help="Least share of answers equal to the float model's: 95%."),
-    click.option(
-        "--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True
-    ),
+    confidence_option,
     click.option(
         "--metric", default="accuracy", show_default=True, help="accuracy, agreement or package.module:function."
     ),
@@ -83,7 +82,7 @@ _result_options = _stacked(
     ),
     click.option(
         "--emulator-seconds",
-        type=click.FloatRange(min=1),
+        type=Within(min=1),
         default=300.0,
         show_default=True,
         help="For one variant on an emulated CPU: where that is too little, integers are simulated.",

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgeopt.packing import check_directory
 from edgeopt.pruning.answers import build, first_cause
-from edgeopt_contract.errors import MissingExtraError, ModelError, UsageError
+from edgeopt_contract.errors import MissingExtraError, ModelError
 from edgeopt_contract.storage import new_directory, storage_errors, write_durably
 from edgeopt_contract.values import digest_of
 
@@ -94,13 +95,8 @@ def write_pruned(directory: Path, recipe: PrunedRecipe, pruned: Pruned) -> None:
 
 
 def check_output(directory: Path) -> None:
-    """Raise :class:`UsageError` when ``directory`` holds something that an earlier pruning did not write."""
-    if not directory.exists() or is_pruned(directory):
-        return
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is a file: give a directory with -o")
-    if any(directory.iterdir()):
-        raise UsageError(f"{directory} holds other files, and -o replaces the whole directory: give a new or empty one")
+    """Raise :class:`UsageError` when ``directory`` cannot be made, or holds what an earlier pruning did not write."""
+    check_directory(directory, (RECIPE,))
 
 
 def is_pruned(reference: str | Path) -> bool:
