@@ -245,10 +245,14 @@ class _UnixConnection(http.client.HTTPConnection):
 def _connection_to(address: str, timeout_seconds: float) -> http.client.HTTPConnection:
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:"), timeout_seconds)
-    parts = urlsplit(address)
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError as error:  # brackets that are not closed, or a port that is none
+        raise UsageError(f"expected http://HOST:PORT or unix:PATH, got {address!r} ({error})") from error
+    if scheme != "http" or not host:
         raise UsageError(f"expected http://HOST:PORT or unix:PATH, got {address!r}")
-    return http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_seconds)
+    return http.client.HTTPConnection(host, port or 80, timeout=timeout_seconds)
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolRequest, EnrolResponse, RenewRequest
@@ -116,7 +117,11 @@ class FleetHttp:
 
 
 def _checked(server: str) -> str:
-    if not server.startswith(("http://", "https://")):
+    try:
+        named = server.startswith(("http://", "https://")) and urlsplit(server).hostname
+    except ValueError:  # brackets that are not closed, for instance
+        named = None
+    if not named:
         raise UsageError(f"expected a server like https://fleet.example, got {server!r}")
     return server.rstrip("/")
 
