@@ -107,6 +107,16 @@ async def test_a_file_is_a_batch_too(tmp_path: Path) -> None:
     assert (70, "rows.npy.npz") == (done.rows, done.result)
 
 
+@pytest.mark.parametrize("summary", ["[]", "{}", '{"bundle": 5}', "no JSON"])
+async def test_a_target_with_another_summary_is_refused(tmp_path: Path, source: Path, summary: str) -> None:
+    """It is somebody else's file, and stays as it is."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text(summary)
+    with pytest.raises(UsageError, match="is not a summary of a batch: choose another target"):
+        await run_batch(job(tmp_path, source), Report())
+    assert summary == (tmp_path / "out" / "summary.json").read_text()
+
+
 async def test_results_of_two_bundles_are_never_mixed(tmp_path: Path, source: Path) -> None:
     """Another bundle needs another target."""
     await run_batch(job(tmp_path, source), Report())

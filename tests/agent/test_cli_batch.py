@@ -58,3 +58,12 @@ def test_batch_without_a_bundle_says_so(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["batch", str(tmp_path), str(tmp_path / "out"), "--data", str(tmp_path)])
     assert isinstance(done.exception, UsageError)
     assert "no bundle serves" in str(done.exception)
+
+
+@pytest.mark.parametrize("option", [("--infer-timeout", "nan"), ("--infer-timeout", "0"), ("--threads", "0")])
+def test_numbers_that_mean_nothing_are_refused(tmp_path: Path, data: Path, option: tuple[str, str]) -> None:
+    """Before a runner is started with them."""
+    command = ["batch", str(tmp_path), str(tmp_path / "out"), "--data", str(data), *option]
+    done = CliRunner().invoke(cli, command)
+    assert 2 == (done.exception.exit_code if isinstance(done.exception, UsageError) else done.exit_code)
+    assert not (tmp_path / "out").exists()

@@ -30,7 +30,7 @@ _SHOWN_FAILURES = 20
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
 @DATA
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of one inference.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of one inference.")
 @click.option("--memory-limit", type=click.IntRange(64), metavar="MIB", help="Memory of the runner.")
 @click.option("--infer-timeout", type=float, default=30.0, show_default=True, help="Seconds until a runner hangs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -43,6 +43,8 @@ def batch(source: Path, target: Path, data: Path, **options: Any) -> None:
     """
     import asyncio
 
+    if not 0 < options["infer_timeout"] < float("inf"):  # NaN is in no range
+        raise UsageError(f"--infer-timeout: expected seconds above 0, got {options['infer_timeout']:g}")
     from edgeopt_agent.inference.batch import BatchJob, run_batch
     from edgeopt_agent.inference.supervisor import RunnerOptions
 

@@ -108,7 +108,9 @@ def _take_target(job: BatchJob) -> None:
         raise UsageError(f"{job.target} lies in {job.source}: results would be taken for inputs; choose another target")
     try:
         bundle = json.loads(summary.read_bytes())["bundle"] if summary.exists() else None
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(bundle, str | None):
+            raise TypeError(bundle)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{summary} is not a summary of a batch: choose another target") from error
     if bundle not in (None, job.installed.digest):
         raise UsageError(
