@@ -149,8 +149,6 @@ async def _nats(made: Running) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _mosquitto(made: Running) -> AsyncIterator[None]:
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
     files = MosquittoFiles(
         directory=made.directory / "broker",
         host="127.0.0.1",
@@ -162,9 +160,7 @@ async def _mosquitto(made: Running) -> AsyncIterator[None]:
     write_mosquitto_files(files, made.authority, (), time.time())
     with (files.directory / "mosquitto.acl").open("a") as rules:
         rules.write(made.more_rules)
-    with run_process(
-        [MOSQUITTO, "-c", str(files.directory / "mosquitto.conf")], made.directory / "mosquitto.log"
-    ) as pid:
+    with run_mosquitto(files.directory / "mosquitto.conf", made.directory / "mosquitto.log") as pid:
 
         async def revoked() -> list[tuple[str, int]]:
             return made.revoked
@@ -177,6 +173,13 @@ async def _mosquitto(made: Running) -> AsyncIterator[None]:
             command=shlex.join(["kill", "-HUP", str(pid)]),
         )
         yield
+
+
+def run_mosquitto(configuration: Path, log: Path) -> contextlib.AbstractContextManager[int]:
+    """Run a Mosquitto until the block ends; gives its process id. Skips the test where there is none."""
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+    return run_process([MOSQUITTO, "-c", str(configuration)], log)
 
 
 @contextlib.contextmanager

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +18,12 @@ from demo.system import System
 from edgeopt_contract.codec import decode, encode
 from edgeopt_contract.enrolment import EnrolResponse
 from edgeopt_contract.topics import Topics
+from tests.brokers import run_mosquitto
 from tests.fleet.conftest import CAPABILITIES
 from tests.identity import DeviceKey, enrol_request, tls_of
 
 pytestmark = [pytest.mark.rights, pytest.mark.scenario]
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 LIMIT_SECONDS = 5.0  # must-show 5 of the issue: this is what is promised, not a guess about this machine
 DEADLINE_SECONDS = 60.0
 
@@ -37,25 +34,11 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
     home = tmp_path / "fleet"
     with System(tmp_path) as system, contextlib.ExitStack() as stack:
         if request.param == "mosquitto":
-            if MOSQUITTO is None:
-                pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
             reload = f"pkill -HUP -F {home}/broker/mosquitto.pid"
             system.command("edgeopt-fleet", "init", str(home), "--broker", "mosquitto", "--broker-reload", reload)
-            stack.enter_context(mosquitto(home / "broker" / "mosquitto.conf", tmp_path / "mosquitto.log"))
+            stack.enter_context(run_mosquitto(home / "broker" / "mosquitto.conf", tmp_path / "mosquitto.log"))
         system.start_fleet()
         yield system
-
-
-@contextlib.contextmanager
-def mosquitto(configuration: Path, log: Path) -> Iterator[None]:
-    """Run a Mosquitto until the block ends."""
-    with log.open("wb") as output:
-        process = subprocess.Popen([str(MOSQUITTO), "-c", str(configuration)], stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def enrol(system: System, device: str) -> tuple[EnrolResponse, ssl.SSLContext]:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -29,11 +27,11 @@ from edgeopt_contract.enrolment import EnrolToken
 from edgeopt_contract.errors import UnreachableError, UsageError
 from edgeopt_contract.manifest import Capabilities
 from tests.agent.mortal import dies
+from tests.brokers import run_mosquitto
 from tests.tiny import Recipe, tiny_bundle
 
 pytestmark = pytest.mark.scenario
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CAPABILITIES = Capabilities(arch="x86_64", features=(), runtimes={}, cores=1, memory_bytes=1)
 ORDER_OPTIONS = ("--source", "tests.tiny:field", "--interval", "0.02", "--window", "1")
 
@@ -180,14 +178,12 @@ def test_an_agent_renews_by_itself_and_a_device_that_was_off_comes_back(tmp_path
 
 def test_mosquitto_serves_a_fleet_with_certificates(tmp_path: Path) -> None:
     """The files that init writes start a real Mosquitto; an update arrives through it; a revoked device is cut off."""
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
     with System(tmp_path) as system, contextlib.ExitStack() as stack:
         home = tmp_path / "fleet"
         reload = f"pkill -HUP -F {home}/broker/mosquitto.pid"
         options = ("--broker", "mosquitto", "--broker-reload", reload, "--tick-seconds", "0.2")
         assert "mosquitto -c" in system.command("edgeopt-fleet", "init", str(home), *options)
-        stack.enter_context(_mosquitto(home / "broker" / "mosquitto.conf", tmp_path / "mosquitto.log"))
+        stack.enter_context(run_mosquitto(home / "broker" / "mosquitto.conf", tmp_path / "mosquitto.log"))
         system.start_fleet()
         system.enrol({"cam-1": {}})
         system.start_agent("cam-1", *ORDER_OPTIONS)
@@ -201,17 +197,6 @@ def test_mosquitto_serves_a_fleet_with_certificates(tmp_path: Path) -> None:
         system.edgeopt("devices", "revoke", "cam-1")
         log = tmp_path / "cam-1.log"
         wait_until("the agent to be refused", lambda: "was revoked" in log.read_text(), 30)
-
-
-@contextlib.contextmanager
-def _mosquitto(configuration: Path, log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen([str(MOSQUITTO), "-c", str(configuration)], stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def _error(system: System, *arguments: str) -> str:

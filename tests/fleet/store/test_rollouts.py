@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -40,12 +41,23 @@ def wave_of(kit: Kit, name: str, wave: int) -> list[str]:
     return [m.device for m in kit.rollouts.report(name).members.values() if m.wave == wave]
 
 
+def outside(kit: Kit, name: str) -> list[str]:
+    """Return the devices that are not in the first wave."""
+    return sorted(set(DEVICES) - set(wave_of(kit, name, 0)))
+
+
+def serve(kit: Kit, devices: Iterable[str], bundle: str, **values: float) -> None:
+    """Let each of the devices tell of three windows."""
+    for device in devices:
+        for _ in range(3):
+            kit.serve(device, bundle, **values)
+
+
 def settle(kit: Kit, name: str, bundle: str, wave: int, **values: float) -> set[str]:
     """Let the devices of a wave confirm and serve, then tick once."""
     for device in wave_of(kit, name, wave):
         kit.report(device, DeviceState.CONFIRMED, bundle)
-        for _ in range(3):
-            kit.serve(device, bundle, **values)
+    serve(kit, wave_of(kit, name, wave), bundle, **values)
     return kit.rollouts.advance(name, kit.now)
 
 
@@ -119,9 +131,7 @@ def test_confidence_falls_on_the_canary_only(kit: Kit) -> None:
     first = on_first_version(kit)
     second = kit.publish("2")
     started(kit, "v2", second)
-    for device in set(DEVICES) - set(wave_of(kit, "v2", 0)):
-        for _ in range(3):
-            kit.serve(device, first)
+    serve(kit, outside(kit, "v2"), first)
     settle(kit, "v2", second, 0, confidence=0.4)
 
     report = kit.rollouts.report("v2")
@@ -135,13 +145,10 @@ def test_a_wave_that_bakes_is_watched(kit: Kit) -> None:
     first = on_first_version(kit)
     second = kit.publish("2")
     started(kit, "v2", second)
-    for device in set(DEVICES) - set(wave_of(kit, "v2", 0)):
-        for _ in range(3):
-            kit.serve(device, first)
+    serve(kit, outside(kit, "v2"), first)
     for device in wave_of(kit, "v2", 0):
         kit.report(device, DeviceState.BAKING, second)
-        for _ in range(3):
-            kit.serve(device, second, confidence=0.4)
+    serve(kit, wave_of(kit, "v2", 0), second, confidence=0.4)
     kit.rollouts.advance("v2", kit.now)
     report = kit.rollouts.report("v2")
     assert State.ROLLING_BACK == report.rollout.state
@@ -156,13 +163,10 @@ def test_looks_at_a_bake_come_ever_more_seldom_and_its_end_is_looked_at_at_once(
     kit.rollouts.create(replace(patient, policy=replace(patient.policy, step_timeout_seconds=2 * 86400)), kit.now)
     kit.rollouts.apply("v2", Event.STARTED, kit.now)
     wave = wave_of(kit, "v2", 0)
-    for device in set(DEVICES) - set(wave):
-        for _ in range(3):
-            kit.serve(device, first)
+    serve(kit, outside(kit, "v2"), first)
     for device in wave:
         kit.report(device, DeviceState.BAKING, second)
-        for _ in range(3):
-            kit.serve(device, second)
+    serve(kit, wave, second)
     for _ in range(86400 // 600):
         kit.rollouts.advance("v2", kit.now)
         kit.now += 600
@@ -180,9 +184,7 @@ def test_confidence_falls_everywhere(kit: Kit) -> None:
     first = on_first_version(kit)
     second = kit.publish("2")
     started(kit, "v2", second)
-    for device in set(DEVICES) - set(wave_of(kit, "v2", 0)):
-        for _ in range(3):
-            kit.serve(device, first, confidence=0.4)
+    serve(kit, outside(kit, "v2"), first, confidence=0.4)
     settle(kit, "v2", second, 0, confidence=0.4)
     assert (State.RUNNING, 1) == (kit.rollouts.report("v2").rollout.state, kit.rollouts.report("v2").rollout.wave)
 
@@ -193,9 +195,7 @@ def test_earlier_waves_are_the_controls_of_the_last_one(kit: Kit) -> None:
     second = kit.publish("2")
     started(kit, "v2", second, waves=(60, 100))
     settle(kit, "v2", second, 0)
-    for device in wave_of(kit, "v2", 0):
-        for _ in range(3):
-            kit.serve(device, second)
+    serve(kit, wave_of(kit, "v2", 0), second)
     settle(kit, "v2", second, 1)
     assert any("3 control devices" in reason for reason in kit.rollouts.report("v2").verdicts[-1].reasons)
 
