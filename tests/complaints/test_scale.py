@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import shutil
 import socket
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,6 +25,7 @@ from edgeopt_fleet.mqtt.client import MqttClient, Peer, Publication
 from edgeopt_fleet.mqtt.packets import Hello
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.web import free_port
+from tests.brokers import run_mosquitto
 from tests.fleet.conftest import Kit, eventually, kit, window
 
 pytestmark = [
@@ -36,22 +34,17 @@ pytestmark = [
 ]
 assert kit  # the fixture
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 BUNDLE = "1" * 64
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[int]:
     """Start a Mosquitto whose queues hold 20 messages, and return its port."""
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
     port = free_port("127.0.0.1")
     settings = (f"listener {port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 20", "log_dest none")
     (tmp_path / "mosquitto.conf").write_text("\n".join(settings))
-    process = subprocess.Popen([MOSQUITTO, "-c", str(tmp_path / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    yield port
-    process.kill()
-    process.wait()
+    with run_mosquitto(tmp_path / "mosquitto.conf", tmp_path / "mosquitto.log"):
+        yield port
 
 
 @contextlib.asynccontextmanager
