@@ -493,7 +493,7 @@ def test_client_without_an_agent_says_so() -> None:
     """The address and what to do stand in the message; an address that is none is refused."""
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9.*--http"), Client("http://127.0.0.1:9") as client:
         client.infer(np.ones(4))
-    for address in ("ftp://x", "127.0.0.1:80"):
+    for address in ("ftp://x", "127.0.0.1:80", "http://[::1", "http://x:y"):
         with pytest.raises(UsageError, match="http://HOST:PORT"):
             Client(address)
 
