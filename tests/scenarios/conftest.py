@@ -44,6 +44,16 @@ class Fleet:
         return {m["device"]: m for m in self.system.rollout(rollout)["members"]}
 
 
+def on_first_version(system: System) -> Fleet:
+    """Wait for all agents and bring version 1 to them."""
+    wait_until("all agents online", lambda: all(d["online"] for d in system.get("devices")["items"]))
+    made = Fleet(system, "")
+    made.old = made.publish("1")
+    made.start_rollout("first", made.old, waves="100%")
+    system.wait_for_rollout("first", "succeeded")
+    return made
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     """Start server, broker and four agents, and bring version 1 to all of them."""
@@ -52,9 +62,4 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         system.enrol({device: {"site": "test"} for device in DEVICES})
         for device in DEVICES:
             system.start_agent(device, *AGENT_OPTIONS)
-        wait_until("all agents online", lambda: all(d["online"] for d in system.get("devices")["items"]))
-        fleet = Fleet(system, "")
-        fleet.old = fleet.publish("1")
-        fleet.start_rollout("first", fleet.old, waves="100%")
-        system.wait_for_rollout("first", "succeeded")
-        yield fleet
+        yield on_first_version(system)
