@@ -260,7 +260,9 @@ def test_an_answer_for_somebody_else_is_not_believed(
         enrol(order(server, capabilities), tmp_path / "device")
 
 
-@pytest.mark.parametrize("url", ["fleet.example", "file:///etc/passwd", "ftp://fleet.example", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["fleet.example", "file:///etc/passwd", "ftp://fleet.example", "http://", "http://[::1"]
+)
 def test_address_must_be_http(
     serve: Callable[..., Server], capabilities: Capabilities, tmp_path: Path, url: str
 ) -> None:
