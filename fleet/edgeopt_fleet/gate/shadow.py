@@ -47,12 +47,12 @@ from edgeopt_fleet.gate.bounds import (
 )
 from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowEvidence, ShadowPolicy
 from edgeopt_fleet.gate.spending import look_share
+from edgeopt_fleet.gate.verdict import rounded
 from edgeopt_fleet.gate.wording import count
 
 __all__ = ["CODE", "Agreement", "Decision", "Interval", "Ratio", "ShadowVerdict", "canonical", "judge"]
 
 CODE = "shadow-2"  # raised whenever the same evidence may be judged otherwise
-_DIGITS = 6  # significant ones: what two machines agree on
 _FAILED = "failed"
 _NEXT = 0.25  # of this look's error the next one has at least so much: (k / (k + 1))^2
 _LIMITS = 4  # for which it may be refused with some error: agreement, errors, classes, times
@@ -328,7 +328,7 @@ def canonical(verdict: ShadowVerdict) -> bytes:
             "reasons": verdict.reasons,
             "devices": found.devices,
             "rows": found.rows,
-            "windows": _rounded(found.windows),
+            "windows": rounded(found.windows),
             "over_all": _plain(found.over_all),
             "errors": _plain(found.errors),
             "worst": None if found.worst is None else [found.worst.label, found.worst.agreed, found.worst.disagreed],
@@ -338,14 +338,9 @@ def canonical(verdict: ShadowVerdict) -> bytes:
     )
 
 
-def _plain(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [_rounded(one) for one in (interval.share, interval.lower, interval.upper)]
+def _plain(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [rounded(one) for one in (interval.share, interval.lower, interval.upper)]
 
 
 def _times(ratio: Ratio) -> list[float | None]:
-    bounds = (ratio.median, ratio.lower, ratio.upper)
-    return [_rounded(one) if math.isfinite(one) else None for one in bounds]
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+    return [rounded(one) for one in (ratio.median, ratio.lower, ratio.upper)]

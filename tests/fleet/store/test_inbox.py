@@ -66,7 +66,7 @@ def test_windows_of_a_device_are_a_chain_among_those_of_all(kit: Kit) -> None:
 
 
 def test_a_window_costs_no_more_in_a_large_table(kit: Kit) -> None:
-    """Rows are put behind the others: an index by device or bundle would be written in as many places as devices sent."""
+    """Rows are put behind the others: an index by device is written in as many places as devices sent."""
     with kit.database.reading() as session:
         assert [] == inspect(session.connection()).get_indexes(WindowRow.__tablename__)
 
