@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import secrets
 import socket
@@ -45,6 +44,7 @@ from edgeopt_fleet.ca import DeviceAuthority
 from edgeopt_fleet.config import FleetConfig, Home, read_config
 from edgeopt_fleet.credentials import write_own_pairs
 from edgeopt_fleet.duties import Duties, Site
+from edgeopt_fleet.memory import settle_memory
 from edgeopt_fleet.metrics import Metrics
 from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.roles import Roles
@@ -75,7 +75,6 @@ from edgeopt_fleet.worker import Worker
 __all__ = ["free_port", "serve", "serve_api", "serve_broker", "serve_worker"]
 
 Work = Coroutine[Any, Any, None]
-_COLLECT_AFTER = 20_000  # objects; a batch of telemetry makes thousands that live as long as it does
 
 
 async def serve(home: Home) -> None:
@@ -148,6 +147,7 @@ async def serve_broker(home: Home, node: str) -> None:
 @contextlib.asynccontextmanager
 async def _site(home: Home, config: FleetConfig) -> AsyncIterator[Site]:
     """Open what all parts of one process share, and close it at the end."""
+    settle_memory()
     database = Database.open(home.address(config))
     serial = Serial(writers=database.writers)
     try:
@@ -177,8 +177,6 @@ async def _run(
     """Answer and work until a signal comes; then hand the roles back first, while all else still runs."""
     stop = stop_on_signals()
     config = site.config
-    gc.freeze()  # what is loaded stays: it need not be looked through for garbage again and again
-    gc.set_threshold(_COLLECT_AFTER)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in (site.signals.run(), *background)]
         holding = group.create_task(roles.run()) if roles is not None else None
