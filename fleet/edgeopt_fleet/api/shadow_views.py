@@ -13,8 +13,9 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, Field
 
 from edgeopt_fleet.api.views import DIGEST_EXAMPLE, Name, Next, StrictRequest
-from edgeopt_fleet.gate.shadow import Interval, ShadowVerdict
+from edgeopt_fleet.gate.shadow import ShadowVerdict
 from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowPolicy
+from edgeopt_fleet.gate.shadow_figures import Interval
 from edgeopt_fleet.store.shadow_looks import ComparedSoFar, Judged
 from edgeopt_fleet.store.shadow_rows import WAITING, ShadowReport
 from edgeopt_fleet.store.shadows import ShadowPlan

@@ -30,32 +30,23 @@ Example::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import fmean, median
 
 from edgeopt_contract.values import canonical_json
-from edgeopt_fleet.gate.bounds import (
-    devices_needed,
-    effective,
-    lower_bound,
-    median_lower,
-    median_upper,
-    upper_bound,
-    values_needed,
-)
-from edgeopt_fleet.gate.shadow_evidence import ClassAgreement, DeviceAgreement, ShadowEvidence, ShadowPolicy
+from edgeopt_fleet.gate.bounds import devices_needed, lower_bound, values_needed
+from edgeopt_fleet.gate.shadow_evidence import DeviceAgreement, ShadowEvidence, ShadowPolicy
+from edgeopt_fleet.gate.shadow_figures import Agreement, Interval, Ratio, agreement_of, errors_at, members_of
 from edgeopt_fleet.gate.spending import look_share
 from edgeopt_fleet.gate.verdict import rounded
 from edgeopt_fleet.gate.wording import count
 
-__all__ = ["CODE", "Agreement", "Decision", "Interval", "Ratio", "ShadowVerdict", "canonical", "judge"]
+__all__ = ["CODE", "Decision", "ShadowVerdict", "canonical", "judge"]
 
 CODE = "shadow-2"  # raised whenever the same evidence may be judged otherwise
 _FAILED = "failed"
 _NEXT = 0.25  # of this look's error the next one has at least so much: (k / (k + 1))^2
-_LIMITS = 4  # for which it may be refused with some error: agreement, errors, classes, times
 
 
 class Decision(StrEnum):
@@ -64,43 +55,6 @@ class Decision(StrEnum):
     RECOMMEND = "recommend"
     DO_NOT_RECOMMEND = "do_not_recommend"
     NOT_ENOUGH = "not_enough"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A share, and between what it surely lies, at the errors that the look may make."""
-
-    share: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ratio:
-    """Times challenger/champion: their median over the devices asked, and what it surely is over all; inf: unknown."""
-
-    median: float
-    lower: float
-    upper: float
-    devices: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """The figures of one look; ``over_all`` and ``errors`` are None while no device counts.
-
-    ``devices`` count, ``rows`` they compared in ``windows`` effective ones. ``worst`` is a class that surely agrees too
-    little, or else the one of which the least is sure, of those with enough rows; ``latency`` is by hardware class.
-    """
-
-    devices: int
-    rows: int
-    windows: float
-    over_all: Interval | None = None
-    errors: Interval | None = None
-    worst: ClassAgreement | None = None
-    worst_share: Interval | None = None
-    latency: Mapping[str, Ratio]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +77,9 @@ class _Found:
 
 def judge(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
     """Judge one look; see the module's docstring for the rules."""
-    counted = [one for one in evidence.devices if one.compared >= policy.minimum_rows]
     found = _Found([], [], [])
     _judge_failures(evidence.devices, policy, found)
-    agreement = _agreement(evidence, policy, counted)
+    agreement = agreement_of(evidence, policy)
     if agreement.over_all is None:
         most = max((one.compared for one in evidence.devices), default=0)
         found.doubts.append(
@@ -143,76 +96,6 @@ def judge(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
     if found.doubts:
         return ShadowVerdict(decision=Decision.NOT_ENOUGH, reasons=tuple(found.doubts), agreement=agreement)
     return ShadowVerdict(decision=Decision.RECOMMEND, reasons=tuple(found.favour), agreement=agreement)
-
-
-def _agreement(evidence: ShadowEvidence, policy: ShadowPolicy, counted: Sequence[DeviceAgreement]) -> Agreement:
-    slow: dict[str, list[float]] = {}
-    for one in counted:
-        if one.champion_us and one.challenger_us is not None:
-            slow.setdefault(one.hardware, []).append(one.challenger_us / one.champion_us)
-    windows = effective([one.windows for one in counted])
-    shares = [one.agreed / one.compared for one in counted]
-    failed = [one.errors / (one.errors + one.compared) for one in counted]
-    worst, worst_share = _worst(evidence, policy)
-    return Agreement(
-        devices=len(counted),
-        rows=sum(one.compared for one in counted),
-        windows=windows,
-        over_all=_interval(shares, windows, evidence, policy) if counted else None,
-        errors=_interval(failed, windows, evidence, policy) if counted else None,
-        worst=worst,
-        worst_share=worst_share,
-        latency={hardware: _ratio(hardware, slow, evidence, policy) for hardware in sorted(slow)},
-    )
-
-
-def _worst(evidence: ShadowEvidence, policy: ShadowPolicy) -> tuple[ClassAgreement | None, Interval | None]:
-    """Return the class that speaks most against the challenger, with bounds that hold for all classes at once."""
-    wrong, refused = _errors(evidence, policy, len(evidence.classes))
-    found = []
-    for one in evidence.classes:
-        if one.agreed + one.disagreed >= policy.class_rows:
-            share = one.agreed / (one.agreed + one.disagreed)
-            low, high = lower_bound(share, one.windows, wrong), upper_bound(share, one.windows, refused)
-            found.append((one, Interval(share=share, lower=low, upper=high)))
-    limit = policy.minimum_class_agreement
-    first = min(found, key=lambda pair: (pair[1].upper >= limit, pair[1].lower, pair[0].label), default=None)
-    return (None, None) if first is None else first
-
-
-def _ratio(hardware: str, slow: Mapping[str, list[float]], evidence: ShadowEvidence, policy: ShadowPolicy) -> Ratio:
-    """Return how much slower it is on a hardware class, with bounds that hold for all hardware classes at once."""
-    wrong, refused = _errors(evidence, policy, len(slow))
-    values, members = slow[hardware], _members(evidence, hardware)
-    return Ratio(
-        median=median(values),
-        lower=median_lower(values, members, refused),
-        upper=median_upper(values, members, wrong),
-        devices=len(values),
-    )
-
-
-def _members(evidence: ShadowEvidence, hardware: str) -> int:
-    return evidence.hardware.get(hardware, evidence.members)
-
-
-def _errors(evidence: ShadowEvidence, policy: ShadowPolicy, among: int) -> tuple[float, float]:
-    """Return the chances to recommend and to refuse wrongly that each of so many may have at this look."""
-    each = look_share(evidence.number) / max(among, 1)
-    return policy.false_recommendation * each, policy.false_refusal * each / _LIMITS
-
-
-def _interval(shares: Sequence[float], windows: float, evidence: ShadowEvidence, policy: ShadowPolicy) -> Interval:
-    """Return the mean of ``shares`` over the devices asked, and bounds of the mean over all members."""
-    mean, asked = fmean(shares), len(shares)
-    others = max(1 - asked / max(evidence.members, 1), 0.0)  # the share of members about which nothing is known
-    wrong, refused = _errors(evidence, policy, 2)  # half for windows, half for devices
-    low, high = lower_bound(mean, windows, wrong), upper_bound(mean, windows, refused)
-    return Interval(
-        share=mean,
-        lower=max(lower_bound(low, asked, wrong), low * (1 - others)),
-        upper=min(upper_bound(high, asked, refused), high * (1 - others) + others),
-    )
 
 
 def _judge_failures(devices: Iterable[DeviceAgreement], policy: ShadowPolicy, found: _Found) -> None:
@@ -293,7 +176,7 @@ def _judge_classes(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Ag
     elif seen.share <= limit:
         found.doubts.append(f"{text}, which is not surely too little: more rows of it needed")
     else:
-        later, _ = _errors(evidence, policy, len(evidence.classes))
+        later, _ = errors_at(evidence, policy, len(evidence.classes))
         missing = max(values_needed(seen.share, limit, later * _NEXT) - worst.windows, 1)
         more = math.ceil(missing * rows / max(worst.windows, 1))
         found.doubts.append(f"{text}; about {count(more, 'more row')} of it needed at this agreement")
@@ -309,8 +192,8 @@ def _judge_latency(evidence: ShadowEvidence, policy: ShadowPolicy, agreement: Ag
         elif ratio.upper <= limit:
             found.favour.append(f"{text} (surely {ratio.upper:.2f} or less, {allowed})")
         elif math.isinf(ratio.upper):
-            wrong, _ = _errors(evidence, policy, len(agreement.latency))
-            missing = devices_needed(_members(evidence, hardware), wrong * _NEXT) - ratio.devices
+            wrong, _ = errors_at(evidence, policy, len(agreement.latency))
+            missing = devices_needed(members_of(evidence, hardware), wrong * _NEXT) - ratio.devices
             found.doubts.append(f"{text} ({allowed}); {count(max(missing, 1), 'more device')} of it needed")
         else:
             found.doubts.append(
