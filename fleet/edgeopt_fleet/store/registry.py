@@ -78,7 +78,8 @@ class Registry:
             if before is not None:
                 last = session.get(WindowRow, before)
                 newest = 0 if last is None or last.device != device else last.previous
-            return session.exec(_windows_until(newest, limit)).all()
+            found = session.exec(_windows_until(newest, limit)).all()
+        return sorted(found, key=lambda row: row.id, reverse=True)
 
     def spools(self, device: str) -> Sequence[SpoolRow]:
         """Return what is stored of each spool session of ``device``, oldest first."""
@@ -116,12 +117,12 @@ def _reports_of(device: str) -> SelectOfScalar[ReportRow]:
 
 
 def _windows_until(newest: int, limit: int) -> SelectOfScalar[WindowRow]:
-    """Return the query for the window ``newest`` and those before it of the same device, newest first."""
+    """Return the query for the window ``newest`` and those before it of the same device, ``limit`` in all."""
     first = select(WindowRow.id, WindowRow.previous, literal(1).label("place")).where(col(WindowRow.id) == newest)
     chain = first.cte("chain", recursive=True)
     before = select(WindowRow.id, WindowRow.previous, chain.c.place + 1)
     chain = chain.union_all(before.where(col(WindowRow.id) == chain.c.previous, chain.c.place < limit))
-    return select(WindowRow).join(chain, col(WindowRow.id) == chain.c.id).order_by(chain.c.place)
+    return select(WindowRow).join(chain, col(WindowRow.id) == chain.c.id)
 
 
 def _row(session: Session, device: str) -> DeviceRow:
