@@ -34,6 +34,7 @@ def simulate(bytes_per_second: float, round_trip: float, disk_seconds: float, bl
     ("what", "kilobits", "round_trip", "disk", "window"),
     [
         ("loopback with a disk", 8_000_000, 0.0005, 0.004, 1),
+        ("loopback with a disk that is fast, too", 8_000_000, 0.001, 0.0002, 1),
         ("a local network", 100_000, 0.001, 0.004, 1),
         ("a home line", 10_000, 0.050, 0.004, 3),
         ("3G", 384, 0.400, 0.010, 2),

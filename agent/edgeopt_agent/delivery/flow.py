@@ -6,6 +6,7 @@ long to be answered must more questions be under way, as many as keep link and d
 
     window = 1 + round(2 * round trip / (time on the link + time to the disk)), from 1 to 16
 
+and 1 below a round trip of 5 ms, however fast disk and link are.
 The factor 2 leaves room for jitter, as in BBR's window of twice the bandwidth-delay product (N. Cardwell et al., "BBR:
 Congestion-Based Congestion Control", ACM Queue 14(5), 2016). A small window is what makes an interruption cheap: at
 most what was under way is lost. It measures nothing itself and never waits. Example::
@@ -27,6 +28,7 @@ __all__ = ["LARGEST_WINDOW", "Budget", "Flow", "Passage"]
 LARGEST_WINDOW = 16  # below Mosquitto's max_inflight_messages of 20 and max_queued_messages of 100
 _MEAN_BLOCK_BYTES = 64 * 1024
 _SMOOTHING = 0.25  # weight of the newest block
+_SHORT_WAY_SECONDS = 0.005  # a round trip for each block is no loss there, and a kill costs one block
 _LEAST_PATIENCE_SECONDS = 1.0
 _PATIENCE_FACTOR = 4.0
 
@@ -73,7 +75,7 @@ class Flow:
     @property
     def window(self) -> int:
         """How many blocks may be under way now; one until the first has come."""
-        if self.round_trip_seconds is None or not self.block_seconds:
+        if self.round_trip_seconds is None or not self.block_seconds or self.round_trip_seconds < _SHORT_WAY_SECONDS:
             return 1
         return min(LARGEST_WINDOW, 1 + round(2 * self.round_trip_seconds / self.block_seconds))
 
