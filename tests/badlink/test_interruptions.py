@@ -29,7 +29,7 @@ def test_killed_every_200_ms_while_it_downloads(
 
     Below 2 % from about 15 MB/s on; HTTP wastes a few KiB a kill (``test_http_goes_on_where_each_kill_stopped_it``).
     """
-    bundle = tiny_bundle(tmp_path / "bundle", Recipe(padding_bytes=24_000_000))
+    bundle = tiny_bundle(tmp_path / "bundle", Recipe(padding_bytes=36_000_000))
     fleet.publish_bundle(bundle)
     fleet.desire(bundle)
     with Relay(broker.port) as relay:
