@@ -30,7 +30,7 @@ __all__ = ["Bench", "connect", "raw_broker", "reads", "recall", "rollout", "stor
 Figures = dict[str, float]
 _POLICY = {"bake_seconds": 0, "minimum_rows": 0, "interval_seconds": 0.5, "failure_threshold": 0.1}
 _SETTLE_SECONDS = 60.0
-_FLOW_SECONDS = 5.0  # telemetry before what is measured beside it: each device's first window makes rows of its own
+_FLOW_SECONDS = 5.0  # telemetry before and after what is measured beside it: a device's first window makes new rows
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ async def reads(bench: Bench, per_second: float, seconds: float, beside: float) 
     manifest = decode(Manifest, (rig.directory / "bundle-1" / "manifest.json").read_bytes())
     blocks = [block.sha256 for entry in manifest.files for block in entry.blocks][:8]
     command = [rig.url, digest, ",".join(blocks), str(per_second), str(seconds), str(len(bench.swarm.devices))]
-    flowing = asyncio.create_task(bench.swarm.send_telemetry(beside, _FLOW_SECONDS + seconds))
+    flowing = asyncio.create_task(bench.swarm.send_telemetry(beside, seconds + 2 * _FLOW_SECONDS))
     await asyncio.sleep(_FLOW_SECONDS)
     tally.latencies.clear()
     before, began = rig.usage(), time.monotonic()
