@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import random
 import time
 from dataclasses import dataclass, field
@@ -46,8 +47,7 @@ CAPABILITIES = Capabilities(
 _WINDOW_BLOCKS = 16
 _KEEPALIVE_SECONDS = 300
 _PORTS_AN_ADDRESS = 20_000  # connections from one source address
-_RESEND_SECONDS = 5.0  # without an acknowledgement; doubled each time, so that a busy fleet is not made busier
-_LONGEST_RESEND_SECONDS = 60.0
+_RESEND_SECONDS = 10.0  # after a message went out and was not acknowledged; the agent's default
 _MOST_SENT = 64  # oldest numbered messages, as the agent's
 _LONGEST_BACKOFF_SECONDS = 60.0
 _ACK = msgspec.json.Decoder(dict[str, int | float | list[int] | None])
@@ -88,12 +88,22 @@ class Tally:
     bad_blocks: int = 0
 
 
+@dataclass(slots=True)
+class Spooled:
+    """A message that the fleet has not acknowledged."""
+
+    made_at: float  # on the monotonic clock, as the other
+    sent_at: float  # last
+    topic: str
+    payload: bytes
+
+
 class Device(asyncio.Protocol):
     """One device."""
 
     __slots__ = (
-        "_blocks_left", "_failures", "_packet", "_patience", "_pending", "_progress", "_splitter", "_transport", "boot",
-        "device", "enabled", "job", "number", "online", "running", "setting", "spool", "tally", "wanted",
+        "_blocks_left", "_failures", "_packet", "_pending", "_splitter", "_transport", "boot", "device", "enabled",
+        "job", "number", "online", "running", "setting", "spool", "tally", "wanted",
     )  # fmt: skip
 
     def __init__(self, device: str, setting: Setting, tally: Tally) -> None:
@@ -103,13 +113,11 @@ class Device(asyncio.Protocol):
         self.running: str | None = setting.bundle
         self.boot = 0
         self.number = 0
-        self.spool: dict[int, tuple[float, str, bytes]] = {}  # number -> sent at, topic, payload
+        self.spool: dict[int, Spooled] = {}  # by number
         self.job = ""
         self.wanted: Desired | None = None
         self.enabled = True
         self.online = False
-        self._progress = 0.0  # when an acknowledgement came last, or everything was sent again
-        self._patience = _RESEND_SECONDS
         self._transport: asyncio.Transport | None = None
         self._splitter = Splitter()
         self._packet = 0
@@ -194,7 +202,7 @@ class Device(asyncio.Protocol):
             subscribe_packet(self._next(), [(Topics.desired(me), 1), (Topics.ack(me), 0)])
             + publish_packet(Topics.status(me), self._status(online=True), packet_id=self._next(), retain=True)
         )
-        self._resend()
+        self.repeat_lost(after_seconds=0.0)
         self._pending.clear()
         self._ask()
 
@@ -214,13 +222,11 @@ class Device(asyncio.Protocol):
         covered = [number for number in self.spool if number <= upto]
         if ack["beyond"]:
             covered += [number for number in self.spool if number > upto and decode(Ack, payload).covers(number)]
-        if covered:
-            self._progress, self._patience = now, _RESEND_SECONDS
         for number in covered:
-            sent, topic, _ = self.spool.pop(number)
+            message = self.spool.pop(number)
             self.tally.acknowledged += 1
-            if topic.endswith("y"):  # telemetry
-                self.tally.latencies.append(now - sent)
+            if message.topic.endswith("y"):  # telemetry
+                self.tally.latencies.append(now - message.made_at)
 
     # --- an update -------------------------------------------------------------------------------------------------
 
@@ -303,24 +309,22 @@ class Device(asyncio.Protocol):
             payload = payload.replace(self.setting.bundle.encode(), self.running.encode())
         self._send(f"edgeopt/v1/devices/{self.device}/telemetry", payload)
 
-    def repeat_lost(self, now: float) -> None:
-        """Send the oldest messages again if nothing was acknowledged for long; as an agent does."""
-        if (
-            self.online
-            and self.spool
-            and now - max(self._progress, next(iter(self.spool.values()))[0]) > self._patience
-        ):
-            self._progress, self._patience = now, min(2 * self._patience, _LONGEST_RESEND_SECONDS)
-            self._resend()
+    def repeat_lost(self, after_seconds: float = _RESEND_SECONDS) -> None:
+        """Send again what went out so long ago; as the agent does, for each message by itself.
 
-    def _resend(self) -> None:
-        for number in list(self.spool)[:_MOST_SENT]:
-            _, topic, payload = self.spool[number]
-            self.tally.resent += 1
-            self._write(publish_packet(topic, payload, packet_id=self._next()))
+        Acknowledgements of later numbers say nothing of a gap: whoever takes them for progress never fills it.
+        """
+        if self.online and self.spool:
+            now = time.monotonic()
+            for message in itertools.islice(self.spool.values(), _MOST_SENT):
+                if now - message.sent_at >= after_seconds:
+                    message.sent_at = now
+                    self.tally.resent += 1
+                    self._write(publish_packet(message.topic, message.payload, packet_id=self._next()))
 
     def _send(self, topic: str, payload: bytes) -> None:
-        self.spool[self.number] = (time.monotonic(), topic, payload)
+        now = time.monotonic()
+        self.spool[self.number] = Spooled(now, now, topic, payload)
         self.tally.sent += 1
         self._write(publish_packet(topic, payload, packet_id=self._next()))
 
@@ -384,9 +388,8 @@ class Swarm:
         """Send again what nobody acknowledged for a while, until cancelled; as an agent does."""
         while True:
             await asyncio.sleep(1.0)
-            now = time.monotonic()
             for device in self.devices:
-                device.repeat_lost(now)
+                device.repeat_lost()
 
     async def settle(self, seconds: float) -> int:
         """Wait until everything is acknowledged, at most so long; return how many messages are not."""

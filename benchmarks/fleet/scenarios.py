@@ -22,6 +22,7 @@ import psutil  # type: ignore[import-untyped]  # it publishes no types
 from benchmarks.fleet.devices import Swarm
 from benchmarks.fleet.rig import Rig
 from edgeopt_contract.codec import decode
+from edgeopt_contract.errors import UnreachableError
 from edgeopt_contract.manifest import Manifest
 from edgeopt_contract.messages import DeviceState
 
@@ -46,7 +47,7 @@ async def connect(bench: Bench, per_second: float) -> Figures:
     before, began = bench.rig.usage(), time.monotonic()
     await bench.swarm.connect(per_second)
     seconds = time.monotonic() - began
-    await _until(lambda: _online(bench, len(bench.swarm.devices)), 120)
+    await _until("all devices online for the fleet", lambda: _online(bench, len(bench.swarm.devices)), 120)
     after = bench.rig.usage()
     count = len(bench.swarm.devices)
     return {
@@ -162,17 +163,18 @@ async def rollout(bench: Bench, beside: float, *, kill: bool) -> Figures:
         "name": "bench-2", "bundle": rig.bundles[1], "waves": [5, 25, 60, 100], "policy": _POLICY, "no_recall": True,
     }  # fmt: skip
     await _call(rig, "POST", "rollouts", json=request)
-    killed = not kill
-    while True:
-        ready = sum(device.running == rig.bundles[1] for device in swarm.devices)
-        if not killed and ready > len(swarm.devices) * 0.1:
-            killed = True
-            await asyncio.to_thread(rig.kill_broker)
-        if ready == len(swarm.devices):
-            break
-        await asyncio.sleep(0.1)
+
+    async def ready(share: float) -> bool:
+        return sum(device.running == rig.bundles[1] for device in swarm.devices) >= len(swarm.devices) * share
+
+    if kill:
+        await _until("the new bundle on a tenth of the devices", lambda: ready(0.1), 300)
+        await asyncio.to_thread(rig.kill_broker)
+    await _until("the new bundle on all devices", lambda: ready(1.0), 600)
     on_devices = time.monotonic() - began
-    state = await _until(lambda: _state(rig, "bench-2", ("succeeded", "rolled_back", "cancelled")), 300)
+    state = await _until(
+        "the end of the rollout", lambda: _state(rig, "bench-2", ("succeeded", "rolled_back", "cancelled")), 300
+    )
     took = time.monotonic() - began
     if flowing is not None:
         flowing.cancel()
@@ -198,7 +200,9 @@ async def recall(bench: Bench, share: int, offline: int) -> Figures:
     }  # fmt: skip
     await _call(rig, "POST", "rollouts", json=request)
     count = len(swarm.devices) * share // 100
-    await _until(lambda: _true(sum(device.running == new for device in swarm.devices) >= count), 300)
+    await _until(
+        "the share that is updated", lambda: _true(sum(device.running == new for device in swarm.devices) >= count), 300
+    )
     exposed = [device for device in swarm.devices if device.running == new]
     away, here = exposed[:offline], exposed[offline:]
     for device in away:
@@ -217,8 +221,12 @@ async def recall(bench: Bench, share: int, offline: int) -> Figures:
         device.enabled = True
     await swarm.connect(200)
     returned = time.monotonic()
-    await _until(lambda: _true(all(device.running == old[device.device] for device in away)), 120)
-    await _until(lambda: _state(rig, "bench-3", ("rolled_back",)), 120)
+    await _until(
+        "the recall of those that were away",
+        lambda: _true(all(device.running == old[device.device] for device in away)),
+        120,
+    )
+    await _until("the end of the recall", lambda: _state(rig, "bench-3", ("rolled_back",)), 120)
     return {
         "exposed": len(exposed),
         "back_share": len(back) / len(here),
@@ -237,7 +245,9 @@ async def storm(bench: Bench, window_seconds: float) -> Figures:
     swarm.tally.attempts.clear()
     began = time.monotonic()
     await asyncio.to_thread(bench.rig.kill_broker)
-    await _until(lambda: _true(swarm.online == len(swarm.devices) and bool(swarm.tally.connects)), 300)
+    await _until(
+        "all devices back", lambda: _true(swarm.online == len(swarm.devices) and bool(swarm.tally.connects)), 300
+    )
     seconds = Counter(int(at - began) for at in swarm.tally.attempts)
     return {
         "devices": len(swarm.devices),
@@ -274,12 +284,15 @@ async def _call(rig: Rig, method: str, path: str, **options: Any) -> Any:
     return await asyncio.to_thread(lambda: rig.call(method, path, **options))
 
 
-async def _until(probe: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    """Return the first truthy answer. Raises :class:`TimeoutError`."""
-    async with asyncio.timeout(seconds):
-        while not (answer := await probe()):  # noqa: ASYNC110 - what is waited for is in another process
-            await asyncio.sleep(0.1)
-        return answer
+async def _until(what: str, probe: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """Return the first truthy answer. Raises :class:`UnreachableError` that says ``what`` did not come."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not (answer := await probe()):  # noqa: ASYNC110 - what is waited for is in another process
+                await asyncio.sleep(0.1)
+            return answer
+    except TimeoutError as error:
+        raise UnreachableError(f"{what}: not within {seconds:.0f} s") from error
 
 
 async def _true(value: bool) -> bool:  # noqa: FBT001 - it is the answer itself

@@ -476,12 +476,16 @@ class FakeDevice:
 
     async def _update(self, client: aiomqtt.Client, desired: Desired, blocks: asyncio.Queue[tuple[str, bytes]]) -> None:
         if desired.job in self.jobs:
-            return
-        await client.subscribe(Topics.block(desired.bundle), 0)
-        topic, payload = await asyncio.wait_for(blocks.get(), 10)
+            return  # the same desired state may come again, also while it is being carried out
+        self.jobs.append(desired.job)
+        try:
+            await client.subscribe(Topics.block(desired.bundle), 0)
+            topic, payload = await asyncio.wait_for(blocks.get(), 10)
+        except BaseException:  # the connection ended: the next one brings the job again
+            self.jobs.remove(desired.job)
+            raise
         assert topic == Topics.block(desired.bundle)
         assert hashlib.sha256(payload).hexdigest() == desired.bundle
-        self.jobs.append(desired.job)
         self.running = desired.bundle
         self._spool(
             lambda number: Reported(
