@@ -71,6 +71,7 @@ _DEVICE = (
 
 _CERTIFICATE = (
     "serial", "device", "public_key", "public_key_sha256", "pem", "valid_from", "valid_until", "bearer_sha256",
+    "changed",
 )  # fmt: skip
 
 
@@ -350,9 +351,10 @@ def enrol(database: Database, devices: int, running: str) -> None:
          0, 0, "", 0, 0, 0, 0, 0, 0)
         for name in names
     ]  # fmt: skip
+    bearers = [digest_of(bearer_of(name).encode()) for name in names]
     certificates = [
-        (name, name, name.encode(), digest_of(name.encode()), "", now, now + 10**7, digest_of(bearer_of(name).encode()))
-        for name in names
+        (name, name, name.encode(), digest_of(name.encode()), "", now, now + 10**7, bearer, 0)
+        for name, bearer in zip(names, bearers, strict=True)
     ]
     with database.transaction() as session:
         insert_rows(session, DeviceRow, _DEVICE, rows)

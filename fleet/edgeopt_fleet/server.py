@@ -95,7 +95,7 @@ async def serve(home: Home) -> None:
             name = f"serve@{socket.gethostname()}:{home.directory.absolute()}"  # a restart needs to wait for nobody
             duties = Duties(site, addresses_of(home, config, broker), "edgeopt-fleet")
             roles, watch = _roles(site, duties, name)
-            app = _application(site, authority, broker, watch)
+            app = await _application(site, authority, broker, watch)
             await _run(site, app, listener, background=[*_broker_work(site, broker), watch.run()], roles=roles)
 
 
@@ -109,7 +109,7 @@ async def serve_api(home: Home) -> None:
             write_own_pairs(home, config, authority)
             broker = _broker(site, authority, own=False)
             watch = Watch(site.database, site.serial, site.metrics, Part())
-            app = _application(site, authority, broker, watch)
+            app = await _application(site, authority, broker, watch)
             await _run(site, app, listener, background=[broker.run(), watch.run()])
 
 
@@ -229,7 +229,7 @@ def _roles(site: Site, duties: Duties, name: str) -> tuple[Roles, Watch]:
     return roles, Watch(site.database, site.serial, site.metrics, part)
 
 
-def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, watch: Watch) -> ASGIApp:
+async def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, watch: Watch) -> ASGIApp:
     """Return the API over this process's stores; what it changes wakes whoever works on it."""
     database, serial = site.database, site.serial
     metadata = Repository(database, site.home.keys)
@@ -265,6 +265,7 @@ def _application(site: Site, authority: DeviceAuthority, broker: BrokerControl, 
         )
     )
     app.state.operations = Operations(site.metrics, watch)
+    await app.state.reads.look()
     return Observed(app, site.metrics)
 
 

@@ -1,12 +1,13 @@
 """What devices ask for again and again, kept in memory while nothing has changed.
 
-Who a bearer belongs to is remembered with the number that the identities had when it was read
-(:mod:`edgeopt_fleet.store.changes`). The number is looked at every half second while devices ask; a change that this
-process makes itself counts at once, one of another process within that time, and when the database does not answer
-for two seconds nothing is remembered any more. Bearers that are unknown, expired or revoked are never remembered.
-The same holds for the metadata. Example::
+Who the bearers belong to is read at the start, and after that what has changed, every half second while devices ask:
+an enrolment or a renewal costs a row, not what is known of all others (:mod:`edgeopt_fleet.store.changes`). A change
+that this process makes itself counts at once, one of another process within that half second, and when the database
+does not answer for two seconds nothing is remembered any more. Bearers that are unknown, expired or revoked are never
+remembered. Metadata are kept likewise. Example::
 
     reads = DeviceReads(services)
+    await reads.look()                           # at the start; without it, the first devices wait for the database
     found = await reads.bearer("…", now)         # Bearer(device='cam-7', valid=True, …), or None
 """
 
@@ -39,53 +40,80 @@ class DeviceReads:
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
         self._clock = clock
-        self._numbers: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
+        self._numbers: Mapping[Counter, int] = {}  # empty before the first look
         self._looked = float("-inf")  # when the look began that brought the numbers
         self._looking: asyncio.Task[None] | None = None
         self._bearers: OrderedDict[str, Bearer] = OrderedDict()  # by digest
+        self._first = 0  # the number at the first look, which brought no changes before it
+        self._changed: dict[str, int] = {}  # the number of each device's newest change after it
         self._metadata = Message(change=-1, payload=b"")
 
     async def bearer(self, bearer: str, now: int) -> Bearer | None:
         """Return whose bearer this is. Raises :class:`StorageError`."""
         digest = digest_of(bearer.encode("utf-8", "surrogatepass"))
+        self._look_if_due()
         kept = self._bearers.get(digest)
-        if kept is not None and now < kept.valid_until and await self._stands(kept.change, Counter.IDENTITIES):
+        if kept is not None and now < kept.valid_until and await self._is_current() and self._stands(kept):
             return kept
         found = await self._services.serial.read(self._services.identities.bearer, bearer, now)
         if found is not None and found.valid:
-            self._bearers[digest] = found
-            self._bearers.move_to_end(digest)
-            if len(self._bearers) > _MOST_BEARERS:
-                self._bearers.popitem(last=False)
+            self._keep(digest, found)
         return found
 
     async def metadata(self) -> bytes:
         """Return the payload of the topic ``tuf``. Raises :class:`StorageError`."""
-        if not await self._stands(self._metadata.change, Counter.METADATA):
+        self._look_if_due()
+        current = await self._is_current()
+        newest = max(self._numbers.get(Counter.METADATA, 0), self._services.metadata.newest)
+        if not current or self._metadata.change < newest:
             self._metadata = await self._services.serial.read(self._services.metadata.numbered)
         return self._metadata.payload
 
-    async def _stands(self, change: int, counter: Counter) -> bool:
-        """Say whether nothing has changed since ``change``; not, when the database has not told so for too long."""
-        if self._looking is None and self._clock() - self._looked > _LOOK_SECONDS:
-            self._looking = asyncio.create_task(self._look())
-        if self._looking is not None and self._clock() - self._looked > _TRUST_SECONDS:
-            await asyncio.shield(self._looking)
-        if self._clock() - self._looked > _TRUST_SECONDS:
-            return False
-        own = self._services.identities if counter is Counter.IDENTITIES else self._services.metadata
-        return change >= max(self._numbers[counter], own.newest)
-
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """See what has changed; the first time, all that is known. Errors of the database end in no memory."""
         began = self._clock()
+        identities, read = self._services.identities, self._services.serial.read
         try:
-            numbers = await self._services.serial.read(self._services.identities.changes)
+            if self._numbers:
+                found = await read(identities.bearers_since, self._numbers[Counter.IDENTITIES])
+            else:
+                found = await read(identities.bearers, _MOST_BEARERS)
+                self._first = found.numbers[Counter.IDENTITIES]
         except StorageError:  # nothing is remembered soon, and whoever asks next is told
-            pass
-        else:
-            self._numbers, self._looked = numbers, began
+            return
+        for digest, bearer in reversed(found.bearers.items()):
+            if self._numbers:
+                self._changed[bearer.device] = bearer.change
+            if bearer.valid:
+                self._keep(digest, bearer)
+        self._numbers, self._looked = found.numbers, began
+
+    def _look_if_due(self) -> None:
+        if self._looking is None and self._clock() - self._looked > _LOOK_SECONDS:
+            self._looking = asyncio.create_task(self._look_beside())
+
+    async def _look_beside(self) -> None:
+        try:
+            await self.look()
         finally:
             self._looking = None
+
+    async def _is_current(self) -> bool:
+        """Say whether the database has told what has changed lately enough; wait for it when it is about to."""
+        if self._looking is not None and self._clock() - self._looked > _TRUST_SECONDS:
+            await asyncio.shield(self._looking)
+        return self._clock() - self._looked <= _TRUST_SECONDS
+
+    def _stands(self, kept: Bearer) -> bool:
+        """Say whether nothing that is known has changed the device's identities since it was read."""
+        own = self._services.identities.changed.get(kept.device, 0)
+        return kept.change >= max(self._first, self._changed.get(kept.device, 0), own)
+
+    def _keep(self, digest: str, bearer: Bearer) -> None:
+        self._bearers[digest] = bearer
+        self._bearers.move_to_end(digest)
+        if len(self._bearers) > _MOST_BEARERS:
+            self._bearers.popitem(last=False)
 
 
 def reads_of(request: Request) -> DeviceReads:

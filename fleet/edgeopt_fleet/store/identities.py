@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 from sqlalchemy import Executable, bindparam
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, select, update
 
 from edgeopt_contract.manifest import Capabilities
 from edgeopt_contract.values import digest_of
@@ -32,7 +33,16 @@ from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
 from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
 
-__all__ = ["Bearer", "BrokerUser", "Enrolled", "Enrolment", "Identities", "RevokedIdentityError", "Secrets"]
+__all__ = [
+    "Bearer",
+    "BrokerUser",
+    "Enrolled",
+    "Enrolment",
+    "Identities",
+    "KnownBearers",
+    "RevokedIdentityError",
+    "Secrets",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +76,7 @@ class Enrolled:
 class Bearer:
     """What a bearer is worth; ``revoked``: its device was, rather than that it ran out or was replaced.
 
-    It is worth that until ``valid_until``, as long as nothing changes the identities beyond ``change``.
+    It is worth that until ``valid_until``, as long as nothing changes the device's identities beyond ``change``.
     """
 
     device: str
@@ -74,6 +84,14 @@ class Bearer:
     revoked: bool
     valid_until: int
     change: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownBearers:
+    """What bearers are worth at one moment, by their SHA-256, and the number of every counter then."""
+
+    numbers: Mapping[Counter, int]
+    bearers: dict[str, Bearer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +103,19 @@ class BrokerUser:
     password_hash: str
 
 
-_BEARER: Executable = (
-    select(
-        col(CertificateRow.device),
-        col(CertificateRow.valid_until),
-        col(CertificateRow.revoked_at).label("ended_at"),
-        col(DeviceRow.revoked_at),
-    )
-    .join(DeviceRow, col(DeviceRow.id) == col(CertificateRow.device))
-    .where(col(CertificateRow.bearer_sha256) == bindparam("wanted"))
+_BEARERS = select(
+    col(CertificateRow.bearer_sha256),
+    col(CertificateRow.device),
+    col(CertificateRow.valid_until),
+    col(CertificateRow.revoked_at).label("ended_at"),
+    col(DeviceRow.revoked_at),
+).join(DeviceRow, col(DeviceRow.id) == col(CertificateRow.device))  # type: ignore[call-overload]  # of five columns
+_BEARER: Executable = _BEARERS.where(col(CertificateRow.bearer_sha256) == bindparam("wanted"))
+_CHANGED: Executable = _BEARERS.where(col(CertificateRow.changed) > bindparam("since"))
+_WORTHY: Executable = (
+    _BEARERS.where(col(CertificateRow.revoked_at).is_(None), col(DeviceRow.revoked_at).is_(None))
+    .order_by(col(CertificateRow.id).desc())
+    .limit(bindparam("most"))
 )
 
 
@@ -102,11 +124,11 @@ class RevokedIdentityError(ForbiddenError):
 
 
 class Identities:
-    """Who may connect as which device; ``newest`` is the number of the last change that was made through this."""
+    """Who may connect as which device; ``changed`` has the number of each device's last change through this."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.newest = 0
+        self.changed: dict[str, int] = {}
 
     def enrol(self, secret: str, enrolment: Enrolment, now: int) -> Enrolled:
         """Spend one use of the token ``secret`` on a device.
@@ -118,7 +140,7 @@ class Identities:
         """
         token = token_hash(secret)
         key = digest_of(enrolment.issued.public_key)
-        with self._alarms(enrolment.device, now), self._changing() as session:
+        with self._alarms(enrolment.device, now), self._changing(enrolment.device) as session:
             found = _latest(session, CertificateRow.token_sha256 == token, enrolment.device, key)
             if found is None or not _is_valid(found, now):
                 row = spend(session, token, now)
@@ -147,7 +169,7 @@ class Identities:
         revoked, :class:`ConflictError` when it was renewed with another key.
         """
         key = digest_of(issued.public_key)
-        with self._alarms(device, now), self._changing() as session:
+        with self._alarms(device, now), self._changing(device) as session:
             old = _renewable(session, device, serial)
             successor = session.exec(
                 select(CertificateRow).where(CertificateRow.replaces == serial).order_by(col(CertificateRow.id).desc())
@@ -171,7 +193,7 @@ class Identities:
 
     def revoke(self, device: str, now: int) -> None:
         """Take all identities of ``device`` away; twice is once. Raises :class:`NotFoundError`."""
-        with self._changing() as session:
+        with self._changing(device) as session:
             row = session.get(DeviceRow, device)
             if row is None:
                 meant = did_you_mean(session, col(DeviceRow.id), device)
@@ -216,30 +238,37 @@ class Identities:
             change = 0 if found is None else newest_change(session, Counter.IDENTITIES)
         if found is None:
             return None
-        return Bearer(
-            device=found.device,
-            valid=found.ended_at is None and now < found.valid_until,
-            revoked=found.revoked_at is not None,
-            valid_until=found.valid_until,
-            change=change,
-        )
+        known = _worth(found, change)
+        return replace(known, valid=known.valid and now < known.valid_until)
 
-    def changes(self) -> Mapping[Counter, int]:
-        """Return the numbers of the newest changes: what was read before they rose may be out of date."""
+    def bearers(self, most: int) -> KnownBearers:
+        """Return the ``most`` newest bearers that were neither revoked nor replaced."""
+        return self._known(_WORTHY, {"most": most})
+
+    def bearers_since(self, change: int) -> KnownBearers:
+        """Return all bearers of devices whose identities changed after the number ``change``."""
+        return self._known(_CHANGED, {"since": change})
+
+    def _known(self, query: Executable, values: Mapping[str, int]) -> KnownBearers:
         with self._database.reading() as session:
-            return newest_changes(session)
+            numbers = newest_changes(session)
+            rows = session.connection().execute(query, values).all()
+        change = numbers[Counter.IDENTITIES]
+        return KnownBearers(numbers=numbers, bearers={row.bearer_sha256: _worth(row, change) for row in rows})
 
     def report_revoked(self, device: str, now: int) -> None:
         """Raise an alarm: a device that was revoked tries again."""
         raise_alarm(self._database, _revoked_alarm(device), now)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[Session]:
-        """Give a transaction, and count it: whoever remembers an identity asks again."""
+    def _changing(self, device: str) -> Iterator[Session]:
+        """Give a transaction, and number it: whoever remembers an identity of ``device`` asks again."""
         with self._database.transaction() as session:
             yield session
-            newest = next_change(session, Counter.IDENTITIES)
-        self.newest = max(self.newest, newest)
+            number = next_change(session, Counter.IDENTITIES)
+            session.flush()
+            session.execute(update(CertificateRow).where(col(CertificateRow.device) == device).values(changed=number))
+        self.changed[device] = max(number, self.changed.get(device, 0))
 
     @contextlib.contextmanager
     def _alarms(self, device: str, now: int) -> Iterator[None]:
@@ -253,6 +282,17 @@ class Identities:
         except RevokedIdentityError:
             self.report_revoked(device, now)
             raise
+
+
+def _worth(row: Any, change: int) -> Bearer:
+    """Return what the bearer in a row of ``_BEARERS`` is worth, whatever the time is."""
+    return Bearer(
+        device=row.device,
+        valid=row.ended_at is None,
+        revoked=row.revoked_at is not None,
+        valid_until=row.valid_until,
+        change=change,
+    )
 
 
 def _is_valid(row: CertificateRow, now: int) -> bool:

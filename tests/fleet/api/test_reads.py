@@ -71,13 +71,20 @@ def remembering(kit: Kit) -> Iterator[Remembering]:
     serial.close()
 
 
+def enrol(kit: Kit, device: str, identities: Identities | None = None) -> None:
+    """Enrol a device whose bearer is ``bearer of`` its name."""
+    token = kit.tokens.create(TokenGrant(uses=1, expires_at=2**31), kit.now)
+    wanted = kit.enrolment(device, bearer=f"bearer of {device}")
+    (identities or kit.identities).enrol(token, wanted, int(kit.now))
+
+
 async def test_a_bearer_is_looked_up_once(remembering: Remembering) -> None:
     """Asked for again and again, it costs no more lookups; one that is unknown costs one each time."""
     for _ in range(5):
         assert await remembering.valid()
         assert not await remembering.valid("stranger")
     await remembering.settled()
-    assert (6, 1) == (remembering.asked.count("bearer"), remembering.asked.count("changes"))
+    assert (6, 1) == (remembering.asked.count("bearer"), remembering.asked.count("bearers"))
 
 
 async def test_a_revocation_by_this_process_counts_at_once(remembering: Remembering) -> None:
@@ -96,6 +103,49 @@ async def test_a_revocation_by_another_process_counts_within_half_a_second(remem
     await remembering.valid()
     await remembering.settled()
     assert not await remembering.valid()
+
+
+async def test_what_was_known_at_the_start_is_not_asked_for(remembering: Remembering) -> None:
+    """One look brings all bearers that are worth something; a device that comes for the first time costs no more."""
+    enrol(remembering.kit, "old")
+    remembering.kit.identities.revoke("old", int(remembering.kit.now))
+    await remembering.reads.look()
+    assert await remembering.valid()
+    assert ["bearers"] == remembering.asked
+    assert not await remembering.valid("bearer of old")
+
+
+async def test_a_revocation_between_a_lookup_and_the_first_look_counts(remembering: Remembering) -> None:
+    """The first look brings what is worth something, and no word of what is not any more."""
+    lookup = remembering.parts.identities.bearer
+
+    def slow(*arguments: Any) -> Any:
+        found = lookup(*arguments)
+        remembering.kit.identities.revoke("cam", int(remembering.kit.now))
+        return found
+
+    remembering.parts.identities.bearer = slow  # type: ignore[method-assign]
+    assert await remembering.valid(), "it was when it was read"
+    remembering.parts.identities.bearer = lookup  # type: ignore[method-assign]
+    await remembering.reads.look()
+    assert not await remembering.valid()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "another process's"])
+async def test_changes_of_others_leave_what_is_remembered(remembering: Remembering, own: bool) -> None:  # noqa: FBT001
+    """Devices enrol and renew all the time in a large fleet; that must not cost a lookup of everybody else."""
+    kit = remembering.kit
+    await remembering.reads.look()
+    for number in range(3):
+        device = f"new-{number}"
+        enrol(kit, device, remembering.parts.identities if own else kit.identities)
+        assert await remembering.valid()
+        remembering.now += 0.6
+        assert await remembering.valid()
+        await remembering.settled()
+        remembering.asked.clear()
+        assert (True, True) == (await remembering.valid(), await remembering.valid(f"bearer of {device}"))
+        assert "bearer" not in remembering.asked, "the look has brought the new one, too"
 
 
 async def test_what_is_remembered_ends_with_the_certificate(remembering: Remembering) -> None:
@@ -133,7 +183,7 @@ async def test_nothing_is_remembered_when_the_database_does_not_answer(
     for _ in range(2):
         assert await remembering.valid()
     await remembering.settled()
-    monkeypatch.setattr(remembering.parts.identities, "changes", fail)
+    monkeypatch.setattr(remembering.parts.identities, "bearers_since", fail)
     monkeypatch.setattr(remembering.parts.identities, "bearer", fail)
     for after in (0.6, 1.0):
         remembering.now += after

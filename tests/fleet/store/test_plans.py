@@ -104,7 +104,7 @@ def _status(kit: Kit, digest: str) -> None:
 
 def _read(kit: Kit, _digest: str) -> None:
     kit.identities.bearer("nobody's", int(kit.now))
-    kit.identities.changes()
+    kit.identities.bearers_since(0)
     kit.metadata.numbered()
 
 

@@ -61,7 +61,10 @@ class DeviceRow(SQLModel, table=True):
 
 
 class CertificateRow(SQLModel, table=True):
-    """A certificate of a device; of its bearer only the SHA-256 is kept. Rows are never deleted."""
+    """A certificate of a device; of its bearer only the SHA-256 is kept. Rows are never deleted.
+
+    ``changed`` is the number of the last change of the device's identities, the same in all rows of a device.
+    """
 
     __tablename__ = "certificate"
 
@@ -77,6 +80,7 @@ class CertificateRow(SQLModel, table=True):
     token_sha256: str | None  # of the token that it was given for
     replaces: str | None = Field(index=True)  # the serial before it, when it was renewed
     revoked_at: int | None = None
+    changed: int = Field(default=0, index=True)
 
 
 class CohortRow(SQLModel, table=True):

@@ -135,10 +135,12 @@ def upgrade() -> None:
         sa.Column("token_sha256", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("replaces", sa.String().with_variant(sa.String(collation="C"), "postgresql"), nullable=True),
         sa.Column("revoked_at", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("changed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("serial"),
     )
     op.create_index(op.f("ix_certificate_bearer_sha256"), "certificate", ["bearer_sha256"], unique=False)
+    op.create_index(op.f("ix_certificate_changed"), "certificate", ["changed"], unique=False)
     op.create_index(op.f("ix_certificate_device"), "certificate", ["device"], unique=False)
     op.create_index(op.f("ix_certificate_public_key_sha256"), "certificate", ["public_key_sha256"], unique=False)
     op.create_index(op.f("ix_certificate_replaces"), "certificate", ["replaces"], unique=False)
@@ -550,6 +552,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_certificate_replaces"), table_name="certificate")
     op.drop_index(op.f("ix_certificate_public_key_sha256"), table_name="certificate")
     op.drop_index(op.f("ix_certificate_device"), table_name="certificate")
+    op.drop_index(op.f("ix_certificate_changed"), table_name="certificate")
     op.drop_index(op.f("ix_certificate_bearer_sha256"), table_name="certificate")
     op.drop_table("certificate")
     op.drop_table("bundle")
