@@ -70,7 +70,7 @@ class DeviceReads:
         return self._metadata.payload
 
     async def look(self) -> None:
-        """See what has changed; the first time, all that is known. Errors of the database end in no memory."""
+        """Read what has changed; the first time, all that there is. When the database fails, what is known grows old."""
         began = self._clock()
         identities, read = self._services.identities, self._services.serial.read
         try:
