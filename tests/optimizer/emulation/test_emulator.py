@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,14 +78,18 @@ def test_a_crash_is_told() -> None:
         emulator.predict(MODEL, qdq_layers.samples(2, FEW))
 
 
-def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
-    """No sign of life within the patience: an error, and no process is left."""
-    emulator = broken(f"echo $$ >> {tmp_path}/pids; exec sleep 1000", patience=0.5)
+def test_one_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sign of life within the patience: an error, and no process is left, however far each had come."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*given: Any, popen: Any = subprocess.Popen, **more: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*given, **more))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(ModelError, match=r"no sign of life for 0.5 s"):
-        emulator.predict(MODEL, qdq_layers.samples(2, FEW))
-    for pid in (tmp_path / "pids").read_text().split():
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
+        broken("exec sleep 1000", patience=0.5).predict(MODEL, qdq_layers.samples(2, FEW))
+    assert [-signal.SIGKILL] * 2 == [process.returncode for process in started]
 
 
 def test_no_worker_outlives_this_process(tmp_path: Path) -> None:
