@@ -32,6 +32,7 @@ ALWAYS = {
 
 
 @pytest.mark.scenario
+@pytest.mark.timeout(1000)  # six servers start in turn; every wait in it has an end of its own
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed (apt-get install mosquitto)")
 def test_every_scenario_runs_and_loses_nothing(tmp_path: Path) -> None:
     """Forty devices: telemetry, reads, a rollout with the broker killed, a recall and a storm, in one run."""

@@ -94,7 +94,7 @@ def enrol(access: Path, token: str, device: str, capabilities: Capabilities) -> 
     """Enrol as a device does."""
     request = enrol_request(token, device, DeviceKey(), capabilities, line="2")
     url = json.loads(access.read_text())["url"]
-    return httpx.post(f"{url}/api/v1/devices/enrol", content=encode(request), trust_env=False)
+    return httpx.post(f"{url}/api/v1/devices/enrol", content=encode(request), timeout=_START_SECONDS, trust_env=False)
 
 
 def test_no_alerts_on_a_quiet_fleet(run: Run) -> None:

@@ -86,7 +86,7 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         token = one("edgeopt token create --tag site=oslo")
         url = json.loads(system.operator_file.read_text())["url"]
         for device in ("cam-7", "cam-8"):  # the second time raises an alarm
-            httpx.post(f"{url}/api/v1/devices/enrol", content=enrol_body(token, device), trust_env=False)
+            httpx.post(f"{url}/api/v1/devices/enrol", content=enrol_body(token, device), timeout=60, trust_env=False)
         (tmp_path / "build").mkdir()
         bundle = make_bundle(tmp_path / "build" / "digits", "2")
         digest = one(f"edgeopt publish {bundle.directory}")
