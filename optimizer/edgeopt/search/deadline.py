@@ -37,10 +37,14 @@ def deadline(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     begun = time.monotonic()
+    another, interval = signal.getitimer(signal.ITIMER_REAL)
     before = signal.signal(signal.SIGALRM, over)
-    another, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, _LEAST))
     try:
-        yield
+        try:  # the alarm may come before the block begins and after it has ended, but only once
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, _LEAST))
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

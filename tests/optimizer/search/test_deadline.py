@@ -43,6 +43,31 @@ def test_afterwards_the_alarm_is_as_it_was() -> None:
     assert 400 < signal.getitimer(signal.ITIMER_REAL)[0] <= 500
 
 
+@pytest.mark.parametrize("step", ["begins", "has ended"])
+def test_time_that_is_over_beside_the_block_leaves_the_alarm_as_it_was(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine may stop the process there for longer than the limit: the other alarm and its handler go on."""
+    handler, really_set = signal.getsignal(signal.SIGALRM), signal.setitimer
+
+    def stopped_meanwhile(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+        ours = 0 < seconds < 100
+        if not ours and step == "has ended" and handler != signal.getsignal(signal.SIGALRM):
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGALRM)
+        before = really_set(which, seconds, interval)
+        if ours and step == "begins":
+            signal.raise_signal(signal.SIGALRM)
+        return before
+
+    monkeypatch.setattr(signal, "setitimer", stopped_meanwhile)
+    with pytest.raises(OutOfTime), deadline(60):
+        pass
+    monkeypatch.undo()
+    assert handler == signal.getsignal(signal.SIGALRM)
+    assert 400 < signal.getitimer(signal.ITIMER_REAL)[0] <= 500
+
+
 def test_no_limit_and_other_threads_are_left_alone() -> None:
     """Signals reach the main thread only, so elsewhere nothing is interrupted, and nothing fails."""
     handler = signal.getsignal(signal.SIGALRM)
