@@ -224,8 +224,8 @@ async def test_a_device_hears_its_own_topics_metadata_and_blocks_only(running: R
             end = f"end {number}".encode()
             with contextlib.suppress(aiomqtt.MqttError):  # some end the connection for it
                 async with running.client(ME) as cam:
-                    await cam.subscribe(wanted, qos, timeout=5)
-                    await cam.subscribe(topic_of(ME, Channel.ACK), qos, timeout=5)
+                    await cam.subscribe(wanted, qos, timeout=DEADLINE)
+                    await cam.subscribe(topic_of(ME, Channel.ACK), qos, timeout=DEADLINE)
                     await asyncio.gather(*(fleet.publish(topic, b"live", qos=qos) for topic in published))
                     await fleet.publish(topic_of(ME, Channel.ACK), end, qos=qos)
                     await hear(cam, end, heard)
