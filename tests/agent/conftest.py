@@ -184,7 +184,7 @@ class FakeFleet:
         """Publish a retained message and wait until the broker has it."""
         assert self._client is not None
         wait_until("the fleet's connection", self._client.is_connected)
-        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(30)
 
     def publish_bundle(self, bundle: Bundle, leave_out: tuple[str, ...] = ()) -> None:
         """Sign the bundle, and publish the metadata, the manifest and the blocks that a device fetches."""
@@ -328,7 +328,7 @@ class Device:
         """SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(30)
 
     def status(self) -> Any:
         """What ``edgeopt-agent status --json`` says."""

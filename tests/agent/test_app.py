@@ -329,6 +329,12 @@ def test_newer_offer_supersedes_one_that_bakes(fleet: FakeFleet, device: Device,
     assert ("runs_old_restored", old.digest) == (superseded.result, superseded.running)
 
 
+def desire_forged(fleet: FakeFleet, seconds: int) -> None:
+    """Offer what nobody signed, until a deadline."""
+    forged = fleet.signer.desired("ee" * 32, "job-forged", deadline=int(time.time()) + seconds)
+    fleet.publish(Topics.desired(DEVICE), encode(forged))
+
+
 def test_forged_offer_does_not_disturb_a_download(
     fleet: FakeFleet, device: Device, old: Bundle, tmp_path: Path
 ) -> None:
@@ -337,8 +343,9 @@ def test_forged_offer_does_not_disturb_a_download(
     fleet.publish_bundle(new, leave_out=(min(set(blocks_of(new)) - set(blocks_of(old)) - {new.digest}),))
     fleet.desire(new, bake_seconds=0)
     fleet.wait_for("downloading")
-    forged = fleet.signer.desired("ee" * 32, "job-forged", deadline=int(time.time()) + 8)
-    fleet.publish(Topics.desired(DEVICE), encode(forged))
+    desire_forged(fleet, seconds=600)
+    wait_until("the reason", lambda: fleet.reports("job-forged"))
+    desire_forged(fleet, seconds=2)
 
     rejected = fleet.wait_for("rejected", "job-forged")
     assert ("runs_old_untouched", old.digest) == (rejected.result, rejected.running)

@@ -40,11 +40,15 @@ class Scene:
         fleet.desire(self.old, "job-old")
         fleet.wait_for("confirmed", "job-old", 60)
 
-    def offer(self, bundle: Bundle, job: str, metadata: bytes, seconds: int = 6) -> None:
+    def offer(self, bundle: Bundle, job: str, metadata: bytes, seconds: int = 600) -> None:
         """Publish blocks, metadata and a desired state as the attacker likes them."""
         for sha256, data in blocks_of(bundle).items():
             self.fleet.publish(Topics.block(sha256), data)
         self.fleet.publish(Topics.TUF, metadata)
+        self.desire(bundle, job, seconds)
+
+    def desire(self, bundle: Bundle, job: str, seconds: int) -> None:
+        """Publish a desired state alone; again with few seconds it brings an offer that waits to its deadline."""
         desired = self.fleet.signer.desired(bundle.digest, job, deadline=int(time.time()) + seconds)
         self.fleet.publish(Topics.desired(DEVICE), encode(desired))
 
@@ -55,14 +59,18 @@ class Scene:
 
     def reason(self, job: str, words: str) -> Reported:
         """Wait for a report about ``job`` that says ``words``; nothing of it may ever have been fetched."""
-        found = wait_until(
+        found = self.reason_said(job, words)
+        assert not {"downloading", "verifying", "staged", "activating"} & set(self.fleet.states(job))
+        assert self.old.digest == found.running
+        return found
+
+    def reason_said(self, job: str, words: str) -> Reported:
+        """Wait for a report about ``job`` that says ``words``."""
+        return wait_until(
             f"a report with {words!r}",
             lambda: next((r for r in self.fleet.reports(job) if words in r.detail), None),
             60,
         )
-        assert not {"downloading", "verifying", "staged", "activating"} & set(self.fleet.states(job))
-        assert self.old.digest == found.running
-        return found
 
     def serves(self, bundle: Bundle) -> None:
         """Check that ``bundle`` goes on answering."""
@@ -87,6 +95,7 @@ def test_bundle_of_another_fleet(scene: Scene) -> None:
     other.add(scene.new.digest)
     scene.offer(scene.new, "attack", other.message())
     scene.reason("attack", "not signed by enough")
+    scene.desire(scene.new, "attack", seconds=2)
     rejected = wait_until("the end", lambda: next((r for r in scene.fleet.reports("attack") if r.result), None), 60)
     assert "runs_old_untouched" == rejected.result
 
@@ -112,7 +121,7 @@ def test_downgrade_that_is_not_permitted(scene: Scene, tmp_path: Path) -> None:
         scene.fleet.publish(Topics.block(sha256), data)
     scene.fleet.desire(third, "job-third")
     scene.fleet.wait_for("confirmed", "job-third", 60)
-    scene.offer(scene.old, "attack", scene.fleet.signer.metadata.message(), seconds=600)
+    scene.offer(scene.old, "attack", scene.fleet.signer.metadata.message())
     rejected = scene.fleet.wait_for("rejected", "attack", 60)
     assert "downgrade" in rejected.detail
     assert third.digest == rejected.running
@@ -130,7 +139,7 @@ def test_replayed_metadata_after_a_restart(scene: Scene) -> None:
     scene.fleet.wait_for("superseded", "job-seen", 60)
     scene.device.kill()
     scene.device.start()
-    scene.offer(scene.new, "attack", recording, seconds=20)
+    scene.offer(scene.new, "attack", recording)
     scene.reason("attack", "older")
 
 
@@ -143,6 +152,8 @@ def test_forged_offer_does_not_disturb_an_update_that_bakes(scene: Scene, tmp_pa
     strangers = MetadataFleet()
     strangers.add(third.digest)
     scene.offer(third, "attack", strangers.message())
+    scene.reason_said("attack", "not signed by enough")
+    scene.desire(third, "attack", seconds=2)
     rejected = scene.fleet.wait_for("rejected", "attack", 60)
     assert (scene.new.digest, "runs_old_untouched") == (rejected.running, rejected.result)
     assert {"offered", "rejected"} == set(scene.fleet.states("attack"))

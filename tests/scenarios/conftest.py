@@ -33,6 +33,7 @@ class Fleet:
         self.system.edgeopt(
             "rollout", "create", name, "--bundle", bundle, "--cohort", "all", "--waves", waves,
             "--bake", bake, "--minimum-rows", "30", "--json",
+            "--gate", "max_latency_increase=100",  # a machine that becomes busy meanwhile says nothing about a bundle
         )  # fmt: skip
 
     def running(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo.system import CommandError, wait_until
-from tests.scenarios.conftest import DEVICES, Fleet
+from tests.scenarios.conftest import AGENT_OPTIONS, DEVICES, Fleet
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(180)]
 
@@ -143,7 +143,7 @@ def test_counts_agree_after_everything_was_killed(fleet: Fleet) -> None:
     fleet.system.kill_broker()
     _kill_the_server(fleet, "")
     for device in DEVICES:
-        fleet.system.agents[device].start()
+        fleet.system.start_agent(device, *AGENT_OPTIONS, "--window", "3600")  # nothing new is numbered meanwhile
 
     def agree(device: str) -> bool:
         spool = fleet.system.agent_status(device)["spool"]
@@ -152,7 +152,7 @@ def test_counts_agree_after_everything_was_killed(fleet: Fleet) -> None:
         return numbered == (stored["session"], stored["upto"], stored["stored"], stored["rows"])
 
     for device in DEVICES:
-        wait_until(f"the counts of {device} to agree", lambda device=device: agree(device), 30)
+        wait_until(f"the counts of {device} to agree", lambda device=device: agree(device))
 
 
 def test_a_changed_bundle_is_not_published(fleet: Fleet) -> None:
