@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,15 +62,23 @@ def saturating(haswell: Emulator) -> Answer:
     return haswell.predict
 
 
+def kept_root(folder: Path) -> Root:
+    """Find the system in a folder, or build it there: once, although every worker of the tests asks at the same time.
+
+    A second one would take the place of the first while it is in use.
+    """
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find_root("aarch64", folder) or build_root(Request(arch="aarch64", folder=folder), on_step=print)
+
+
 @pytest.fixture(scope="session")
 def arm(request: pytest.FixtureRequest) -> Root:
     """The user's system for aarch64 where there is one, else one in pytest's cache."""
     found = find_root("aarch64", roots_folder())
-    kept = Path(request.config.cache.mkdir("emulator"))
-    found = found or find_root("aarch64", kept)
     if found is not None:
         return found
     try:
-        return build_root(Request(arch="aarch64", folder=kept), on_step=print)
+        return kept_root(Path(request.config.cache.mkdir("emulator")))
     except (UnreachableError, UsageError) as error:
         pytest.skip(f"the aarch64 system cannot be built here: {error}")
