@@ -15,15 +15,19 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 
 PUBLISH, PUBACK = 3, 4
 _HELD_SECONDS = 0.2
+_ACKNOWLEDGED_SECONDS = 0.1  # longer than the kernel delays an acknowledgement
+_LISTENS = "0A"  # TCP_LISTEN as /proc/net/tcp writes it
 _PACKETS_BYTES = 4 * 1024  # what a slow link delivers at once
 _BUFFER_BYTES = 16 * 1024  # small, so that what was handed over is not more than what is under way
 
@@ -130,6 +134,8 @@ class Relay:
         self.blocks: Counter[str] = Counter()  # by hash: how often the device was sent it
         self.port = 0
         self._uncounted: set[asyncio.StreamWriter] = set()
+        self._may_send = threading.Event()
+        self._may_send.set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
@@ -146,6 +152,32 @@ class Relay:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+    @contextlib.contextmanager
+    def holding_still(self) -> Iterator[None]:
+        """Hand nothing more over while the block runs."""
+        self._may_send.clear()
+        try:
+            yield
+        finally:
+            self._may_send.set()
+
+    def unread_bytes(self) -> int:
+        """Return what was handed over and the device has not read: it waits in a kernel, at this end or at the other.
+
+        From ``/proc/net/tcp``: of IPv4, on this machine, in this network namespace. For a relay that holds still.
+        """
+        time.sleep(_ACKNOWLEDGED_SECONDS)  # what has arrived and is not acknowledged stands at both ends
+        here = f":{self.port:04X}"
+        unread = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, ours, theirs, state, queues, *_ = line.split()
+            to_send, to_read = (int(size, 16) for size in queues.split(":"))
+            if state != _LISTENS and ours.endswith(here):
+                unread += to_send
+            elif theirs.endswith(here):
+                unread += to_read
+        return unread
 
     def _run(self) -> None:
         with contextlib.closing(self._loop):
@@ -221,6 +253,8 @@ class Relay:
     async def _send(self, direction: str, writer: asyncio.StreamWriter, message: bytes) -> None:
         size = _BUFFER_BYTES if self.bytes_per_second is None else _PACKETS_BYTES
         for start in range(0, len(message), size):
+            while not self._may_send.is_set():  # noqa: ASYNC110  # set by another thread
+                await asyncio.sleep(0.001)
             piece = message[start : start + size]
             writer.write(piece)
             await writer.drain()
