@@ -65,22 +65,36 @@ class Emulator:
         """
         if runtime not in EMULATED_RUNTIMES or not samples:
             raise UsageError(f"expected samples for {' or '.join(EMULATED_RUNTIMES)}, got {len(samples)} for {runtime}")
-        with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
-            crew = _Crew(self, Path(folder))
-            try:
-                crew.start(model, samples, (str(runtime), str(threads)))
-                crew.watch(on_sample or (lambda: None))
-                return crew.outputs()
-            finally:
-                crew.dismiss()
+        tick = on_sample or (lambda: None)
+        return self._answered(model, samples, (str(runtime), str(threads)), lambda _worker: tick())
 
     def cost(self, model: bytes, samples: Sequence[Sample], *, threads: int = 1) -> Cost:
         """Return what a few of ``samples`` take: seconds to start, and seconds for each more, all workers busy."""
         few = (list(samples) * _TRIED)[: _TRIED * self.processes]
-        marks = [time.monotonic()]
-        self.predict(model, few, threads=threads, on_sample=lambda: marks.append(time.monotonic()))
-        first = marks[min(self.processes, len(few))]  # every worker has done its first one, or nearly
-        return Cost(start=first - marks[0], each=(marks[-1] - first) / max(1, len(few) - self.processes))
+        begun = time.monotonic()
+        marks: dict[int, list[float]] = {}  # of each worker: one may start much later than another
+        self._answered(
+            model,
+            few,
+            (str(RuntimeName.ONNXRUNTIME), str(threads)),
+            lambda worker: marks.setdefault(worker, []).append(time.monotonic()),
+        )
+        busy = sum(times[-1] - times[0] for times in marks.values())
+        more = max(1, len(few) - len(marks))
+        return Cost(start=max(times[0] for times in marks.values()) - begun, each=busy / more / len(marks))
+
+    def _answered(
+        self, model: bytes, samples: Sequence[Sample], settings: tuple[str, ...], on_sample: Callable[[int], None]
+    ) -> dict[str, Array]:
+        """Return the outputs; ``on_sample`` is called after each sample, with the number of the worker."""
+        with tempfile.TemporaryDirectory(prefix="edgeopt-") as folder:
+            crew = _Crew(self, Path(folder))
+            try:
+                crew.start(model, samples, settings)
+                crew.watch(on_sample)
+                return crew.outputs()
+            finally:
+                crew.dismiss()
 
 
 class _Crew:
@@ -104,7 +118,7 @@ class _Crew:
             files = (str(path), str(self._file(number, "in.npz")), str(self._file(number, "out.npz")))
             self._workers.append(self._started(number, (*settings, *files)))
 
-    def watch(self, on_sample: Callable[[], None]) -> None:
+    def watch(self, on_sample: Callable[[int], None]) -> None:
         """Wait until all are done; count their samples meanwhile."""
         heard = dict.fromkeys(range(len(self._workers)), time.monotonic())
         with selectors.DefaultSelector() as selector:
@@ -116,7 +130,7 @@ class _Crew:
                     said = os.read(key.fd, 2**16)
                     heard[key.data] = time.monotonic()
                     for _ in range(said.count(b"sample\n")):
-                        on_sample()
+                        on_sample(key.data)
                     if not said:
                         selector.unregister(key.fileobj)
                         self._check_end(key.data)

@@ -64,6 +64,14 @@ def test_the_cost_is_of_a_start_and_of_each_sample() -> None:
     assert cost.start > cost.each >= 0
 
 
+def test_a_worker_that_starts_late_makes_no_sample_dearer() -> None:
+    """On a busy machine one of them may: its delay is a cost of the start, and thousands of samples have it once."""
+    late = 'case "$*" in *1.in.npz*) sleep 3;; esac; exec "$0" "$@"'
+    emulator = Emulator(command=("sh", "-c", late, sys.executable), title="this Python, late", processes=2)
+    cost = emulator.cost(MODEL, qdq_layers.samples(2, FEW))
+    assert cost.start > 3 > 8 * cost.each
+
+
 def test_the_models_own_fault_is_told() -> None:
     """What the worker wrote last is in the message."""
     with pytest.raises(ModelError, match=r"this Python ended with code 1 and said: (?s:.*)InvalidProtobuf"):
