@@ -129,7 +129,7 @@ class Device(asyncio.Protocol):
 
     async def connect(self) -> None:
         """Connect once; a failure plans the next attempt."""
-        if not self.enabled:
+        if not self.enabled or self._transport is not None:  # a second connection would drive the first out
             return
         self.tally.attempts.append(time.monotonic())
         host = f"127.0.0.{2 + int(self.device[4:]) // _PORTS_AN_ADDRESS}"
@@ -375,14 +375,15 @@ class Swarm:
     async def send_telemetry(self, per_second: float, seconds: float) -> None:
         """Let the devices send in turn, together at this rate."""
         begin = time.monotonic()
-        sent, place = 0, 0
-        while (passed := time.monotonic() - begin) < seconds:
-            due = int(passed * per_second)
+        sent, place, passed = 0, 0, 0.0
+        while passed < seconds:
+            await asyncio.sleep(0.005)
+            passed = time.monotonic() - begin
+            due = int(min(passed, seconds) * per_second)
             for _ in range(min(due - sent, len(self.devices))):
                 self.devices[place].tell()
                 place = (place + 1) % len(self.devices)
             sent = due
-            await asyncio.sleep(0.005)
 
     async def repeat_lost(self) -> None:
         """Send again what nobody acknowledged for a while, until cancelled; as an agent does."""
