@@ -70,7 +70,7 @@ class DeviceReads:
         return self._metadata.payload
 
     async def look(self) -> None:
-        """Read what has changed; the first time, all that there is. When the database fails, what is known grows old."""
+        """Read what has changed; the first time, all that there is. If the database fails, what is known grows old."""
         began = self._clock()
         identities, read = self._services.identities, self._services.serial.read
         try:
