@@ -52,6 +52,7 @@ from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.signals import News, Signals
 from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.audit import AuditLog
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.database import Database
@@ -240,6 +241,7 @@ async def _application(site: Site, authority: DeviceAuthority, broker: BrokerCon
             registry=Registry(database),
             cohorts=Cohorts(database),
             identities=Identities(database),
+            bearers=Bearers(database),
             bundles=(bundles := Bundles(database, site.home.blocks, metadata)),
             downloads=Downloads(bundles),
             rollouts=rollouts,

@@ -54,6 +54,7 @@ from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.alerts import Alerts
 from edgeopt_fleet.store.audit import AuditLog
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.blocks import dump_blocks
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts, find_cohort
@@ -374,6 +375,7 @@ def make_app(kit: Kit, serial: Serial, worker: Worker, broker: FakeBroker) -> Fa
             registry=kit.registry,
             cohorts=kit.cohorts,
             identities=kit.identities,
+            bearers=Bearers(kit.database),
             bundles=kit.bundles,
             downloads=Downloads(kit.bundles),
             rollouts=kit.rollouts,

@@ -23,8 +23,8 @@ from fastapi import Request
 from edgeopt_contract.errors import StorageError
 from edgeopt_contract.values import digest_of
 from edgeopt_fleet.api.services import Services
+from edgeopt_fleet.store.bearers import Bearer
 from edgeopt_fleet.store.changes import Counter
-from edgeopt_fleet.store.identities import Bearer
 from edgeopt_fleet.tuf.views import Message
 
 __all__ = ["DeviceReads", "reads_of"]
@@ -55,7 +55,7 @@ class DeviceReads:
         kept = self._bearers.get(digest)
         if kept is not None and now < kept.valid_until and await self._is_current() and self._stands(kept):
             return kept
-        found = await self._services.serial.read(self._services.identities.bearer, bearer, now)
+        found = await self._services.serial.read(self._services.bearers.whose, bearer, now)
         if found is not None and found.valid:
             self._keep(digest, found)
         return found
@@ -72,12 +72,12 @@ class DeviceReads:
     async def look(self) -> None:
         """Read what has changed; the first time, all that there is. If the database fails, what is known grows old."""
         began = self._clock()
-        identities, read = self._services.identities, self._services.serial.read
+        bearers, read = self._services.bearers, self._services.serial.read
         try:
             if self._numbers:
-                found = await read(identities.bearers_since, self._numbers[Counter.IDENTITIES])
+                found = await read(bearers.since, self._numbers[Counter.IDENTITIES])
             else:
-                found = await read(identities.bearers, _MOST_BEARERS)
+                found = await read(bearers.worthy, _MOST_BEARERS)
                 self._first = found.numbers[Counter.IDENTITIES]
         except StorageError:  # nothing is remembered soon, and whoever asks next is told
             return

@@ -14,6 +14,7 @@ from edgeopt_fleet.rates import Limits
 from edgeopt_fleet.serial import Serial
 from edgeopt_fleet.store.alert_book import AlertBook
 from edgeopt_fleet.store.audit import AuditLog
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.bundles import Bundles
 from edgeopt_fleet.store.cohorts import Cohorts
 from edgeopt_fleet.store.downloads import Downloads
@@ -63,6 +64,7 @@ class Services:
     registry: Registry
     cohorts: Cohorts
     identities: Identities
+    bearers: Bearers
     bundles: Bundles
     downloads: Downloads
     rollouts: Rollouts

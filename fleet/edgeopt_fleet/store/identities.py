@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import Executable, bindparam
 from sqlmodel import Session, col, func, select, update
 
 from edgeopt_contract.manifest import Capabilities
@@ -27,22 +25,13 @@ from edgeopt_fleet.hardware import hardware_class
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError
 from edgeopt_fleet.store.alarms import Alarm, raise_alarm
 from edgeopt_fleet.store.audit import Change, append
-from edgeopt_fleet.store.changes import Counter, newest_change, newest_changes, next_change
+from edgeopt_fleet.store.changes import Counter, next_change
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.nearest import did_you_mean
 from edgeopt_fleet.store.tables import CertificateRow, DeviceRow
 from edgeopt_fleet.store.tokens import SpentTokenError, spend, token_hash
 
-__all__ = [
-    "Bearer",
-    "BrokerUser",
-    "Enrolled",
-    "Enrolment",
-    "Identities",
-    "KnownBearers",
-    "RevokedIdentityError",
-    "Secrets",
-]
+__all__ = ["BrokerUser", "Enrolled", "Enrolment", "Identities", "RevokedIdentityError", "Secrets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,50 +62,12 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bearer:
-    """What a bearer is worth; ``revoked``: its device was, rather than that it ran out or was replaced.
-
-    It is worth that until ``valid_until``, as long as nothing changes the device's identities beyond ``change``.
-    """
-
-    device: str
-    valid: bool
-    revoked: bool
-    valid_until: int
-    change: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownBearers:
-    """What bearers are worth at one moment, by their SHA-256, and the number of every counter then."""
-
-    numbers: Mapping[Counter, int]
-    bearers: dict[str, Bearer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUser:
     """One certificate that the broker lets in; or, without TLS, one device with the hash of its password."""
 
     device: str
     serial: str
     password_hash: str
-
-
-_BEARERS = select(
-    col(CertificateRow.bearer_sha256),
-    col(CertificateRow.device),
-    col(CertificateRow.valid_until),
-    col(CertificateRow.revoked_at).label("ended_at"),
-    col(DeviceRow.revoked_at),
-).join(DeviceRow, col(DeviceRow.id) == col(CertificateRow.device))  # type: ignore[call-overload]  # of five columns
-_BEARER: Executable = _BEARERS.where(col(CertificateRow.bearer_sha256) == bindparam("wanted"))
-_CHANGED: Executable = _BEARERS.where(col(CertificateRow.changed) > bindparam("since"))
-_WORTHY: Executable = (
-    _BEARERS.where(col(CertificateRow.revoked_at).is_(None), col(DeviceRow.revoked_at).is_(None))
-    .order_by(col(CertificateRow.id).desc())
-    .limit(bindparam("most"))
-)
 
 
 class RevokedIdentityError(ForbiddenError):
@@ -230,32 +181,6 @@ class Identities:
         with self._database.transaction() as session:
             return [(serial, int(at or 0)) for serial, at in session.exec(query).all()]
 
-    def bearer(self, bearer: str, now: int) -> Bearer | None:
-        """Return whose bearer this is. Looked up by its hash, so the time tells nothing about the bearer."""
-        wanted = digest_of(bearer.encode("utf-8", "surrogatepass"))
-        with self._database.reading() as session:
-            found = session.connection().execute(_BEARER, {"wanted": wanted}).first()
-            change = 0 if found is None else newest_change(session, Counter.IDENTITIES)
-        if found is None:
-            return None
-        known = _worth(found, change)
-        return replace(known, valid=known.valid and now < known.valid_until)
-
-    def bearers(self, most: int) -> KnownBearers:
-        """Return the ``most`` newest bearers that were neither revoked nor replaced."""
-        return self._known(_WORTHY, {"most": most})
-
-    def bearers_since(self, change: int) -> KnownBearers:
-        """Return all bearers of devices whose identities changed after the number ``change``."""
-        return self._known(_CHANGED, {"since": change})
-
-    def _known(self, query: Executable, values: Mapping[str, int]) -> KnownBearers:
-        with self._database.reading() as session:
-            numbers = newest_changes(session)
-            rows = session.connection().execute(query, values).all()
-        change = numbers[Counter.IDENTITIES]
-        return KnownBearers(numbers=numbers, bearers={row.bearer_sha256: _worth(row, change) for row in rows})
-
     def report_revoked(self, device: str, now: int) -> None:
         """Raise an alarm: a device that was revoked tries again."""
         raise_alarm(self._database, _revoked_alarm(device), now)
@@ -282,17 +207,6 @@ class Identities:
         except RevokedIdentityError:
             self.report_revoked(device, now)
             raise
-
-
-def _worth(row: Any, change: int) -> Bearer:
-    """Return what the bearer in a row of ``_BEARERS`` is worth, whatever the time is."""
-    return Bearer(
-        device=row.device,
-        valid=row.ended_at is None,
-        revoked=row.revoked_at is not None,
-        valid_until=row.valid_until,
-        change=change,
-    )
 
 
 def _is_valid(row: CertificateRow, now: int) -> bool:

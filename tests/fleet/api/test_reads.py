@@ -14,6 +14,7 @@ from edgeopt_contract.errors import StorageError
 from edgeopt_fleet.api.reads import DeviceReads
 from edgeopt_fleet.api.services import Services
 from edgeopt_fleet.serial import Serial
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.identities import Identities, Secrets
 from edgeopt_fleet.store.tokens import TokenGrant
 from edgeopt_fleet.tuf.repository import Repository
@@ -26,6 +27,7 @@ class Parts:
     """What of the services is used."""
 
     identities: Identities
+    bearers: Bearers
     metadata: Repository
     serial: Serial
 
@@ -64,7 +66,9 @@ def remembering(kit: Kit) -> Iterator[Remembering]:
             return await super().read(call, *args, **kwargs)
 
     serial = Counting()
-    parts = Parts(Identities(kit.database), Repository(kit.database, kit.directory / "keys"), serial)
+    parts = Parts(
+        Identities(kit.database), Bearers(kit.database), Repository(kit.database, kit.directory / "keys"), serial
+    )
     made = Remembering(kit, cast("Any", None), parts, asked, enrolled.certificate.serial)
     made.reads = DeviceReads(cast("Services", parts), lambda: made.now)
     yield made
@@ -84,7 +88,7 @@ async def test_a_bearer_is_looked_up_once(remembering: Remembering) -> None:
         assert await remembering.valid()
         assert not await remembering.valid("stranger")
     await remembering.settled()
-    assert (6, 1) == (remembering.asked.count("bearer"), remembering.asked.count("bearers"))
+    assert (6, 1) == (remembering.asked.count("whose"), remembering.asked.count("worthy"))
 
 
 async def test_a_revocation_by_this_process_counts_at_once(remembering: Remembering) -> None:
@@ -111,22 +115,22 @@ async def test_what_was_known_at_the_start_is_not_asked_for(remembering: Remembe
     remembering.kit.identities.revoke("old", int(remembering.kit.now))
     await remembering.reads.look()
     assert await remembering.valid()
-    assert ["bearers"] == remembering.asked
+    assert ["worthy"] == remembering.asked
     assert not await remembering.valid("bearer of old")
 
 
 async def test_a_revocation_between_a_lookup_and_the_first_look_counts(remembering: Remembering) -> None:
     """The first look brings what is worth something, and no word of what is not any more."""
-    lookup = remembering.parts.identities.bearer
+    lookup = remembering.parts.bearers.whose
 
     def slow(*arguments: Any) -> Any:
         found = lookup(*arguments)
         remembering.kit.identities.revoke("cam", int(remembering.kit.now))
         return found
 
-    remembering.parts.identities.bearer = slow  # type: ignore[method-assign]
+    remembering.parts.bearers.whose = slow  # type: ignore[method-assign]
     assert await remembering.valid(), "it was when it was read"
-    remembering.parts.identities.bearer = lookup  # type: ignore[method-assign]
+    remembering.parts.bearers.whose = lookup  # type: ignore[method-assign]
     await remembering.reads.look()
     assert not await remembering.valid()
 
@@ -145,7 +149,7 @@ async def test_changes_of_others_leave_what_is_remembered(remembering: Rememberi
         await remembering.settled()
         remembering.asked.clear()
         assert (True, True) == (await remembering.valid(), await remembering.valid(f"bearer of {device}"))
-        assert "bearer" not in remembering.asked, "the look has brought the new one, too"
+        assert "whose" not in remembering.asked, "the look has brought the new one, too"
 
 
 async def test_what_is_remembered_ends_with_the_certificate(remembering: Remembering) -> None:
@@ -183,8 +187,8 @@ async def test_nothing_is_remembered_when_the_database_does_not_answer(
     for _ in range(2):
         assert await remembering.valid()
     await remembering.settled()
-    monkeypatch.setattr(remembering.parts.identities, "bearers_since", fail)
-    monkeypatch.setattr(remembering.parts.identities, "bearer", fail)
+    monkeypatch.setattr(remembering.parts.bearers, "since", fail)
+    monkeypatch.setattr(remembering.parts.bearers, "whose", fail)
     for after in (0.6, 1.0):
         remembering.now += after
         assert await remembering.valid()

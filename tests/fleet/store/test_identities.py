@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgeopt_fleet.problems import ConflictError, ForbiddenError, NotFoundError
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.identities import Enrolled, Secrets
 from edgeopt_fleet.store.tokens import TokenGrant
 from tests.fleet.conftest import Kit
@@ -18,7 +19,7 @@ def token(kit: Kit, uses: int = 1, **tags: str) -> str:
 
 def whose(kit: Kit, bearer: str, now: int) -> str | None:
     """Return the device whose bearer counts now."""
-    found = kit.identities.bearer(bearer, now)
+    found = Bearers(kit.database).whose(bearer, now)
     return found.device if found is not None and found.valid else None
 
 

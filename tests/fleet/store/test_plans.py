@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, event, text
 from benchmarks.fleet.rig import enrol
 from edgeopt_contract.messages import DeviceState
 from edgeopt_fleet.store.announcements import Announcements
+from edgeopt_fleet.store.bearers import Bearers
 from edgeopt_fleet.store.database import Database
 from edgeopt_fleet.store.feed import Feed, Topic
 from edgeopt_fleet.store.growth import Group, measure
@@ -103,8 +104,8 @@ def _status(kit: Kit, digest: str) -> None:
 
 
 def _read(kit: Kit, _digest: str) -> None:
-    kit.identities.bearer("nobody's", int(kit.now))
-    kit.identities.bearers_since(0)
+    Bearers(kit.database).whose("nobody's", int(kit.now))
+    Bearers(kit.database).since(0)
     kit.metadata.numbered()
 
 
