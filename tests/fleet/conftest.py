@@ -161,16 +161,18 @@ def window(bundle: str, number: int, *, rows: int = 60, brightness: float = 0.5,
 
 async def eventually(probe: Callable[[], Awaitable[Any]], what: str, seconds: float = 120.0) -> Any:
     """Return the first truthy value of ``probe``; fail after a deadline, naming ``what``."""
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                value = await probe()
-            except httpx.TransportError:
-                value = None
-            if value:
-                return value
-            await asyncio.sleep(0.03)
-    raise AssertionError(what)
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    value = await probe()
+                except httpx.TransportError:
+                    value = None
+                if value:
+                    return value
+                await asyncio.sleep(0.03)
+    except TimeoutError as error:
+        raise AssertionError(f"{what}: not within {seconds:.0f} s") from error
 
 
 @dataclass
@@ -465,7 +467,7 @@ class FakeDevice:
             await client.publish(Topics.status(me), encode(self._status()), qos=1, retain=True)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._serve(client))
-                blocks: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+                blocks: dict[str, asyncio.Future[bytes]] = {}  # what it waits for, by topic
                 async for message in client.messages:
                     topic, payload = str(message.topic), bytes(message.payload)
                     if topic == Topics.ack(me):
@@ -473,20 +475,21 @@ class FakeDevice:
                         self.spool = {n: m for n, m in self.spool.items() if not ack.covers(n)}
                     elif topic == Topics.desired(me) and payload:
                         group.create_task(self._update(client, decode(Desired, payload), blocks))
-                    elif topic != Topics.desired(me):
-                        blocks.put_nowait((topic, payload))
+                    elif topic in blocks and not blocks[topic].done():  # a fleet that came back sends all once more
+                        blocks[topic].set_result(payload)
 
-    async def _update(self, client: aiomqtt.Client, desired: Desired, blocks: asyncio.Queue[tuple[str, bytes]]) -> None:
+    async def _update(self, client: aiomqtt.Client, desired: Desired, blocks: dict[str, asyncio.Future[bytes]]) -> None:
         if desired.job in self.jobs:
             return  # the same desired state may come again, also while it is being carried out
         self.jobs.append(desired.job)
+        topic = Topics.block(desired.bundle)
+        block = blocks.setdefault(topic, asyncio.get_running_loop().create_future())
         try:
-            await client.subscribe(Topics.block(desired.bundle), 0)
-            topic, payload = await asyncio.wait_for(blocks.get(), 10)
+            await client.subscribe(topic, 0)
+            payload = await asyncio.wait_for(asyncio.shield(block), 60)
         except BaseException:  # the connection ended: the next one brings the job again
             self.jobs.remove(desired.job)
             raise
-        assert topic == Topics.block(desired.bundle)
         assert hashlib.sha256(payload).hexdigest() == desired.bundle
         self.running = desired.bundle
         self._spool(
