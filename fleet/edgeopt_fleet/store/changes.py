@@ -4,8 +4,9 @@ A row that people watch (a device, a rollout, an alert) carries the number of th
 history is kept. Numbers rise in the order of commits, not only of taking them: the row lock on the counter is held
 until the transaction ends, so no smaller number becomes visible later. Take the number late and once.
 
-Identities and metadata have counters of their own: they change seldom, so what was read of them may be kept until
-their number rises (:mod:`edgeopt_fleet.api.reads`). Windows are numbered in the order of their arrival. Example::
+Identities and metadata have counters of their own: they change seldom, so metadata may be kept until their number
+rises, and what is known of a device's identities until its certificates have a higher one
+(:mod:`edgeopt_fleet.api.reads`). Windows are numbered in the order of their arrival. Example::
 
     with database.transaction() as session:
         row.state, row.changed = "paused", next_change(session)
